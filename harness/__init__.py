@@ -1,0 +1,1 @@
+"""Benchmark reproduction harness for long-video multimodal models."""

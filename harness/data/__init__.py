@@ -1,0 +1,1 @@
+"""Benchmarks as data: questions, answer parsers, metrics, downloads, checks and submissions."""

@@ -1,0 +1,16 @@
+"""The two kinds of error that a user, not a developer, has to act on."""
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    The message names the offending value, what is allowed, and the command or setting that fixes it.
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class VideoError(UserError):
+    """One video cannot be used.
+
+    A run stores it as the reason of that video's failed answers and goes on with the next video.
+    """

@@ -1,0 +1,1 @@
+"""Scores, statistics, verdicts, tables and figures from stored answers."""

@@ -1,0 +1,1 @@
+"""From a matrix of cells to durable answers: cells, identity, plan, workers, engines."""

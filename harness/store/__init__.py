@@ -1,0 +1,1 @@
+"""Records on disk: answers, questions and the manifest of each cell."""

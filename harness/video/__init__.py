@@ -1,0 +1,1 @@
+"""Decode, sample, prefetch and keep the frames and features of videos."""
