@@ -1,0 +1,112 @@
+"""The manifest of a cell: what it is, and what it was answered with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.store.answers import answer_files, now
+from harness.store.atomic import write_atomic
+
+SCHEMA_VERSION = 1
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Written before a cell's first answer."""
+
+    cell_id: str
+    digest: str  # of the identity; the cell id ends with it
+    cell: dict[str, Any]  # the resolved identity: everything that can change an answer
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries that matter
+    git: dict[str, Any] = field(default_factory=dict)  # {"commit": str | None, "dirty": bool | None}
+    attention_backend: str | None = None
+    device: str | None = None
+    created: str = field(default_factory=now)
+    status: str = "started"  # "started", "complete", "failed" (some questions failed), "interrupted"
+    runtime: dict[str, Any] = field(default_factory=dict)  # knobs of the start that cannot change an answer
+    starts: list[dict[str, Any]] = field(default_factory=list)  # later starts under other versions, code or device
+    schema_version: int = SCHEMA_VERSION
+
+
+def _away(folder: Path) -> str:
+    return f"Move it away (mv {folder} {folder}.old), or write elsewhere with run.results=<folder>."
+
+
+def write_manifest(cell_dir: Path | str, manifest: Manifest) -> None:
+    """Write the cell's manifest atomically."""
+    record = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest)}
+    record = {"schema_version": record.pop("schema_version"), **record}
+    write_atomic(Path(cell_dir) / FILE, json.dumps(record, indent=2, sort_keys=False) + "\n")
+
+
+def read_manifest(cell_dir: Path | str) -> Manifest:
+    """The cell's manifest.
+
+    Raises UserError when it is absent, is not one of ours, or was written by another schema version.
+    """
+    folder = Path(cell_dir)
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {FILE}: it is not the folder of a cell. {_away(folder)}")
+    try:
+        record = json.loads(path.read_bytes())
+        version = record["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a manifest of this harness ({error!r}). {_away(folder)}") from error
+    if version != SCHEMA_VERSION:
+        age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
+        raise UserError(
+            f"{path} has schema version {version!r}, written by {age} version of this harness; this one reads and "
+            f"writes {SCHEMA_VERSION}. {_away(folder)}"
+        )
+    try:
+        return Manifest(**record)
+    except TypeError as error:
+        raise UserError(f"{path} is not a manifest of this harness ({error}). {_away(folder)}") from error
+
+
+def open_cell(cell_dir: Path | str, manifest: Manifest) -> Manifest:
+    """Start or resume the cell in `cell_dir`; return what now stands in its manifest.
+
+    A new folder gets `manifest`. An existing one must hold the same identity; what differs in versions, code or
+    device of this start is noted under `starts`.
+
+    Raises UserError when answers of another identity, or without a manifest, are in the way.
+    """
+    folder = Path(cell_dir)
+    if not (folder / FILE).is_file():
+        if any(p.stat().st_size for p in answer_files(folder)):
+            raise UserError(f"{folder} holds answers but no {FILE}: nobody can say what they answer. {_away(folder)}")
+        write_manifest(folder, manifest)
+        return manifest
+    held = read_manifest(folder)
+    if held.digest != manifest.digest:
+        raise UserError(
+            f"{folder} holds answers of another identity (digest {held.digest}, this run has {manifest.digest}); old "
+            f"answers are never matched to a new setting. {_away(folder)}"
+        )
+    note = {
+        "versions": manifest.versions,
+        "git": manifest.git,
+        "attention_backend": manifest.attention_backend,
+        "device": manifest.device,
+    }
+    last = {k: v for k, v in (held.starts[-1] if held.starts else dataclasses.asdict(held)).items() if k in note}
+    starts = held.starts if last == note else [*held.starts, {**note, "time": manifest.created}]
+    resumed = dataclasses.replace(held, status=manifest.status, runtime=manifest.runtime, starts=starts)
+    if resumed != held:
+        write_manifest(folder, resumed)
+    return resumed
+
+
+def set_status(cell_dir: Path | str, status: str) -> None:
+    """Record how the cell's last start ended."""
+    manifest = read_manifest(cell_dir)
+    if manifest.status != status:
+        write_manifest(cell_dir, dataclasses.replace(manifest, status=status))

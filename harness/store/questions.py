@@ -1,0 +1,71 @@
+"""The questions of a cell as asked, so that what is missing and every score can be recomputed without the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.store.atomic import write_atomic
+
+SCHEMA = 1
+FILE = "questions.jsonl"
+
+
+@dataclass(frozen=True)
+class QuestionRecord:
+    """One question of a cell."""
+
+    question_id: str
+    video_id: str
+    options: dict[str, str] = field(default_factory=dict)  # letter -> text
+    answer: str | None = None  # gold letter; None when it is not public
+    tags: dict[str, Any] = field(default_factory=dict)  # duration group, question type, ...
+    prompt_digest: str | None = None  # of the text asked: a changed prompt is noticed on the next start
+
+
+def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -> None:
+    """Write the cell's questions in their order, atomically; an equal file is left alone.
+
+    Raises UserError when two questions share an id.
+    """
+    lines, seen = [], set()
+    for question in questions:
+        if question.question_id in seen:
+            raise UserError(
+                f"question id {question.question_id!r} occurs twice in {cell_dir}: ids must be unique within a task. "
+                "Check the task's question_id() against its annotations (python -m harness verify)."
+            )
+        seen.add(question.question_id)
+        lines.append(json.dumps({"schema": SCHEMA, **vars(question)}, ensure_ascii=True, separators=(",", ":")) + "\n")
+    content = "".join(lines).encode("ascii")
+    path = Path(cell_dir) / FILE
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
+    """The cell's questions in the order asked.
+
+    Raises UserError when the file is absent, damaged or of another schema.
+    """
+    path = Path(cell_dir) / FILE
+    if not path.is_file():
+        raise UserError(f"{path} is absent: this cell was never started. Start it with: python -m harness run")
+    questions = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            schema = record.pop("schema")
+            if schema != SCHEMA:
+                raise ValueError(f"schema {schema!r}, this version reads {SCHEMA}")
+            questions.append(QuestionRecord(**record))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{path}, line {number} is not a question record ({error}). The file is written anew from the "
+                f"annotations: delete it (rm {path}) and run: python -m harness run"
+            ) from error
+    return questions
