@@ -1,0 +1,89 @@
+"""Which weights a cell uses, known from their files and without loading them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from harness.config import REPO
+from harness.errors import UserError
+
+WHOLE_FILE_BYTES = 64 * 2**20
+"""Files up to this size enter the identity whole; of larger ones size, header and samples do."""
+SAMPLES, SAMPLE_BYTES = 16, 2**16
+SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+"""Files that can change an answer: weights, configurations, tokenizer, chat template."""
+
+
+def local_path(path: str) -> Path:
+    """A path of the configuration: as given where it exists, else below the repository root."""
+    direct = Path(path)
+    return direct if direct.is_absolute() or direct.exists() else REPO / path
+
+
+def find_weights(path: str) -> Path:
+    """The folder of a model's files.
+
+    Args:
+        path: a folder, or the hub id of a model that is already in the local hub cache.
+
+    Raises:
+        UserError: neither; nothing is downloaded here. The message holds the command that does.
+    """
+    folder = local_path(path)
+    if folder.is_dir():
+        if not any(folder.glob("*.safetensors")):
+            raise UserError(f"model.path={path} has no *.safetensors file; point it at a Hugging Face model folder")
+        return folder
+    if path.count("/") == 1 and not path.startswith((".", "/")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(path, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            name = path.split("/")[1]
+            raise UserError(
+                f"weights: model.path={path} is neither a folder nor in the local hub cache.\n"
+                f"  get them: hf download {path} --local-dir models/{name}   then: model.path=models/{name}"
+            ) from None
+    raise UserError(f"weights: model.path={path} does not exist; give a model folder or a hub id such as org/model")
+
+
+@lru_cache
+def weights_identity(folder: Path) -> str:
+    """Twelve hexadecimal digits that change when a file that can change an answer does.
+
+    Args:
+        folder: a model folder, see :func:`find_weights`.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()):
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+        for block in _blocks(path):
+            digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def _blocks(path: Path):
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_BYTES:
+            yield file.read()
+            return
+        for k in range(SAMPLES):
+            file.seek(k * (size - SAMPLE_BYTES) // (SAMPLES - 1), os.SEEK_SET)
+            yield file.read(SAMPLE_BYTES)
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The number format a model will run in: ``auto`` is bfloat16 on an accelerator and float32 on a CPU."""
+    if dtype != "auto":
+        return dtype
+    if device == "auto":
+        import torch
+
+        device = "accelerator" if torch.accelerator.is_available() else "cpu"
+    return "float32" if device == "cpu" else "bfloat16"
