@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Published table B. Without arguments: the embedded toy. On GPUs: profile=published model.path=... data.root=...
+exec bash "$(dirname "$0")/scripts/reproduce.sh" ablation "$@"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Makes .venv with the known-good versions of constraints.txt. Run again it does nothing, in under a second.
+#   EXTRAS=dev,gpu bash scripts/setup.sh     more extras (gpu: flash-attn, slurm, ray, torchcodec)
+#   PYTHON=python3.12 bash scripts/setup.sh  another interpreter (3.11 or 3.12)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+EXTRAS="${EXTRAS:-dev}"
+STAMP=".venv/.installed"
+WANT="$(cat pyproject.toml constraints.txt <(echo "$EXTRAS") | cksum)"
+[ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANT" ] && exit 0
+
+supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; }
+for python in ${PYTHON:-python3.11 python3.12 python3 python}; do
+    if supported "$python"; then break; fi
+    python=""
+done
+if [ -z "${python:-}" ]; then
+    echo "error: no Python 3.11 or 3.12 among: ${PYTHON:-python3.11 python3.12 python3 python}" >&2
+    echo "  install one, then name it: PYTHON=/path/to/python3.11 bash scripts/setup.sh" >&2
+    exit 2
+fi
+
+started=$SECONDS
+echo "setup: $("$python" --version) -> .venv (extras: $EXTRAS); torch is large, this takes a few minutes once"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+LOG=".venv/setup.log"
+if ! .venv/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$EXTRAS]" >"$LOG" 2>&1; then
+    tail -20 "$LOG" >&2
+    echo "error: pip could not install the packages; whole log: $LOG. Put it right and run: bash scripts/setup.sh" >&2
+    exit 1
+fi
+echo "$WANT" >"$STAMP"
+echo "setup: done in $((SECONDS - started)) s"
