@@ -197,7 +197,7 @@ def _parse(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
 
 def _to_answer(record: object, path: Path, number: int) -> Answer:
     where = f"{path}, line {number}"
-    away = f"Move the folder away (mv {path.parent} {path.parent}.old) or choose another one with run.results=<folder>."
+    away = f"Move the folder away (mv {path.parent} {path.parent}.old) or choose another one with results=<folder>."
     if not isinstance(record, dict) or "question_id" not in record:
         raise UserError(f"{where} is not a record of an answer. {away}")
     schema = record.get("schema")

@@ -46,5 +46,5 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
             draft.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. Free space there (df -h {path.parent}), change "
-            "its owner, or choose another folder with run.results=<folder>; then start the same command again."
+            "its owner, or choose another folder with results=<folder>; then start the same command again."
         ) from error

@@ -49,7 +49,7 @@ class FolderLock:
         except OSError as error:
             raise StoreError(
                 f"cannot create {self.path}: {error.strerror or error}. "
-                "Choose a folder you may write to with run.results=<folder>."
+                "Choose a folder you may write to with results=<folder>."
             ) from error
         try:
             lock_descriptor(descriptor, self.path, self._wait_s)

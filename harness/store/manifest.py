@@ -35,7 +35,7 @@ class Manifest:
 
 
 def _away(folder: Path) -> str:
-    return f"Move it away (mv {folder} {folder}.old), or write elsewhere with run.results=<folder>."
+    return f"Move it away (mv {folder} {folder}.old), or write elsewhere with results=<folder>."
 
 
 def write_manifest(cell_dir: Path | str, manifest: Manifest) -> None:

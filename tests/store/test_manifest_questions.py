@@ -55,7 +55,7 @@ def test_a_start_under_other_versions_is_noted_once(tmp_path):
 
 def test_another_identity_is_refused_with_the_way_out(tmp_path):
     open_cell(tmp_path, MANIFEST)
-    with pytest.raises(UserError, match=r"another identity \(digest 1a2b, this run has ffff\).*mv .*run\.results="):
+    with pytest.raises(UserError, match=r"another identity \(digest 1a2b, this run has ffff\).*mv .*results="):
         open_cell(tmp_path, dataclasses.replace(MANIFEST, digest="ffff"))
 
 
