@@ -1,1 +1,1 @@
-"""Decode, sample, prefetch and keep the frames and features of videos."""
+"""Sampled frames of videos: which ones, decoded window by window, ahead of time, and what was computed from them."""

@@ -1,0 +1,117 @@
+"""Which frames of a video the model sees, and at which size. Pure functions, no video is opened here.
+
+The AdaReTaKe release first writes every video to JPEGs with `ffmpeg -vf fps=25`, then picks evenly among the `N` files.
+We keep its choice without the files: a *grid frame* `k` is the picture that ffmpeg's `fps` filter would have written as
+file `k`; it is decoded straight from the source by time.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from harness.errors import UserError
+
+RESAMPLE = ("nearest",)
+
+
+@dataclass(frozen=True)
+class SamplingPolicy:
+    """How many frames, from which grid, at which size.
+
+    fps: frames wanted per second of video, as long as `max_frames` is not reached
+    max_frames: cap per video
+    even: round the number of frames down to a multiple of 2 (Qwen2-VL merges two frames into one temporal grid)
+    grid_fps: rate of the time grid the frames are picked from
+    long_side: frames with a longer side are scaled down to it, smaller ones are left alone; None = never scaled
+    resample: interpolation of that scaling; the release uses PIL's nearest neighbour
+    """
+
+    fps: float
+    max_frames: int
+    even: bool = True
+    grid_fps: float = 25.0
+    long_side: int | None = 448
+    resample: str = "nearest"
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "max_frames", "grid_fps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise UserError(f"video.{name}={value!r} must be a positive number; set it with video.{name}=...")
+        if self.long_side is not None and self.long_side < 1:
+            raise UserError(f"video.long_side={self.long_side!r} must be at least 1, or null for the native size")
+        if self.resample not in RESAMPLE:
+            raise UserError(f"video.resample={self.resample!r} is unknown; allowed: {', '.join(RESAMPLE)}")
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """The frames chosen from one video.
+
+    indices: grid frames, ascending; the first and the last of the video are included
+    timestamps: seconds from the first frame of the video, `index / grid_fps`
+    sampling_fps: the true rate, frames chosen (before rounding to an even number) / duration; 0.0 without frames
+    second_per_grid: seconds covered by one temporal grid of two frames, 2 / sampling_fps
+    """
+
+    indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    sampling_fps: float
+    second_per_grid: float
+
+
+def grid_length(duration_s: float, grid_fps: float = 25.0) -> int:
+    """Grid frames in a video of that duration: what ffmpeg's fps filter writes, which rounds the end half up."""
+    if not (math.isfinite(duration_s) and duration_s >= 0):
+        raise ValueError(f"duration_s={duration_s!r} must be a finite number of seconds, 0 or more")
+    return math.floor(duration_s * grid_fps + 0.5)
+
+
+def plan_frames(duration_s: float, policy: SamplingPolicy) -> FramePlan:
+    """Plans from a duration in seconds, as annotations give it.
+
+    `Video.plan` counts the grid frames of the file itself, which may differ from this by a frame of the grid or by
+    whatever the annotation is off.
+    """
+    return plan_grid(grid_length(duration_s, policy.grid_fps), policy)
+
+
+def plan_grid(n_grid: int, policy: SamplingPolicy) -> FramePlan:
+    """Plans from the number of grid frames. Too short a video gives a plan without frames."""
+    seconds = n_grid / policy.grid_fps
+    wanted = math.floor(min(n_grid, policy.max_frames, seconds * policy.fps))
+    n = wanted // 2 * 2 if policy.even else wanted
+    if n < 1:
+        return FramePlan((), (), 0.0, math.inf)
+    # The release truncates (astype) where others round: 0.99999 must stay frame 0.
+    indices = tuple(int(i) for i in np.linspace(0, n_grid - 1, n).astype(np.int32))
+    sampling_fps = wanted / seconds
+    return FramePlan(indices, tuple(i / policy.grid_fps for i in indices), sampling_fps, 2 / sampling_fps)
+
+
+def grid_sources(pts: Sequence[int], end: int, time_base: Fraction, grid_fps: float) -> np.ndarray:
+    """For every grid frame, which source frame it shows: int64 [n_grid].
+
+    The rule of ffmpeg's fps filter (libavfilter/vf_fps.c, `round=near`): times are rounded, half up, to ticks of the
+    grid; a grid frame shows the last source frame whose tick has come. The grid starts at the first source frame.
+
+    pts: ascending times of the source frames, and end: when the last one ends, in units of time_base seconds,
+    counted from the start of the *file* (sound may start before the picture)
+    """
+    rate = Fraction(grid_fps).limit_denominator(1_000_000) * time_base  # ticks per unit of pts
+    twice = 2 * rate.numerator
+    ticks = (np.asarray([*pts, end], dtype=np.int64) * twice + rate.denominator) // (2 * rate.denominator)
+    grid = np.arange(ticks[0], ticks[-1])
+    return np.searchsorted(ticks[:-1], grid, side="right") - 1
+
+
+def resized(width: int, height: int, policy: SamplingPolicy) -> tuple[int, int]:
+    """(width, height) after scaling the long side down to `policy.long_side`; truncates as the release does."""
+    longest = max(width, height)
+    if policy.long_side is None or longest <= policy.long_side:
+        return width, height
+    factor = policy.long_side / longest
+    return max(1, int(width * factor)), max(1, int(height * factor))
