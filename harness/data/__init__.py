@@ -1,1 +1,4 @@
-"""Benchmarks as data: questions, answer parsers, metrics, downloads, checks and submissions."""
+"""Benchmarks: where their files lie, their questions, parsers, metrics, and getting them onto the disk.
+
+Nothing here imports lmms-eval except `harness.data.lmms_task`.
+"""

@@ -1,0 +1,43 @@
+"""From one raw answer to the items that lmms-eval's aggregations and `harness.data.metrics` take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from harness.data.metrics import metric_names
+from harness.data.parse import PARSERS
+
+
+class Scored(TypedDict):
+    """One question's outcome. ``score`` is 1.0 or 0.0; ``letter`` is None where no letter could be parsed."""
+
+    question_id: str
+    video_id: str
+    score: float
+    letter: str | None
+    answer: str | None
+    tags: dict[str, str | list[str]]
+
+
+def score_choice(
+    text: str,
+    *,
+    question_id: str,
+    video_id: str,
+    options: Mapping[str, str],
+    answer: str | None,
+    tags: dict[str, str | list[str]],
+    parser: str = "anchored",
+) -> Scored:
+    """Parse one answer and compare it with the right letter; unparsed counts as wrong."""
+    letter = PARSERS[parser](text, options)
+    right = letter is not None and letter == answer
+    return Scored(
+        question_id=question_id, video_id=video_id, score=float(right), letter=letter, answer=answer, tags=tags
+    )
+
+
+def by_metric(benchmark: str, item: Scored) -> dict[str, Scored]:
+    """What ``process_results`` returns: the item under every metric that it counts in."""
+    return {name: item for name in metric_names(benchmark, item["tags"])}

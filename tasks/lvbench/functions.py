@@ -1,0 +1,89 @@
+"""LVBench (https://github.com/zai-org/LVBench): 103 videos of an hour, four options inside the question.
+
+``video_info.meta.jsonl`` has one line per video; here every question is a row: the keys of its entry in ``qa`` beside
+``key``, ``type`` (of the video) and ``video_info``, for example ``{key: "Cm73ma6Ibcs", type: "sport", uid: "1",
+question: "...?\\n(A) x\\n(B) y\\n(C) z\\n(D) w", answer: "D", question_type: ["entity recognition", "reasoning"]}``.
+A question may have several types and counts in each.
+Protocols: ``release`` (the AdaReTaKe release) and ``lmms_eval`` (lmms-eval 0.7.3).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from harness.data.prompts import ANSWER, protocol_of, root_of
+from harness.data.root import find_video, require
+from harness.data.scoring import by_metric, score_choice
+
+PROTOCOLS = ("release", "lmms_eval")
+
+
+def load(root: Path, split: str = "test") -> list[dict]:
+    """One row per question, with its video's keys."""
+    path = require(root / "lvbench" / "video_info.meta.jsonl", "the annotation", "lvbench")
+    videos = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [{"key": v["key"], "type": v["type"], "video_info": v["video_info"], **q} for v in videos for q in v["qa"]]
+
+
+def question_id(doc: dict) -> str:
+    return str(doc["uid"])
+
+
+def video_id(doc: dict) -> str:
+    return doc["key"]
+
+
+def video_path(root: Path, doc: dict) -> Path:
+    return find_video(root / "lvbench" / "videos", doc["key"])
+
+
+def options(doc: dict) -> dict[str, str]:
+    return dict(re.findall(r"^\(([A-Z])\) ?(.*)$", doc["question"], flags=re.MULTILINE))
+
+
+def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
+    question = doc["question"]
+    if protocol_of(lmms_eval_specific_kwargs, PROTOCOLS) == "lmms_eval":
+        return f"{question}\nAnswer the question with the option letter"
+    if "(E)" in question:
+        raise ValueError(f"question {doc['uid']} has a fifth option; the release's prompt is defined for four")
+    question = question.replace("\n(A)", "\nOptions:\nA.")
+    for letter in "BCD":
+        question = question.replace(f"\n({letter})", f"\n{letter}.")
+    return f"{question}.\n{ANSWER}"
+
+
+def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
+    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
+
+
+def doc_to_target(doc: dict) -> str | None:
+    return doc["answer"]
+
+
+def tags(doc: dict) -> dict[str, str | list[str]]:
+    return {"question_type": list(doc["question_type"]), "video_type": doc["type"]}
+
+
+def evaluated(doc: dict, protocol: str) -> bool:
+    """Whether the protocol asks this question."""
+    return True
+
+
+def process_results(doc: dict, results: list[str], parser: str = "anchored") -> dict[str, dict]:
+    item = score_choice(
+        results[0],
+        question_id=question_id(doc),
+        video_id=video_id(doc),
+        options=options(doc),
+        answer=doc_to_target(doc),
+        tags=tags(doc),
+        parser=parser,
+    )
+    return by_metric("lvbench", item)
+
+
+def process_results_lmms_eval(doc: dict, results: list[str]) -> dict[str, dict]:
+    return process_results(doc, results, parser="lmms_eval")

@@ -1,0 +1,121 @@
+"""MLVU (https://github.com/JUNJIE99/MLVU): seven multiple-choice tasks (dev, four options) and nine (test, six).
+
+Rows are those of the official JSON files, one file per task, for example
+``{video: "needle_32.mp4", duration: 467.98, question: "...", candidates: ["a", ...], answer: "a", question_type:
+"findNeedle"}``, with two keys added: ``folder`` (where its video lies) and, where the file has none,
+``question_id``. The two generation tasks have no candidates and are left out here (see ``judged.py``).
+Protocols: ``release`` (the AdaReTaKe release) and ``lmms_eval`` (lmms-eval 0.7.3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+from harness.data.prompts import choice_prompt, lettered, protocol_of, root_of
+from harness.data.root import find_video, require
+from harness.data.scoring import by_metric, score_choice
+
+PROTOCOLS = ("release", "lmms_eval")
+
+
+def load(root: Path, split: str = "dev") -> list[dict]:
+    """All multiple-choice rows of ``mlvu/json/*.json``, or for split ``test`` of ``mlvu/test/json/*.json``.
+
+    The answers of the test split may lie in a file of their own beside the questions; they are joined by id.
+    """
+    videos = "test/videos" if split == "test" else "videos"
+    folder = root / "mlvu" / "test" / "json" if split == "test" else root / "mlvu" / "json"
+    rows, answers = [], {}
+    for path in sorted(require(folder, "the folder of annotations", "mlvu").glob("*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            if row.get("candidates"):
+                rows.append({**row, "folder": videos if split == "test" else f"{videos}/{path.stem}"})
+            elif split == "test" and "answer" in row and "question_id" in row:
+                answers[row["question_id"]] = row["answer"]
+    _number(rows)
+    return [{**row, "answer": row.get("answer", answers.get(row["question_id"]))} for row in rows]
+
+
+def _number(rows: list[dict]) -> None:
+    """Name the rows that have no id after what they ask, so that an id does not depend on the row's place."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if not row.get("question_id"):
+            asked = json.dumps([row["video"], row["question"], row["candidates"]], ensure_ascii=False)
+            name = f"{row['question_type']}-{Path(row['video']).stem}-{hashlib.sha1(asked.encode()).hexdigest()[:8]}"
+            seen[name] += 1
+            row["question_id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+
+
+def question_id(doc: dict) -> str:
+    return doc["question_id"]
+
+
+def video_id(doc: dict) -> str:
+    """The file's name without suffix: 216 names recur in several task folders and are the same video."""
+    return Path(doc["video"]).stem
+
+
+def video_path(root: Path, doc: dict) -> Path:
+    return find_video(root / "mlvu" / doc["folder"], doc["video"])
+
+
+def options(doc: dict) -> dict[str, str]:
+    return lettered([str(candidate) for candidate in doc["candidates"]])
+
+
+def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
+    if protocol_of(lmms_eval_specific_kwargs, PROTOCOLS) == "lmms_eval":
+        # lmms-eval's mirror has the options inside the question; their format there is inferred, not read.
+        listed = "\n".join(f"({letter}) {text}" for letter, text in options(doc).items())
+        # Its test task has no instruction at all.
+        closing = "" if doc["folder"].startswith("test") else "\nOnly give the best option.\nBest option: ("
+        return f"{doc['question']}\n{listed}{closing}"
+    return choice_prompt(doc["question"], options(doc))
+
+
+def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
+    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
+
+
+def doc_to_target(doc: dict) -> str | None:
+    """The letter of the first candidate that equals the answer; None where there is none.
+
+    Dev answers are texts. 6 of 2175 are the text of two candidates; the release takes the first, the official
+    script the last. Test answers may be letters.
+    """
+    answer = doc.get("answer")
+    if answer is None:
+        return None
+    listed = options(doc)
+    by_text = next((letter for letter, text in listed.items() if text == str(answer)), None)
+    return by_text or (str(answer) if answer in listed else None)
+
+
+def tags(doc: dict) -> dict[str, str | list[str]]:
+    return {"question_type": doc["question_type"]}
+
+
+def evaluated(doc: dict, protocol: str) -> bool:
+    """Whether the protocol asks this question: the release leaves out two dev rows without a right candidate."""
+    return protocol != "release" or doc.get("answer") is None or doc_to_target(doc) is not None
+
+
+def process_results(doc: dict, results: list[str], parser: str = "anchored") -> dict[str, dict]:
+    item = score_choice(
+        results[0],
+        question_id=question_id(doc),
+        video_id=video_id(doc),
+        options=options(doc),
+        answer=doc_to_target(doc),
+        tags=tags(doc),
+        parser=parser,
+    )
+    return by_metric("mlvu", item)
+
+
+def process_results_lmms_eval(doc: dict, results: list[str]) -> dict[str, dict]:
+    return process_results(doc, results, parser="lmms_eval")
