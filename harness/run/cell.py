@@ -41,6 +41,11 @@ VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal":
 """Ablation variant -> (temporal allocation, layer allocation)."""
 
 
+ANSWERING_CODE = ("harness/compress", "harness/models", "harness/video/sampling.py")
+PROMPT_CODE = ("harness/data/prompts.py", "harness/data/subtitles.py")
+"""Code whose change can change an answer; it enters the identity, so old answers are not taken for new ones."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One score of a table: a model and a method under one budget on one benchmark.
@@ -67,8 +72,8 @@ class Cell:
             "identity_version": IDENTITY_VERSION,
             "context": self.context,
             "weights": self.weights,
-            "code": code_digest("harness/compress"),
-            "prompts": code_digest(f"tasks/{self.task.data}"),
+            "code": code_digest(*ANSWERING_CODE),
+            "prompts": code_digest(f"tasks/{self.task.data}/functions.py", *PROMPT_CODE),
         }
 
     @cached_property
@@ -126,16 +131,17 @@ class Cell:
 
 
 @lru_cache
-def code_digest(folder: str) -> str:
-    """Digest of what the Python files of a folder do: comments, docstrings and layout do not count.
+def code_digest(*places: str) -> str:
+    """Digest of what Python code does: comments, docstrings and layout do not count.
 
     Args:
-        folder: path below the repository root.
+        places: files, or folders taken whole, below the repository root.
     """
     digest = hashlib.sha256()
-    for path in sorted((REPO / folder).glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
+    for place in (REPO / place for place in places):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.relative_to(REPO).as_posix().encode())
+            digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
     return digest.hexdigest()[:12]
 
 

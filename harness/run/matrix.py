@@ -26,12 +26,14 @@ class Group:
         return f"{cell.task.name}-{cell.model.name}-f{cell.video.max_frames}-fps{cell.video.fps:g}"
 
 
-def build_cells(config: Config) -> list[Cell]:
+def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]:
     """Expand the matrix of a configuration.
 
     Args:
         config: the composed configuration. Group options named by an axis are composed with its overrides too, so
             that ``model.path=...`` reaches every model of the axis.
+        problems: where missing weights are noted; without it they raise. A cell of unknown weights matches no
+            stored answer.
 
     Returns:
         The cells in the order of the axes, without duplicates: variants of an uncompressed cell are one cell.
@@ -49,23 +51,29 @@ def build_cells(config: Config) -> list[Cell]:
         if key not in composed:
             choice = [f"{g}={n}" for g, n in zip(("task", "model", "method"), key, strict=True) if n is not None]
             composed[key] = _recompose(config.overrides, choice) if choice else config
-        for cell in _task_cells(composed[key]):
+        for cell in _task_cells(composed[key], problems):
             cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
-def build_groups(config: Config) -> list[Group]:
-    """The cells of a matrix, siblings together, in matrix order."""
+def build_groups(config: Config, problems: list[str] | None = None) -> list[Group]:
+    """The cells of a matrix, siblings together, in matrix order; `problems` as in :func:`build_cells`."""
     groups: dict[str, list[Cell]] = {}
-    for cell in build_cells(config):
+    for cell in build_cells(config, problems):
         groups.setdefault(cell.video_key, []).append(cell)
     return [Group(tuple(cells)) for cells in groups.values()]
 
 
-def _task_cells(config: Config) -> list[Cell]:
+def _task_cells(config: Config, problems: list[str] | None) -> list[Cell]:
     matrix = config.matrix
     own = matrix.by_task.get(config.task.name)
-    identity = weights_identity(find_weights(config.model.path).resolve())
+    try:
+        identity = weights_identity(find_weights(config.model.path).resolve())
+    except UserError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+        identity = "unknown"
     model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
     axes: list[list[Any]] = [
         (own and own.frames) or matrix.frames or [config.video.max_frames],

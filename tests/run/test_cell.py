@@ -75,8 +75,10 @@ def test_the_task_sets_reforge_and_guide_length_for_the_releases():
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.run.cell.REPO", tmp_path)
     digests = []
-    for k, text in enumerate(['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']):
-        (tmp_path / f"case{k}").mkdir()
-        (tmp_path / f"case{k}" / "a.py").write_text(text)
-        digests.append(code_digest(f"case{k}"))
+    (tmp_path / "room" / "inner").mkdir(parents=True)
+    for text in ['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']:
+        (tmp_path / "room" / "inner" / "a.py").write_text(text)
+        code_digest.cache_clear()
+        digests.append(code_digest("room"))
+    code_digest.cache_clear()
     assert digests[0] == digests[1] != digests[2]

@@ -1,0 +1,206 @@
+"""What a matrix is going to cost, from annotations and stored answers alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config import Config
+from harness.data.questions import Question, functions, load_questions, load_rows
+from harness.errors import UserError, VideoError
+from harness.run.cell import Cell
+from harness.run.matrix import Group, build_groups
+from harness.store.answers import Answer, read_answers
+from harness.store.manifest import read_manifest
+from harness.video.sampling import SamplingPolicy, plan_frames, resized
+
+TYPICAL_SIZE = (1280, 720)
+"""Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""
+PATCH, MERGE = 14, 2
+BYTES_PER_ANSWER = 400
+BYTES_PER_FRAME_RECORD = 14
+"""An answer's line holds index and time of every frame it saw."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell's questions: how many there are, are answered, failed, and will be answered by the next run."""
+
+    cell: Cell
+    questions: int
+    answered: int
+    failed: int
+    to_answer: int
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Siblings and the videos that they still need."""
+
+    group: Group
+    cells: tuple[CellPlan, ...]
+    videos: int
+    videos_to_decode: int
+    hours_to_decode: float | None
+    tokens: int
+    feature_bytes: int
+
+    @property
+    def to_answer(self) -> int:
+        """Questions x cells without an answer."""
+        return sum(cell.to_answer for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups of a matrix, with the problems that keep it from running."""
+
+    groups: tuple[GroupPlan, ...]
+    problems: tuple[str, ...]
+    seconds_per_answer: dict[str, float]
+
+    @property
+    def to_answer(self) -> int:
+        """Questions x cells without an answer, over all groups."""
+        return sum(group.to_answer for group in self.groups)
+
+
+def cell_folder(config: Config, cell: Cell) -> Path:
+    """Where a cell's records lie."""
+    return Path(config.results) / "runs" / cell.id
+
+
+def pending(questions: list[Question], answers: dict[str, Answer], retry: str) -> list[Question]:
+    """The questions that a run has to answer: those without a record, and failed ones where ``run.retry=failed``."""
+    again = {"none": (), "failed": ("failed",)}[retry]
+    return [q for q in questions if q.question_id not in answers or answers[q.question_id].status in again]
+
+
+def make_plan(config: Config) -> Plan:
+    """Plan a matrix.
+
+    Missing weights or data do not raise: they become problems of the plan, all of them at once.
+
+    Raises:
+        UserError: the matrix itself is wrong, or stored answers are damaged.
+    """
+    problems: list[str] = []
+    groups = build_groups(config, problems)
+    plans = []
+    for group in groups:
+        try:
+            plans.append(_plan_group(config, group))
+        except UserError as error:
+            problems.append(str(error))
+    return Plan(tuple(plans), tuple(dict.fromkeys(problems)), _measured_rates(Path(config.results)))
+
+
+def _plan_group(config: Config, group: Group) -> GroupPlan:
+    first = group.cells[0]
+    root = Path(config.data.root)
+    questions = {cell.id: load_questions(cell.task, root) for cell in group.cells}
+    cells, needed = [], set()
+    for cell in group.cells:
+        answers = read_answers(cell_folder(config, cell))
+        todo = pending(questions[cell.id], answers, config.run.retry)
+        known = [answers[q.question_id] for q in questions[cell.id] if q.question_id in answers]
+        failed = sum(answer.status == "failed" for answer in known)
+        cells.append(CellPlan(cell, len(questions[cell.id]), len(known) - failed, failed, len(todo)))
+        needed |= {q.video for q in todo}
+    seconds = _durations(first, root)
+    videos = {q.video for q in questions[first.id]}
+    policy = SamplingPolicy(**{f.name: getattr(first.video, f.name) for f in dataclasses.fields(SamplingPolicy)})
+    per_grid = _tokens_per_grid(next(iter(videos)), policy)
+    grids = [len(plan_frames(seconds[v], policy).indices) // 2 for v in needed if v in seconds]
+    tokens = sum(grids) * per_grid
+    hours = sum(seconds[v] for v in needed if v in seconds) / 3600 if seconds else None
+    largest = max(grids, default=0) * per_grid
+    return GroupPlan(group, tuple(cells), len(videos), len(needed), hours, tokens, largest * 2 * 3584)
+
+
+def _durations(cell: Cell, root: Path) -> dict[Path, float]:
+    module = functions(cell.task.data)
+    rows = load_rows(cell.task, root)
+    return {module.video_path(root, row): s for row in rows if (s := module.duration_s(row)) is not None}
+
+
+def _tokens_per_grid(video: Path, policy: SamplingPolicy) -> int:
+    width, height = TYPICAL_SIZE
+    if video.exists():
+        from harness.video.decode import probe
+
+        try:
+            info = probe(video)
+            width, height = info.width, info.height
+        except VideoError:
+            pass  # only an estimate: the run itself reports the damaged video
+    unit = PATCH * MERGE
+    return max(1, round(resized(width, height, policy)[0] / unit)) * max(
+        1, round(resized(width, height, policy)[1] / unit)
+    )
+
+
+def _measured_rates(results: Path) -> dict[str, float]:
+    """Median seconds per answer on each device that has answered in this results folder."""
+    seconds: dict[str, list[float]] = {}
+    for folder in sorted((results / "runs").glob("*/")):
+        if not (folder / "manifest.json").exists():
+            continue
+        device = read_manifest(folder).device or "unknown device"
+        answers = read_answers(folder).values()
+        seconds.setdefault(device, []).extend(sum(a.seconds.values()) for a in answers if a.ok and a.seconds)
+    return {device: statistics.median(values) for device, values in seconds.items() if values}
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print a plan: one row per cell, one line per total, then the problems."""
+    table = Table(title=None, box=None, pad_edge=False)
+    for name in ("cell", "questions", "answered", "failed", "to answer"):
+        table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name != "cell")
+    for group in plan.groups:
+        for cell in group.cells:
+            table.add_row(
+                cell.cell.id, *(str(n) for n in (cell.questions, cell.answered, cell.failed, cell.to_answer))
+            )
+    console.print(table)
+    decode = sum(group.videos_to_decode for group in plan.groups)
+    hours = sum(group.hours_to_decode or 0 for group in plan.groups)
+    tokens = sum(group.tokens for group in plan.groups)
+    n_cells = sum(len(group.cells) for group in plan.groups)
+    console.print(
+        f"{n_cells} cells in {len(plan.groups)} groups; {plan.to_answer:,} questions to answer on {decode:,} videos "
+        f"({hours:,.1f} h of video, {tokens:,} video tokens, each decoded and encoded once)"
+    )
+    if not plan.to_answer:
+        return
+    for device, seconds in plan.seconds_per_answer.items():
+        hours = plan.to_answer * seconds / 3600
+        console.print(f"time: about {hours:,.2f} h on one {device}, from {seconds:.2f} s per answer")
+    if not plan.seconds_per_answer:
+        console.print("time: not known; this results folder has no measured answers yet")
+    frames = max((g.group.cells[0].video.max_frames for g in plan.groups), default=0)
+    disk = plan.to_answer * (BYTES_PER_ANSWER + frames * BYTES_PER_FRAME_RECORD)
+    features = max((group.feature_bytes for group in plan.groups), default=0)
+    console.print(
+        f"disk: up to {disk / 2**20:,.0f} MiB of answers; host memory: up to {features / 2**20:,.0f} MiB of features "
+        "per video"
+    )
+
+
+def report_problems(plan: Plan) -> None:
+    """Raise one UserError that lists everything that keeps the matrix from running."""
+    if plan.problems:
+        raise UserError("this cannot run yet:\n" + "\n".join(f"- {problem}" for problem in plan.problems))
+
+
+def main(config: Config) -> int:
+    """The ``plan`` verb."""
+    plan = make_plan(config)
+    show(plan, Console(soft_wrap=True))
+    report_problems(plan)
+    return 0
