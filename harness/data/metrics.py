@@ -23,6 +23,11 @@ def accuracy(items: Sequence[Item]) -> float:
     return 100 * sum(item["score"] for item in items) / len(items) if items else math.nan
 
 
+def unparsed(items: Sequence[Item]) -> float:
+    """Share of answers without a letter."""
+    return 100 * sum(item["letter"] is None for item in items) / len(items) if items else math.nan
+
+
 def macro_accuracy(items: Sequence[Item], tag: str) -> float:
     """Mean of the accuracies of the groups that `tag` makes, each group with the same weight."""
     return mean(accuracy(group) for group in grouped(items, tag).values())
@@ -130,6 +135,9 @@ def metrics(benchmark: str, items: Sequence[Item]) -> dict[str, float]:
     return result
 
 
-# Aggregations under names that a yaml can refer to.
-accuracy_by_duration: Aggregate = partial(macro_accuracy, tag="duration")
-accuracy_by_question_type: Aggregate = partial(macro_accuracy, tag="question_type")
+def aggregations(benchmark: str, tags: Iterable[Mapping[str, Any]]) -> dict[str, Aggregate]:
+    """Name to aggregation of every metric that questions with these tags have, in the order of `metrics`."""
+    spec = BENCHMARKS[benchmark]
+    present = {name for question in tags for name in metric_names(benchmark, question)}
+    whole = {name: aggregate for name, aggregate in spec.whole.items() if name in present}
+    return whole | {name: spec.within for name in sorted(present - spec.whole.keys())}

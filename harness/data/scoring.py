@@ -39,5 +39,9 @@ def score_choice(
 
 
 def by_metric(benchmark: str, item: Scored) -> dict[str, Scored]:
-    """What ``process_results`` returns: the item under every metric that it counts in."""
-    return {name: item for name in metric_names(benchmark, item["tags"])}
+    """What ``process_results`` returns: the item under every metric that it counts in.
+
+    A question whose right answer is not public counts in no score, only in the rate of unparsed answers.
+    """
+    scored = metric_names(benchmark, item["tags"]) if item["answer"] is not None else []
+    return {name: item for name in [*scored, "unparsed"]}

@@ -92,6 +92,11 @@ def tags(doc: dict) -> dict[str, str | list[str]]:
     return named | ({"topic_category": doc["topic_category"]} if doc.get("topic_category") else {})
 
 
+def duration_s(doc: dict) -> float | None:
+    """Seconds of the video."""
+    return doc.get("duration")
+
+
 def evaluated(doc: dict, protocol: str) -> bool:
     """Whether the protocol asks this question."""
     return True

@@ -67,6 +67,12 @@ def tags(doc: dict) -> dict[str, str | list[str]]:
     return {"question_type": list(doc["question_type"]), "video_type": doc["type"]}
 
 
+def duration_s(doc: dict) -> float | None:
+    """Seconds of the video, where the annotation has its minutes."""
+    minutes = (doc.get("video_info") or {}).get("duration_minutes")
+    return None if minutes is None else 60.0 * minutes
+
+
 def evaluated(doc: dict, protocol: str) -> bool:
     """Whether the protocol asks this question."""
     return True

@@ -99,6 +99,11 @@ def tags(doc: dict) -> dict[str, str | list[str]]:
     return {"question_type": doc["question_type"]}
 
 
+def duration_s(doc: dict) -> float | None:
+    """Seconds of the video, where the annotation has them."""
+    return doc.get("duration")
+
+
 def evaluated(doc: dict, protocol: str) -> bool:
     """Whether the protocol asks this question: the release leaves out two dev rows without a right candidate."""
     return protocol != "release" or doc.get("answer") is None or doc_to_target(doc) is not None
