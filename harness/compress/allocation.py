@@ -1,0 +1,66 @@
+"""Dividing a budget of tokens exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+
+def water_filling(weights: Sequence[float], total: int, low: int, high: Sequence[int]) -> list[Fraction]:
+    """x = clip(lambda * weight, low, high) with sum(x) = total, solved exactly.
+
+    Entries of weight zero get more than `low` only when all others are full; they then share the rest in proportion
+    to `high`. Weights that are all zero stand for weights = high.
+    """
+    w = [Fraction(x) for x in weights]
+    if not any(w):
+        w = [Fraction(h) for h in high]
+    if len(w) != len(high) or not low * len(w) <= total <= sum(high):
+        raise ValueError(f"cannot divide {total} over {len(w)} entries of at least {low} and at most {list(high)}")
+
+    def filled(scale: Fraction) -> Fraction:
+        return sum((_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)), Fraction(0))
+
+    # The sum is piecewise linear in lambda. Find the last breakpoint that does not exceed the total, then solve the
+    # linear piece behind it.
+    breaks = sorted({Fraction(0)} | {Fraction(bound) / x for x, h in zip(w, high, strict=True) if x for bound in (low, h)})
+    first, last = 0, len(breaks) - 1
+    while first < last:
+        middle = (first + last + 1) // 2
+        first, last = (middle, last) if filled(breaks[middle]) <= total else (first, middle - 1)
+    scale = breaks[first]
+    slope = sum((x for x, h in zip(w, high, strict=True) if low <= scale * x < h), Fraction(0))
+    rest = total - filled(scale)
+    if rest and not slope:  # every weighted entry is full
+        empty = [0 if x else h - low for x, h in zip(w, high, strict=True)]
+        return [
+            _clip(scale * x, low, h) if x else low + Fraction(rest * e, sum(empty))
+            for x, h, e in zip(w, high, empty, strict=True)
+        ]
+    scale += rest / slope if rest else 0
+    return [_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)]
+
+
+def largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
+    """Whole numbers that add up to `total`: each share rounded down, then one more for the largest remainders.
+
+    Ties go to the lower index.
+    """
+    counts = [x.numerator // x.denominator for x in shares]
+    order = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def allocate(weights: Sequence[float], total: int, high: Sequence[int]) -> list[int]:
+    """Whole tokens per entry in proportion to `weights`: at most `high`, at least 1 where the total allows it.
+
+    The counts add up to `total` exactly. Raises ValueError when `total` is negative or more than sum(high).
+    """
+    low = 1 if total >= len(high) else 0
+    return largest_remainder(water_filling(weights, total, low, high), total)
+
+
+def _clip(x: Fraction, low: int, high: int) -> Fraction:
+    return min(max(x, Fraction(low)), Fraction(high))

@@ -1,0 +1,148 @@
+"""Attention for layers that read a compressed cache, on every backend, with an observer of queries and keys.
+
+Attention here is causal from the bottom right: the last query sees every key, the one before it all but the last, and
+so on, whatever was evicted before. flash-attn 2 does exactly this; SDPA and eager attention are given the same rule.
+
+The function is handed to transformers through its `AttentionInterface` under names of our own, while the forward pass
+of one segment runs (`attached`); the behaviour of stock names is never changed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.errors import UserError
+
+BACKENDS = ("flash_attention_2", "sdpa", "eager")
+
+# Called once per layer with: layer index, queries [h, n, d] and all keys [kv, m, d] after rotation, logit scale.
+Observer = Callable[[int, torch.Tensor, torch.Tensor, float], None]
+
+
+def flash_attention_available(device: torch.device) -> bool:
+    """Whether flash-attn 2 is installed and the device can run it."""
+    return device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+
+
+def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The attention backend for a device: `requested`, or for `auto` the fastest that works there.
+
+    Raises:
+        UserError: unknown name, or a backend that this device, dtype or installation cannot run.
+    """
+    flash = flash_attention_available(device) and dtype in (torch.float16, torch.bfloat16)
+    if requested == "auto":
+        if device.type in ("cuda", "cpu"):
+            return "flash_attention_2" if flash else "sdpa"
+        return "eager"  # plain matrix products: works on any accelerator
+    if requested not in BACKENDS:
+        raise UserError(f"unknown attention {requested!r}: allowed are auto, {', '.join(BACKENDS)}; set model.attention=auto")
+    if requested == "flash_attention_2" and not flash:
+        raise UserError(
+            f"attention flash_attention_2 needs the package flash-attn, a CUDA device and bf16 or fp16 (this is "
+            f"{device.type}, {dtype}): pip install flash-attn, or set model.attention=sdpa"
+        )
+    return requested
+
+
+def _expand_heads(states: torch.Tensor, groups: int) -> torch.Tensor:
+    return states.repeat_interleave(groups, dim=1) if groups > 1 else states
+
+
+def _visible(n: int, m: int, device: torch.device) -> torch.Tensor:
+    """Mask [n, m], true where query i may see key j, aligned at the bottom right."""
+    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
+
+
+def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """Bottom-right causal attention by matrix products; [1, h, n, d] from [1, h, n, d] and two of [1, kv, m, d]."""
+    groups = query.shape[1] // key.shape[1]
+    logits = query @ _expand_heads(key, groups).transpose(2, 3) * scale
+    if query.shape[2] > 1:
+        hidden = ~_visible(query.shape[2], key.shape[2], query.device)
+        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
+    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(query.dtype)
+    return weights @ _expand_heads(value, groups)
+
+
+def sdpa_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """Bottom-right causal attention through torch's fused kernels; shapes as in `eager_attention`."""
+    n, m = query.shape[2], key.shape[2]
+    gqa = query.shape[1] != key.shape[1]
+    if n == 1:
+        return F.scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=gqa)
+    if n == m:
+        return F.scaled_dot_product_attention(query, key, value, scale=scale, is_causal=True, enable_gqa=gqa)
+    if query.device.type == "cuda" and _flash_kernel_takes(query, key, value, gqa):
+        from torch.nn.attention.bias import causal_lower_right
+
+        bias = causal_lower_right(n, m)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale, enable_gqa=gqa)
+    mask = _visible(n, m, query.device)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa)
+
+
+def _flash_kernel_takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gqa: bool) -> bool:
+    # The lower-right bias is only cheap on the flash kernel; its other routes know no grouped heads.
+    from torch.backends.cuda import SDPAParams, can_use_flash_attention
+
+    return can_use_flash_attention(SDPAParams(query, key, value, None, 0.0, False, gqa))
+
+
+def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """Bottom-right causal attention by flash-attn 2 (2.1 or newer); shapes as in `eager_attention`."""
+    from flash_attn import flash_attn_func
+
+    states = (x.transpose(1, 2) for x in (query, key, value))
+    return flash_attn_func(*states, softmax_scale=scale, causal=True).transpose(1, 2)
+
+
+_KERNELS = {"flash_attention_2": flash_attention, "sdpa": sdpa_attention, "eager": eager_attention}
+_NAMES = {backend: f"harness_{backend.removeprefix('flash_')}" for backend in BACKENDS}
+
+
+def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
+    def attend(
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float | None = None,
+        observer: Observer | None = None,
+        **_kwargs: object,
+    ) -> tuple[torch.Tensor, None]:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output = kernel(query, key, value, scale)
+        if observer is not None:
+            observer(module.layer_idx, query[0], key[0], scale)
+        return output.transpose(1, 2), None
+
+    return attend
+
+
+@contextmanager
+def attached(config: object, backend: str) -> Iterator[None]:
+    """Within the context, layers that read `config` attend through this module; afterwards as before.
+
+    Args:
+        config: the text config of the language model.
+        backend: one of `BACKENDS`.
+    """
+    from transformers import AttentionInterface
+
+    name = _NAMES[backend]
+    if name not in AttentionInterface._global_mapping:
+        AttentionInterface.register(name, _interface(_KERNELS[backend]))
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

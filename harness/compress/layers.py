@@ -1,0 +1,38 @@
+"""Layer allocators: from the scores of all layers and a chunk's budget to a number of kept tokens per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from harness.compress.allocation import allocate
+
+# (scores: one vector [c] per layer, budget of the chunk) -> tokens kept per layer [L].
+LayerAllocator = Callable[[Sequence[torch.Tensor], float], list[int]]
+
+MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
+
+
+def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
+    """How many of the `top` largest scores of all layers lie in each layer [L]; ties by lower layer, then index."""
+    length = scores[0].shape[0]
+    device = scores[0].device
+    pooled = torch.cat([s.to(device) for s in scores])  # [L * c]: small, even when the layers are on many devices
+    order = torch.sort(pooled, descending=True, stable=True).indices[:top]
+    return torch.bincount(order // length, minlength=len(scores)).tolist()
+
+
+def even(scores: Sequence[torch.Tensor], budget: float) -> list[int]:
+    """The same number of tokens in every layer."""
+    return [int(budget)] * len(scores)
+
+
+def pooled(scores: Sequence[torch.Tensor], budget: float) -> list[int]:
+    """Layers share L * budget in proportion to their hits among the top L * budget scores (eq. 11-16)."""
+    count, length = len(scores), scores[0].shape[0]
+    total = count * int(budget)
+    if total == 0:
+        return [0] * count
+    hits = top_hits(scores, total)
+    return allocate([max(h / sum(hits), MIN_WEIGHT) for h in hits], total, [length] * count)

@@ -1,0 +1,13 @@
+"""AdaReTaKe (arXiv 2503.12559): score by the question, budget by change over time, share by layer.
+
+Three semantics, see the modules named after them: the equations, and what the two public releases do.
+"""
+
+from __future__ import annotations
+
+from harness.compress import paper
+from harness.compress.method import Method, MethodOptions
+
+
+def build(options: MethodOptions, family: str) -> Method:
+    return {"paper": paper}[options.semantics].build(options, family)

@@ -1,0 +1,98 @@
+"""Run one golden case through the public API: video features in, every recorded quantity out."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from harness.compress.generate import generate
+from harness.compress.method import MethodOptions, build_method
+from harness.compress.positions import mrope_position_ids
+from harness.models.language import Decoder
+
+
+def load_case(path: Path) -> dict[str, Any]:
+    """Tensors and settings (decoded from the file's metadata) of one case, in one dictionary."""
+    with safe_open(path, "pt") as file:
+        settings = {key: json.loads(value) for key, value in file.metadata().items()}
+    return {**load_file(path), **settings}
+
+
+@functools.cache
+def load_model(weights: Path) -> Any:
+    """The tiny model of `weights`, float32 on the CPU."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32).eval()
+
+
+def decoder(weights: Path, backend: str = "sdpa") -> Decoder:
+    """Its language model, ready for `generate`."""
+    model = load_model(weights)
+    return Decoder(model.model.language_model, model.lm_head, backend=backend, rows=3)
+
+
+def run_case(case: dict[str, Any], weights: Path, backend: str = "sdpa") -> dict[str, Any]:
+    """All outputs of a case under the names it records them by, plus the ids computed by the semantics' own rule.
+
+    Args:
+        case: what `load_case` returns.
+        weights: folder of the checkpoint that the case was made with.
+        backend: attention backend.
+    """
+    config = load_model(weights).config
+    family = config.model_type
+    options = MethodOptions(
+        name={"pivotkv": "retake"}.get(case.get("method", ""), "adaretake"),
+        semantics=case["semantics"],
+        temporal=case["temporal"],
+        layers=case["layer"] != "even",
+        chunk_frames=case["chunk_frames"],
+        max_guide_length=case.get("max_guide"),
+        reforge=case.get("reforge", False),
+    )
+    method = build_method(options, family=family)
+    input_ids = case["input_ids"][0]
+    where = (input_ids == config.video_token_id).nonzero().flatten()
+    grid = tuple(case["video_grid_thw"][0].tolist())
+    positions = mrope_position_ids(
+        input_ids,
+        config.video_token_id,
+        grid,
+        second_per_grid=case["second_per_grid"] if family == "qwen2_5_vl" else None,
+        rule=method.positions,
+    )
+    result = generate(
+        decoder(weights, backend),
+        input_ids=input_ids,
+        positions=positions,
+        features=case["video_features"],
+        video=slice(int(where[0]), int(where[-1]) + 1),
+        tokens_per_grid=grid[1] * grid[2] // 4,
+        method=method,
+        context=case.get("max_context", case.get("budget")),
+        max_new_tokens=case["new"],
+        record=True,
+    )
+    trace, recording = result.trace, result.trace.recording
+    layers = range(len(trace.cache_length))
+    outputs: dict[str, Any] = {
+        "mrope_position_ids": positions[:, None],
+        "tokens": torch.tensor(result.tokens),
+        "logits": recording.logits,
+        "chunk_ratio": torch.tensor(trace.chunk_ratio, dtype=torch.float64),
+        "chunk_budget": torch.tensor(trace.chunk_budget),
+        "kept_after_chunk": torch.tensor(trace.cache_after_chunk),
+        "kept_per_chunk": torch.tensor(trace.kept),
+        "final_lengths": torch.tensor(recording.cache.lengths),
+    }
+    outputs |= {f"scores.{i}": torch.stack(s) for i, s in enumerate(recording.scores) if s is not None}
+    outputs |= {f"final_keys.{i}": recording.cache.keys(i) for i in layers}
+    outputs |= {f"final_positions.{i}": recording.cache.positions(i) for i in layers}
+    return outputs
