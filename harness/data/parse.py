@@ -16,13 +16,16 @@ CLOSING = r"[)\].:,;!?*\"'`]"
 BARE = re.compile(rf"{OPENING}([A-Za-z])(?:{CLOSING}|\s)*")
 STARTING = re.compile(rf"{OPENING}([A-Za-z])[)\].:](?:{CLOSING})*\s+(?P<rest>.+)", re.DOTALL)
 STARTING_BARE = re.compile(r"\s*([A-Z])\s+(?P<rest>.+)", re.DOTALL)
-PHRASE = re.compile(
-    r"\b(?:answer|option|choice)\b(?:\s*\([^)]*\)\s*)?(?:\s+(?:is|would be|should be))?\s*:?\s*"
+STATEMENT = re.compile(
+    r"\b(?:answer|option|choice)\b[*_`]*(?P<says>\s+(?:is|would be|should be)\b\s*:?|\s*:)?[\s*_`]*"
     r"(?:(?:the\s+)?(?:option|choice|letter)\s+)?",
     re.IGNORECASE,
 )
-AFTER_PHRASE = re.compile(rf"[(\[*\"'`]*([A-Za-z])(?=$|{CLOSING}|\n|\s+(?:because|since|as|and|which|for)\b)")
-AFTER_PHRASE_UPPER = re.compile(r"([B-HJ-Z])(?=\s)")
+# Behind "answer is" a letter may go on into a reason; "A" and "I" before another word are no letters.
+STATED = re.compile(
+    rf"[(\[*\"'`]*([A-Za-z])(?=$|{CLOSING}|\n|\s+(?:because|since|as|and|which|for)\b)|([B-HJ-Z])(?=\s)"
+)
+NAMED = re.compile(r"[(\[*\"'`]*([A-Za-z])(?=$|[)\].*\n])")
 ENDING = re.compile(rf"(?:[,:;\n]\s*|[(\[]\s*)([A-Z])(?:{CLOSING}|\s)*$")
 
 
@@ -52,7 +55,7 @@ def parse_letter(text: str, options: Mapping[str, str]) -> str | None:
         return letter
     if (match := STARTING_BARE.fullmatch(text)) and _letter_of_text(match["rest"], options) == match[1]:
         return match[1]
-    stated = [letter for match in PHRASE.finditer(text) if (letter := _after_phrase(text[match.end() :], options))]
+    stated = [letter for match in STATEMENT.finditer(text) if (letter := _stated(match, options))]
     if stated:
         return stated[-1]
     match = ENDING.search(text)
@@ -63,9 +66,10 @@ def _known(letter: str, options: Mapping[str, str]) -> str | None:
     return letter.upper() if letter.upper() in options else None
 
 
-def _after_phrase(rest: str, options: Mapping[str, str]) -> str | None:
-    match = AFTER_PHRASE.match(rest) or AFTER_PHRASE_UPPER.match(rest)
-    if match and (letter := _known(match[1], options)):
+def _stated(statement: re.Match[str], options: Mapping[str, str]) -> str | None:
+    rest = statement.string[statement.end() :]
+    match = (STATED if statement["says"] else NAMED).match(rest)
+    if match and (letter := _known(match[match.lastindex], options)):
         return letter
     return _letter_of_text(rest.partition("\n")[0], options)
 
