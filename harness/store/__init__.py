@@ -3,7 +3,7 @@
 from harness.store.answers import Answer, AnswerLog, failed_answer, iter_answers, read_answers
 from harness.store.atomic import StoreError, write_atomic
 from harness.store.lock import FolderLock
-from harness.store.manifest import Manifest, open_cell, read_manifest, set_status, write_manifest
+from harness.store.manifest import Manifest, note_start, open_cell, read_manifest, set_status, write_manifest
 from harness.store.questions import QuestionRecord, read_questions, write_questions
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "StoreError",
     "failed_answer",
     "iter_answers",
+    "note_start",
     "open_cell",
     "read_answers",
     "read_manifest",

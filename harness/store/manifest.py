@@ -74,8 +74,7 @@ def read_manifest(cell_dir: Path | str) -> Manifest:
 def open_cell(cell_dir: Path | str, manifest: Manifest) -> Manifest:
     """Start or resume the cell in `cell_dir`; return what now stands in its manifest.
 
-    A new folder gets `manifest`. An existing one must hold the same identity; what differs in versions, code or
-    device of this start is noted under `starts`.
+    A new folder gets `manifest`. An existing one must hold the same identity; only its status and runtime change.
 
     Raises UserError when answers of another identity, or without a manifest, are in the way.
     """
@@ -91,15 +90,7 @@ def open_cell(cell_dir: Path | str, manifest: Manifest) -> Manifest:
             f"{folder} holds answers of another identity (digest {held.digest}, this run has {manifest.digest}); old "
             f"answers are never matched to a new setting. {_away(folder)}"
         )
-    note = {
-        "versions": manifest.versions,
-        "git": manifest.git,
-        "attention_backend": manifest.attention_backend,
-        "device": manifest.device,
-    }
-    last = {k: v for k, v in (held.starts[-1] if held.starts else dataclasses.asdict(held)).items() if k in note}
-    starts = held.starts if last == note else [*held.starts, {**note, "time": manifest.created}]
-    resumed = dataclasses.replace(held, status=manifest.status, runtime=manifest.runtime, starts=starts)
+    resumed = dataclasses.replace(held, status=manifest.status, runtime=manifest.runtime)
     if resumed != held:
         write_manifest(folder, resumed)
     return resumed
@@ -110,3 +101,25 @@ def set_status(cell_dir: Path | str, status: str) -> None:
     manifest = read_manifest(cell_dir)
     if manifest.status != status:
         write_manifest(cell_dir, dataclasses.replace(manifest, status=status))
+
+
+def note_start(
+    cell_dir: Path | str,
+    *,
+    versions: dict[str, str],
+    git: dict[str, Any],
+    attention_backend: str | None,
+    device: str | None,
+) -> None:
+    """Record what the cell is answered with, once the model is loaded and before its first answer.
+
+    The first start's values stand in the manifest itself; each other combination met later is added to `starts`.
+    """
+    manifest = read_manifest(cell_dir)
+    start = {"versions": versions, "git": git, "attention_backend": attention_backend, "device": device}
+    if manifest.device is None:
+        write_manifest(cell_dir, dataclasses.replace(manifest, **start))
+        return
+    known = [{k: getattr(manifest, k) for k in start}, *({k: s.get(k) for k in start} for s in manifest.starts)]
+    if start not in known:
+        write_manifest(cell_dir, dataclasses.replace(manifest, starts=[*manifest.starts, {**start, "time": now()}]))

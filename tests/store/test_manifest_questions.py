@@ -17,6 +17,7 @@ from harness.store import (
     Manifest,
     QuestionRecord,
     StoreError,
+    note_start,
     open_cell,
     read_manifest,
     read_questions,
@@ -44,13 +45,16 @@ def test_open_cell_writes_then_resumes(tmp_path):
     assert resumed == read_manifest(tmp_path) == MANIFEST, "same environment: nothing to note, first date stands"
 
 
-def test_a_start_under_other_versions_is_noted_once(tmp_path):
-    open_cell(tmp_path, MANIFEST)
-    other = dataclasses.replace(MANIFEST, versions={"torch": "2.12"}, created="2030-01-01")
-    for _ in range(2):
-        held = open_cell(tmp_path, other)
-    assert held.versions == {"torch": "2.11"}
-    assert [s["versions"] for s in held.starts] == [{"torch": "2.12"}] and held.starts[0]["time"] == "2030-01-01"
+def test_each_environment_is_noted_once(tmp_path):
+    fresh = dataclasses.replace(MANIFEST, device=None)
+    open_cell(tmp_path, fresh)
+    first = {"versions": {"torch": "2.11"}, "git": GIT, "attention_backend": "sdpa", "device": "cpu"}
+    for start in (first, first, {**first, "device": "cuda"}, {**first, "versions": {"torch": "3"}}, first):
+        note_start(tmp_path, **start)
+    held = read_manifest(tmp_path)
+    assert (held.device, held.attention_backend, held.versions) == ("cpu", "sdpa", {"torch": "2.11"})
+    assert [(s["device"], s["versions"]["torch"]) for s in held.starts] == [("cuda", "2.11"), ("cpu", "3")]
+    assert open_cell(tmp_path, fresh) == held, "resuming keeps what was noted"
 
 
 def test_another_identity_is_refused_with_the_way_out(tmp_path):

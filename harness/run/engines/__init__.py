@@ -1,0 +1,59 @@
+"""What starts workers. An engine is one file here with a class `Engine`, see `Engine` below and conf/engine/."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+from harness.config import EngineConfig
+from harness.errors import UserError
+
+
+class Handle(Protocol):
+    """A started worker."""
+
+    def poll(self) -> int | None:
+        """None while it runs (or waits in a queue), else its exit status; anything but 0, 3 and 130 is a death."""
+
+    def stop(self) -> None:
+        """Ask it to end after what is being written; must not block."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+class Engine(Protocol):
+    """Starts workers; it knows nothing of what they do."""
+
+    workers: int  # how many run side by side
+    in_place: bool  # one worker that needs no process of its own
+
+    def __init__(self, config: EngineConfig, device: str) -> None: ...
+
+    def start(self, order: Path, index: int, attempt: int, slot: int) -> Handle:
+        """Start `harness.run.worker` for one share of an order.
+
+        Args:
+            order: the order's file.
+            index: which share.
+            attempt: counts the starts of this share.
+            slot: 0 to workers - 1, which accelerator to use; at most one worker runs in a slot.
+        """
+
+    def close(self) -> None:
+        """Release what the engine itself holds."""
+
+
+def build_engine(config: EngineConfig, device: str = "auto") -> Engine:
+    """The engine of a configuration.
+
+    Raises:
+        UserError: there is no such engine, its package is not installed, or its settings make no sense.
+    """
+    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
+    if config.name not in known:
+        raise UserError(f"engine.name={config.name} is not known; allowed: {', '.join(known)}")
+    if config.workers is not None and config.workers < 1:
+        raise UserError(f"engine.workers={config.workers} must be at least 1, or null for one per accelerator")
+    return importlib.import_module(f"harness.run.engines.{config.name}").Engine(config, device)

@@ -1,0 +1,88 @@
+"""Worker processes on this machine: one per visible accelerator, or `engine.workers` on the CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.config import REPO, EngineConfig
+from harness.errors import UserError
+from harness.run.worker import PARENT, worker_log
+
+
+class Engine:
+    """See `harness.run.engines.Engine`."""
+
+    def __init__(self, config: EngineConfig, device: str = "auto") -> None:
+        self._accelerators = [] if device == "cpu" else visible_accelerators()
+        self._per_worker = max(1, config.gpus_per_worker)
+        room = len(self._accelerators) // self._per_worker
+        if self._accelerators and not room:
+            raise UserError(
+                f"engine.gpus_per_worker={self._per_worker} but {len(self._accelerators)} accelerators are visible"
+            )
+        self.workers = config.workers or max(1, room)
+        if self._accelerators and self.workers > room:
+            raise UserError(
+                f"engine.workers={self.workers} x engine.gpus_per_worker={self._per_worker} needs more than the "
+                f"{len(self._accelerators)} visible accelerators; lower engine.workers to {room}, or leave it null"
+            )
+        self.in_place = self.workers == 1
+        self._threads = config.threads or max(1, (os.cpu_count() or 1) // self.workers)
+
+    def start(self, order: Path, index: int, attempt: int, slot: int) -> Process:
+        """See `harness.run.engines.Engine`."""
+        environment = dict(os.environ)
+        environment[PARENT] = str(os.getpid())
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), environment.get("PYTHONPATH")]))
+        environment.setdefault("OMP_NUM_THREADS", str(self._threads))
+        if self._accelerators:
+            own = self._accelerators[slot * self._per_worker : (slot + 1) * self._per_worker]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        with open(worker_log(order.parent, index), "ab") as output:
+            command = [sys.executable, "-m", "harness.run.worker", str(order), str(index), str(attempt)]
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return Process(process)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Process:
+    """A worker process; see `harness.run.engines.Handle`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """SIGTERM: the worker ends as after Ctrl-C."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+def visible_accelerators() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name: its own entries where it is set, else 0, 1, ... for each device."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [word for word in given.split(",") if word.strip() not in ("", "-1")]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]

@@ -1,0 +1,76 @@
+"""One Ray task per worker, on the cluster at `engine.address`, or on a Ray instance started here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.config import REPO, EngineConfig
+from harness.errors import UserError
+
+
+def _work(order: str, index: int, attempt: int) -> int:
+    from harness.run.worker import work
+
+    return work(order, index, attempt)
+
+
+class Engine:
+    """See `harness.run.engines.Engine`."""
+
+    in_place = False
+
+    def __init__(self, config: EngineConfig, device: str = "auto") -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError("engine=ray needs the package ray, which is not installed: pip install '.[ray]'") from error
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            environment = {"env_vars": {"PYTHONPATH": str(REPO)}}
+            local = {} if config.address else {"num_cpus": max(1, config.workers or 0), "include_dashboard": False}
+            ray.init(address=config.address, runtime_env=environment, log_to_driver=False, **local)
+        resources = ray.cluster_resources()
+        gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
+        self.workers = config.workers or max(1, gpus // max(1, config.gpus_per_worker))
+        self._needs = {
+            "num_gpus": config.gpus_per_worker if gpus else 0,
+            "num_cpus": config.cpus_per_worker if config.address else 1,
+            "max_retries": 0,
+        }
+
+    def start(self, order: Path, index: int, attempt: int, slot: int) -> Task:
+        """See `harness.run.engines.Engine`."""
+        remote = self._ray.remote(_work).options(**self._needs)
+        return Task(self._ray, remote.remote(str(order), index, attempt))
+
+    def close(self) -> None:
+        """Leave the cluster; a Ray instance started here ends."""
+        if self._own:
+            self._ray.shutdown()
+
+
+class Task:
+    """A Ray task; see `harness.run.engines.Handle`."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray, self._reference = ray, reference
+
+    def poll(self) -> int | None:
+        """The worker's own status; 1 when its process died."""
+        ready, _ = self._ray.wait([self._reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return int(self._ray.get(self._reference))
+        except Exception:  # Ray wraps whatever ended the task; the worker's log holds the reason
+            return 1
+
+    def stop(self) -> None:
+        """KeyboardInterrupt in the worker."""
+        self._ray.cancel(self._reference, force=False)
+
+    def kill(self) -> None:
+        """End its process."""
+        self._ray.cancel(self._reference, force=True)

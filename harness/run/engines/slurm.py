@@ -1,0 +1,78 @@
+"""One Slurm job per worker, through submitit; `engine.cluster=local` runs the same jobs on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.config import EngineConfig
+from harness.errors import UserError
+from harness.run.worker import work
+
+
+class Engine:
+    """See `harness.run.engines.Engine`."""
+
+    in_place = False
+
+    def __init__(self, config: EngineConfig, device: str = "auto") -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UserError(
+                "engine=slurm needs the package submitit, which is not installed: pip install '.[slurm]'"
+            ) from error
+        self._submitit, self._config = submitit, config
+        self.workers = config.workers or 1
+
+    def start(self, order: Path, index: int, attempt: int, slot: int) -> Job:
+        """See `harness.run.engines.Engine`."""
+        config = self._config
+        try:
+            executor = self._submitit.AutoExecutor(folder=str(order.parent / "slurm"), cluster=config.cluster)
+        except RuntimeError as error:
+            raise UserError(
+                f"engine=slurm: {error}. Run it where sbatch is, or use engine.cluster=local, or engine=local"
+            ) from error
+        executor.update_parameters(
+            name=f"adaretake-{index}",
+            timeout_min=config.timeout_min,
+            cpus_per_task=config.threads or config.cpus_per_worker,
+            gpus_per_node=config.gpus_per_worker,
+            mem_gb=config.memory_gb,
+        )
+        if config.partition:
+            executor.update_parameters(slurm_partition=config.partition)
+        return Job(executor.submit(work, str(order), index, attempt))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Job:
+    """A submitted job; see `harness.run.engines.Handle`."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    @property
+    def pid(self) -> str:
+        """Job id."""
+        return self._job.job_id
+
+    def poll(self) -> int | None:
+        """The worker's own status; 1 when the job ended without one."""
+        if not self._job.done():
+            return None
+        try:
+            return int(self._job.result())
+        except Exception:  # submitit wraps whatever ended the job; the worker's log and its own hold the reason
+            return 1
+
+    def stop(self) -> None:
+        """Cancel: SIGTERM first, as Slurm does."""
+        self._job.cancel(check=False)
+
+    def kill(self) -> None:
+        """Cancel."""
+        self._job.cancel(check=False)

@@ -1,0 +1,45 @@
+"""What a run runs on: library versions and the state of the code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import lru_cache
+from typing import Any
+
+from harness.config import REPO
+
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "accelerate", "lmms-eval", "decord", "av", "torchcodec", "flash-attn",
+    "numpy",
+)  # fmt: skip
+"""Those whose version can change an answer, or explain a difference."""
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Python and the installed ones of `LIBRARIES`."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache
+def git_state() -> dict[str, Any]:
+    """{"commit": hash, "dirty": whether tracked files differ from it}; both None outside a git checkout."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(REPO), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

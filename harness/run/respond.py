@@ -1,0 +1,109 @@
+"""From one video and one question to one answer: the only place of a run that touches the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.data.questions import Question
+    from harness.models.adapter import Adapter
+    from harness.run.cell import Cell
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said and what it cost."""
+
+    text: str
+    n_prompt: int
+    n_video: int
+    cache_length: list[int] = field(default_factory=list)  # [L] after the prefill
+    chunk_budget: list[int] = field(default_factory=list)  # [K]
+    n_new: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Responder(Protocol):
+    """What the loop needs of a model."""
+
+    def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> Any:
+        """Frames (uint8 [<=window, H, W, 3] each) -> the video's features, in host memory."""
+
+    def reply(self, features: Any, question: Question, cell: Cell) -> Reply:
+        """Answer one question under one cell's method and budget."""
+
+
+class ModelResponder:
+    """A responder over a model adapter and the compress room."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self._eos = set(adapter.eos_token_ids)
+
+    def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> Any:
+        """See `Responder`."""
+        return self.adapter.encode(windows, n_frames, second_per_grid)
+
+    def reply(self, features: Any, question: Question, cell: Cell) -> Reply:
+        """See `Responder`. The method is built anew, so that an answer does not depend on the questions before it."""
+        from harness.compress.generate import generate
+        from harness.compress.method import build_method
+
+        start = time.perf_counter()
+        prompt = self.adapter.prompt(question.prompt, features)
+        generation = generate(
+            self.adapter.language,
+            input_ids=prompt.input_ids,
+            positions=self.adapter.positions(prompt, cell.method.positions),
+            features=features.features,
+            video=prompt.video,
+            tokens_per_grid=features.tokens_per_grid,
+            method=build_method(cell.method),
+            context=cell.context,
+            max_new_tokens=cell.task.max_new_tokens,
+            eos=self._eos,
+        )
+        trace = generation.trace
+        tokens = [token for token in generation.tokens if token not in self._eos]
+        return Reply(
+            text=self.adapter.decode_text(tokens),
+            n_prompt=int(trace.n_prompt),
+            n_video=int(trace.n_video),
+            cache_length=[int(n) for n in trace.cache_length],
+            chunk_budget=[int(n) for n in trace.chunk_budget],
+            n_new=len(generation.tokens),
+            seconds={"generate": time.perf_counter() - start},
+        )
+
+
+def load_responder(cell: Cell) -> ModelResponder:
+    """Load the cell's model.
+
+    Raises:
+        UserError: the adapter's class path is wrong, or what the adapter raises for weights it cannot use.
+    """
+    import importlib
+
+    from harness.errors import UserError
+    from harness.run.weights import find_weights
+
+    model = cell.model
+    module, _, name = model.adapter.rpartition(".")
+    try:
+        adapter_class = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"model.adapter={model.adapter} cannot be imported: {error}") from error
+    adapter = adapter_class.load(
+        str(find_weights(model.path)),
+        dtype=model.dtype,
+        device=model.device,
+        device_map=model.device_map,
+        attention=model.attention,
+        yarn_factor=model.yarn_factor,
+    )
+    return ModelResponder(adapter)
