@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 
-def water_filling(weights: Sequence[float], total: int, low: int, high: Sequence[int]) -> list[Fraction]:
+def water_filling(weights: Sequence[float], total: float, low: int, high: Sequence[int]) -> list[Fraction]:
     """x = clip(lambda * weight, low, high) with sum(x) = total, solved exactly.
 
     Entries of weight zero get more than `low` only when all others are full; they then share the rest in proportion
     to `high`. Weights that are all zero stand for weights = high.
     """
-    w = [Fraction(x) for x in weights]
+    w, total = [Fraction(x) for x in weights], Fraction(total)
     if not any(w):
         w = [Fraction(h) for h in high]
     if len(w) != len(high) or not low * len(w) <= total <= sum(high):
-        raise ValueError(f"cannot divide {total} over {len(w)} entries of at least {low} and at most {list(high)}")
+        raise ValueError(f"cannot divide {float(total):g} over {len(w)} entries of at least {low} and at most {list(high)}")
 
     def filled(scale: Fraction) -> Fraction:
         return sum((_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)), Fraction(0))
 
     # The sum is piecewise linear in lambda. Find the last breakpoint that does not exceed the total, then solve the
     # linear piece behind it.
-    breaks = sorted({Fraction(0)} | {Fraction(bound) / x for x, h in zip(w, high, strict=True) if x for bound in (low, h)})
+    pairs = [(x, h) for x, h in zip(w, high, strict=True) if x]
+    breaks = sorted({Fraction(0)} | {bound / x for x, h in pairs for bound in (low, h)})
     first, last = 0, len(breaks) - 1
     while first < last:
         middle = (first + last + 1) // 2
@@ -34,7 +35,7 @@ def water_filling(weights: Sequence[float], total: int, low: int, high: Sequence
     if rest and not slope:  # every weighted entry is full
         empty = [0 if x else h - low for x, h in zip(w, high, strict=True)]
         return [
-            _clip(scale * x, low, h) if x else low + Fraction(rest * e, sum(empty))
+            _clip(scale * x, low, h) if x else low + rest * e / sum(empty)
             for x, h, e in zip(w, high, empty, strict=True)
         ]
     scale += rest / slope if rest else 0

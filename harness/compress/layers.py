@@ -8,8 +8,8 @@ import torch
 
 from harness.compress.allocation import allocate
 
-# (scores: one vector [c] per layer, budget of the chunk) -> tokens kept per layer [L].
-LayerAllocator = Callable[[Sequence[torch.Tensor], float], list[int]]
+# (scores: one vector [c] per layer, budget of the chunk, L) -> tokens kept per layer [L].
+LayerAllocator = Callable[[Sequence[torch.Tensor], float, int], list[int]]
 
 MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
 
@@ -23,16 +23,15 @@ def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
     return torch.bincount(order // length, minlength=len(scores)).tolist()
 
 
-def even(scores: Sequence[torch.Tensor], budget: float) -> list[int]:
+def even(scores: Sequence[torch.Tensor], budget: float, num_layers: int) -> list[int]:
     """The same number of tokens in every layer."""
-    return [int(budget)] * len(scores)
+    return [int(budget)] * num_layers
 
 
-def pooled(scores: Sequence[torch.Tensor], budget: float) -> list[int]:
+def pooled(scores: Sequence[torch.Tensor], budget: float, num_layers: int) -> list[int]:
     """Layers share L * budget in proportion to their hits among the top L * budget scores (eq. 11-16)."""
-    count, length = len(scores), scores[0].shape[0]
-    total = count * int(budget)
+    total, length = num_layers * int(budget), scores[0].shape[0]
     if total == 0:
-        return [0] * count
+        return [0] * num_layers
     hits = top_hits(scores, total)
-    return allocate([max(h / sum(hits), MIN_WEIGHT) for h in hits], total, [length] * count)
+    return allocate([max(h / sum(hits), MIN_WEIGHT) for h in hits], total, [length] * num_layers)

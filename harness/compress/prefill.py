@@ -187,7 +187,7 @@ def _compressed_chunk(
     if method.stale_text_scores and i == 0 and layout.n_pre:
         text = torch.full((layout.n_pre,), _TEXT_SCORE, device=vectors[0].device)
         vectors = [text] * language.num_layers + vectors
-    counts = method.layers(vectors, log.budget)
+    counts = method.layers(vectors, log.budget, language.num_layers)
     judged = vectors[0].shape[0]  # tokens at the end of the cache that the scores decide about
     if record:
         log.kept_indices = []

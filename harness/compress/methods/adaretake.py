@@ -5,9 +5,11 @@ Three semantics, see the modules named after them: the equations, and what the t
 
 from __future__ import annotations
 
-from harness.compress import paper
+from harness.compress import paper, release_2025, release_2026
 from harness.compress.method import Method, MethodOptions
+
+_SEMANTICS = {"paper": paper, "release_2025": release_2025, "release_2026": release_2026}
 
 
 def build(options: MethodOptions, family: str) -> Method:
-    return {"paper": paper}[options.semantics].build(options, family)
+    return _SEMANTICS[options.semantics].build(options, family)
