@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STOPPED = 3  # exit status: the run as a whole must stop; the reason is in the status file
 INTERRUPTED = 130
+LOCK_WAIT_S = 10.0  # for the last worker of a killed run to be gone
 PARENT = "ADARETAKE_PARENT"
 """Environment variable: process id that a local worker must not outlive."""
 
@@ -114,7 +115,7 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
         _note_start(group, responder)
         frames = resolve(order.frames)(cell, order.run)
         with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=10)) for each in group.cells]
+            logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
             Loop(group, responder, logs, frames, board, parse_letter, streak).run()
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from harness.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, VideoConfig
 from harness.data.questions import Question
@@ -80,6 +79,8 @@ class FakeResponder:
         time.sleep(behaviour.get("ask_seconds", 0))
         if cells is None or cell.context in cells:
             if fail == "memory":
+                import torch
+
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nsecond line")
             if fail == "bug":
                 raise KeyError("layer 3")
