@@ -1,0 +1,127 @@
+"""Write the four toy benchmarks: videos, annotations and a manifest.
+
+The videos are seeded apart from training, so that no model trained here has seen them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from harness.toy import layouts, questions, render, world
+from harness.toy.episodes import pick
+from harness.toy.layouts import LAYOUTS, Asked, Layout, Made, Wanted
+from harness.toy.questions import options_for
+from harness.toy.world import FPS, Storyboard, compose
+
+MANIFEST = "manifest.json"
+HELD_OUT = 0x70F
+
+
+def build(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
+    """Write all four benchmarks under `root`, about 105 questions on 36 videos each at scale 1.
+
+    Idempotent: a finished build of the same seed, scale and generator is left as it is, any other
+    build of ours is replaced; folders that are not ours are an error. The manifest is written last.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    wanted = {"seed": seed, "scale": scale, "generator": generator()}
+    with _locked(root):
+        manifest = root / MANIFEST
+        found = json.loads(manifest.read_text()) if manifest.exists() else None
+        if found and found["complete"] and found["build"] == wanted:
+            return
+        for layout in LAYOUTS:
+            folder = root / layout.name
+            if folder.exists() and not found:
+                raise FileExistsError(f"{folder} exists and was not written by the toy; choose another root")
+            shutil.rmtree(folder, ignore_errors=True)
+        _replace(manifest, {"complete": False, "build": wanted})
+        plans = [(layout, layout.plan(scale)) for layout in LAYOUTS]
+        done, total = 0, sum(len(plan) for _, plan in plans)
+        counts = {}
+        for number, (layout, plan) in enumerate(plans):
+            videos = []
+            for made in _make(root / layout.name, layout, plan, np.random.default_rng([HELD_OUT, seed, number])):
+                videos.append(made)
+                done += 1
+                print(f"\rtoy benchmarks: {done}/{total} videos", end="", file=sys.stderr, flush=True)
+            layout.annotate(root / layout.name, videos)
+            counts[layout.name] = {"videos": len(videos), "questions": sum(len(v.asked) for v in videos)}
+        print(file=sys.stderr)
+        _replace(manifest, {"complete": True, "build": wanted, "counts": counts, "files": _digests(root)})
+
+
+def generator() -> str:
+    """A digest of the code that decides what is written."""
+    sources = (world, questions, render, layouts, sys.modules[__name__])
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in sources)).hexdigest()[:16]
+
+
+def _make(folder: Path, layout: Layout, plan: list[Wanted], rng: np.random.Generator) -> Iterator[Made]:
+    letters: Counter[tuple[int, int]] = Counter()
+    number = 0
+    for wanted in plan:
+        story, named, chosen = _story(wanted, rng)
+        asked = []
+        for question in chosen:
+            n = min(layout.options(number), len(questions.words_for(question)))
+            correct = min(rng.permutation(n).tolist(), key=lambda place: letters[n, place])
+            letters[n, correct] += 1
+            options, correct = options_for(question, story, rng, n=n, correct=correct)
+            asked.append(Asked(question, options, correct))
+            number += 1
+        target = folder / wanted.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        render.encode(render.draw(story), target)
+        yield Made(wanted, story, asked, named)
+
+
+def _story(wanted: Wanted, rng: np.random.Generator) -> tuple[Storyboard, str, list[questions.Question]]:
+    """A storyboard that answers every wanted kind, the shape its subtitles name, and the questions."""
+    while True:
+        story = compose(rng, wanted.seconds * FPS)
+        once = [e.shape for e in story.events if len(story.of(e.shape)) == 1]
+        if not once:
+            continue
+        named = str(rng.choice(once))
+        chosen: list[questions.Question] = []
+        for kind in wanted.kinds:
+            for _ in range(8):
+                question = pick(story, kind, rng)
+                if question is None or (kind == "named" and question.about != (named,)):
+                    continue
+                if question not in chosen:
+                    chosen.append(question)
+                    break
+        if len(chosen) == len(wanted.kinds):
+            return story, named, chosen
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    with open(root / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, data: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _digests(root: Path) -> dict[str, str]:
+    files = sorted(path for layout in LAYOUTS for path in (root / layout.name).rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

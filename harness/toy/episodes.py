@@ -1,0 +1,158 @@
+"""Training batches: a clip with several questions packed behind it.
+
+The video is prefilled once and every question sees it as if alone: one sequence
+`[text before, video, question 1, question 2, ...]` in which no question attends to another and all
+start at the same position id.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from harness.toy import render
+from harness.toy.prompts import LETTERS, STYLES, prompt
+from harness.toy.questions import NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
+from harness.toy.tokens import OPTIONS_OPEN
+from harness.toy.world import BOARD, SHAPES, Storyboard, compose
+
+IGNORE = -100
+BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+BEHIND = "<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n{}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`b` clips of `g` grids with `q` questions each, `n` tokens per packed sequence.
+
+    frames uint8 [b, 2g, H, W, 3]; input_ids, letters, words int [b, n] (targets: IGNORE where none);
+    groups int [b, n] (0: shared, i: question i, -1: padding); positions int [b, 3, n];
+    kinds [b][q].
+    """
+
+    frames: np.ndarray
+    input_ids: torch.Tensor
+    letters: torch.Tensor
+    words: torch.Tensor
+    groups: torch.Tensor
+    positions: torch.Tensor
+    kinds: list[list[str]]
+
+
+def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> Question | None:
+    """A question of `kind`, each sort of answer equally likely; None if the story has none."""
+    by_answer: dict[str, list[Question]] = {}
+    for question in ask(story, kind):
+        special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH)
+        by_answer.setdefault(question.answer if special else "", []).append(question)
+    if not by_answer:
+        return None
+    weights = np.array([2.0 if kind == "order" and not answer else 1.0 for answer in by_answer])
+    group = list(by_answer.values())[rng.choice(len(by_answer), p=weights / weights.sum())]
+    return group[rng.integers(len(group))]
+
+
+def through_h264(frames: np.ndarray) -> np.ndarray:
+    """What a decoder sees of `frames`."""
+    buffer = io.BytesIO()
+    render.encode(frames, buffer)
+    buffer.seek(0)
+    return render.decode(buffer)
+
+
+class Episodes:
+    """Draws batches from a seed.
+
+    `kinds` maps a question kind to how often it is drawn; `encoded` is the share of clips that pass
+    through H.264 (the rest get plain noise, which is cheaper).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, kinds: dict[str, float]):
+        self.rng = np.random.default_rng(seed)
+        self.tokenizer = tokenizer
+        self.before = tokenizer(BEFORE).input_ids
+        self.video = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.open = tokenizer.convert_tokens_to_ids(OPTIONS_OPEN)
+        self.kinds = list(kinds)
+        self.weights = np.array(list(kinds.values())) / sum(kinds.values())
+        self.noise = self.rng.normal(0, 4, 2**21).astype(np.int16)
+
+    def batch(self, clips: int, grids: int, questions: int, *, encoded: float, step: float = 2.0) -> Batch:
+        """`step` is the difference of temporal ids between grids (2.0 at 2 frames per second)."""
+        frames, rows, kinds = [], [], []
+        for _ in range(clips):
+            story = compose(self.rng, 2 * grids)
+            frames.append(self._frames(story, encoded))
+            asked = self._questions(story, questions)
+            kinds.append([question.kind for question in asked])
+            rows.append([self._behind(question, story) for question in asked])
+        return Batch(np.stack(frames), *self._pack(rows, grids, step), kinds)
+
+    def _frames(self, story: Storyboard, encoded: float) -> np.ndarray:
+        drawn = render.draw(story)
+        if self.rng.random() < encoded:
+            return through_h264(drawn)[render.sampled(story.frames)]
+        start = int(self.rng.integers(self.noise.size))
+        noise = np.resize(np.roll(self.noise, -start) if drawn.size > self.noise.size else self.noise[start:], drawn.size)
+        return np.clip(drawn + noise.reshape(drawn.shape), 0, 255).astype(np.uint8)[render.sampled(story.frames)]
+
+    def _questions(self, story: Storyboard, n: int) -> list[Question]:
+        asked: list[Question] = []
+        while len(asked) < n:
+            question = pick(story, self.kinds[self.rng.choice(len(self.kinds), p=self.weights)], self.rng)
+            if question:
+                asked.append(question)
+        return asked
+
+    def _behind(self, question: Question, story: Storyboard) -> tuple[list[int], int]:
+        """Tokens of one question up to the answer's letter, and the token of the answer's word."""
+        style = "longvideobench" if question.kind == "named" else str(self.rng.choice(STYLES))
+        n = 5 if style == "longvideobench" and self.rng.random() < 0.5 else 4
+        options, right = options_for(question, story, self.rng, n=n)
+        named = question.about[0] if question.kind == "named" else str(self.rng.choice(SHAPES))
+        text = prompt(style, question.text, options, " ".join(SUBTITLES).format(named))
+        tokens = self.tokenizer(BEHIND.format(text, LETTERS[right])).input_ids
+        return tokens, self.tokenizer.convert_tokens_to_ids(question.answer)
+
+    def _pack(self, rows: list, grids: int, step: float) -> tuple[torch.Tensor, ...]:
+        head, cells = len(self.before), BOARD * BOARD
+        shared = head + grids * cells
+        longest = max(sum(len(tokens) for tokens, _ in row) for row in rows)
+        shape = (len(rows), shared + longest)
+        input_ids = torch.zeros(shape, dtype=torch.long)
+        letters, words = torch.full(shape, IGNORE), torch.full(shape, IGNORE)
+        groups = torch.full(shape, -1)
+        positions = torch.zeros(len(rows), 3, shape[1], dtype=torch.long)
+
+        grid = torch.arange(grids).repeat_interleave(cells)
+        cell = torch.arange(cells).repeat(grids)
+        video = head + torch.stack([(grid * step).long(), cell // BOARD, cell % BOARD])
+        input_ids[:, :shared] = torch.tensor(self.before + [self.video] * (grids * cells))
+        groups[:, :shared] = 0
+        positions[:, :, :head] = torch.arange(head)
+        positions[:, :, head:shared] = video
+        resume = int(video.max()) + 1
+        for b, row in enumerate(rows):
+            at = shared
+            for i, (tokens, word) in enumerate(row, start=1):
+                stop = at + len(tokens)
+                input_ids[b, at:stop] = torch.tensor(tokens)
+                groups[b, at:stop] = i
+                positions[b, :, at:stop] = resume + torch.arange(len(tokens))
+                letters[b, stop - 2], letters[b, stop - 1] = tokens[-1], self.end
+                words[b, at + tokens.index(self.open)] = word
+                at = stop
+        return input_ids, letters, words, groups, positions
+
+
+def attention_mask(groups: torch.Tensor) -> torch.Tensor:
+    """Boolean [b, 1, n, n]: causal, and from one question to no other."""
+    n = groups.shape[1]
+    own = groups[:, :, None] == groups[:, None, :]
+    shared = (groups == 0)[:, None, :]
+    return ((own | shared) & torch.ones(n, n, dtype=torch.bool).tril())[:, None]

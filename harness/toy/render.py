@@ -1,0 +1,117 @@
+"""Draw storyboards, and write and read them as H.264."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from harness.toy.world import BACKGROUNDS, BOARD, COLOURS, EVENT_FRAMES, FPS, SHAPES, Storyboard
+
+CELL = 14
+CANVAS = BOARD * CELL
+SIZE = 2 * CANVAS
+ENCODER = {
+    "preset": "veryfast",
+    "crf": "14",
+    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0:bframes=0:keyint=32:scenecut=0",
+}
+
+
+def _masks() -> dict[str, np.ndarray]:
+    y, x = np.mgrid[:CELL, :CELL] - (CELL - 1) / 2
+    r, a, b = np.hypot(x, y), abs(x), abs(y)
+    inside = np.maximum(a, b) < 6
+    return {
+        "disc": r < 5.6,
+        "ring": (r < 6.4) & (r > 3.4),
+        "square": np.maximum(a, b) < 5,
+        "cross": inside & ((a < 2) | (b < 2)),
+        "star": inside & (abs(a - b) < 1.6),
+        "triangle": inside & (a <= (y + 6.5) / 2),
+        "diamond": (a + b < 6.5) & (a + b > 2.5),
+        "bars": inside & ((x.astype(int) + 12) % 4 < 2),
+    }
+
+
+MASKS = _masks()
+assert set(MASKS) == set(SHAPES)
+
+
+def _background(name: str) -> np.ndarray:
+    """A still texture [CANVAS, CANVAS, 3]: the colour, with faint stripes that differ by name."""
+    y, x = np.mgrid[:CANVAS, :CANVAS]
+    order = list(BACKGROUNDS).index(name)
+    wave = np.sin((x * (order % 3) + y * (order // 3 + 1)) * 0.7) * 7
+    return np.clip(np.array(BACKGROUNDS[name]) + wave[..., None], 0, 255).astype(np.uint8)
+
+
+TEXTURES = {name: _background(name) for name in BACKGROUNDS}
+
+
+def draw(story: Storyboard) -> np.ndarray:
+    """Frames as uint8 [frames, SIZE, SIZE, 3].
+
+    All is drawn in blocks of 2 x 2 pixels, so that the halved chroma of H.264 costs no sharpness.
+    """
+    canvas = np.empty((story.frames, CANVAS, CANVAS, 3), np.uint8)
+    for scene in story.scenes:
+        canvas[scene.start : scene.stop] = TEXTURES[scene.background]
+        if scene.ball:
+            _roll(canvas[scene.start : scene.stop], *scene.ball)
+    for event in story.events:
+        top, left = event.row * CELL, event.column * CELL
+        cell = canvas[event.start : event.start + EVENT_FRAMES, top : top + CELL, left : left + CELL]
+        cell[:] = TEXTURES[event.background][top : top + CELL, left : left + CELL]
+        cell[:, MASKS[event.shape]] = COLOURS[event.colour]
+    return canvas.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def _roll(frames: np.ndarray, x: float, y: float, dx: float, dy: float) -> None:
+    """Let a grey ball of ten blocks bounce through `frames`, in place: motion that answers nothing."""
+    span = CANVAS - 10
+    for frame in frames:
+        x, y = x + dx, y + dy
+        left, top = (int(span - abs(v % (2 * span) - span)) for v in (x, y))
+        patch = frame[top : top + 10, left : left + 10]
+        patch[2:8, 2:8] = (patch[2:8, 2:8] // 2) + 58
+
+
+def encode(frames: np.ndarray, target: Path | io.BytesIO) -> None:
+    """Write uint8 [frames, height, width, 3] as an mp4 at FPS.
+
+    One thread and fixed options: the same frames give the same bytes on the same machine.
+    """
+    with av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=ENCODER)
+        stream.width, stream.height = frames.shape[2], frames.shape[1]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.time_base = Fraction(1, FPS)
+        for i, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def decode(source: Path | io.BytesIO) -> np.ndarray:
+    """All frames of an mp4 as uint8 [frames, height, width, 3]."""
+    with av.open(str(source) if isinstance(source, Path) else source) as container:
+        container.streams.video[0].thread_count = 1
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def sampled(frames: int, *, fps: float = FPS, most: int | None = None) -> np.ndarray:
+    """Indices of the native frames that the harness's sampler shows, int [n].
+
+    The sampler spreads n frames evenly over a time grid of 25 fps, both ends included; the grid's
+    last point lies before the last native frame ends, so the indices drift by up to one frame.
+    """
+    points = frames * 25 // FPS
+    n = int(min(points, most or points, frames / FPS * fps)) // 2 * 2
+    times = np.linspace(0, points - 1, n).astype(int) / 25
+    return np.minimum(np.rint(times * FPS).astype(int), frames - 1)
