@@ -60,7 +60,10 @@ def video_id(doc: dict) -> str:
 
 
 def video_path(root: Path, doc: dict) -> Path:
-    return find_video(root / "mlvu" / doc["folder"], doc["video"])
+    """In the folder of its task, or, as some copies have it, among all videos."""
+    found = find_video(root / "mlvu" / doc["folder"], doc["video"])
+    flat = find_video(root / "mlvu" / "videos", doc["video"])
+    return flat if flat.exists() and not found.exists() else found
 
 
 def options(doc: dict) -> dict[str, str]:
