@@ -16,7 +16,8 @@ def water_filling(weights: Sequence[float], total: float, low: int, high: Sequen
     if not any(w):
         w = [Fraction(h) for h in high]
     if len(w) != len(high) or not low * len(w) <= total <= sum(high):
-        raise ValueError(f"cannot divide {float(total):g} over {len(w)} entries of at least {low} and at most {list(high)}")
+        bounds = f"{len(w)} entries of at least {low} and at most {list(high)}"
+        raise ValueError(f"cannot divide {float(total):g} over {bounds}")
 
     def filled(scale: Fraction) -> Fraction:
         return sum((_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)), Fraction(0))

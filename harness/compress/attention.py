@@ -42,7 +42,8 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
             return "flash_attention_2" if flash else "sdpa"
         return "eager"  # plain matrix products: works on any accelerator
     if requested not in BACKENDS:
-        raise UserError(f"unknown attention {requested!r}: allowed are auto, {', '.join(BACKENDS)}; set model.attention=auto")
+        allowed = ", ".join(("auto", *BACKENDS))
+        raise UserError(f"unknown attention {requested!r}: allowed are {allowed}; set model.attention=auto")
     if requested == "flash_attention_2" and not flash:
         raise UserError(
             f"attention flash_attention_2 needs the package flash-attn, a CUDA device and bf16 or fp16 (this is "

@@ -24,7 +24,7 @@ def greedy(
     method: Method,
     state: Prefilled,
     input_ids: torch.Tensor,
-    first_position: int,
+    first_position: torch.Tensor,
     *,
     max_new_tokens: int,
     eos: Collection[int],
@@ -35,11 +35,11 @@ def greedy(
 
     Args:
         input_ids: the prompt [N]; with the new tokens it is what the repetition penalty applies to.
-        first_position: id of the first new token, in all rows.
+        first_position: ids [r, 1] of the first new token.
     """
     tokens: list[int] = []
     recorded: list[torch.Tensor] = []
-    hidden, seen, rows = state.hidden, None, state.rows
+    hidden, seen = state.hidden, None
     while len(tokens) < max_new_tokens:
         logits = language.logits(hidden)
         if record:
@@ -56,9 +56,9 @@ def greedy(
         if seen is not None:
             seen[token] = True
         index = len(tokens) - 1
-        ids = torch.full((rows, 1), first_position + index)
         embeds = language.embed(torch.tensor([token]))
+        ids = first_position + index
         hidden = run_segment(
-            language, state.cache, method, embeds, ids, text_from=input_ids.shape[0] + index, decoded=True
+            language, state.cache, method, embeds, ids, input_ids.shape[0] + index, decoded=True
         )
     return tokens, recorded

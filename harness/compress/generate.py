@@ -128,7 +128,7 @@ def generate(
         context=context,
         compressed=state.compressed,
         chunk_lengths=[c.length for c in chunks],
-        chunk_budget=[c.budget if isinstance(c.budget, int) else int(r * c.length) for c, r in zip(chunks, ratios)],
+        chunk_budget=[_tokens(log.budget, log.length) for log in chunks],
         chunk_ratio=ratios,
         kept=[c.kept for c in chunks],
         cache_after_chunk=[c.cache_length for c in chunks],
@@ -142,3 +142,9 @@ def _ratio(budget: float | None, length: int) -> float:
     if budget is None:
         return 1.0
     return budget / length if isinstance(budget, int) else budget
+
+
+def _tokens(budget: float | None, length: int) -> int:
+    if budget is None:
+        return length
+    return budget if isinstance(budget, int) else int(budget * length)

@@ -44,6 +44,7 @@ class Method:
         cut: chunk lengths from layout and `chunk_frames`.
         temporal: budget per chunk.
         scorer: score per video token in one layer.
+        mark: which of the video's tokens [V] the scorer should see marked; from layout, features and device.
         layers: kept tokens per layer.
         choose: which tokens, given one layer's scores and its number.
         guide_positions: ids of the guide behind a chunk.
@@ -65,6 +66,7 @@ class Method:
     cut: Callable[[Layout, int], list[int]] = whole_grids
     temporal: TemporalAllocator = by_length
     scorer: Scorer = guide_attention
+    mark: Callable[[Layout, torch.Tensor, torch.device], torch.Tensor] | None = None
     layers: LayerAllocator = even
     choose: Callable[..., torch.Tensor] = highest
     guide_positions: GuideRule = after_chunk
@@ -109,7 +111,8 @@ def build_method(config: Any, *, family: str = "qwen2_5_vl") -> Method:
     """
     options = MethodOptions(**{k: getattr(config, k) for k in MethodOptions.__dataclass_fields__ if hasattr(config, k)})
     if options.name not in method_names():
-        raise UserError(f"unknown method {options.name!r}: allowed are {', '.join(method_names())}; set method=adaretake")
+        allowed = ", ".join(method_names())
+        raise UserError(f"unknown method {options.name!r}: allowed are {allowed}; set method=adaretake")
     if options.semantics not in SEMANTICS:
         raise UserError(
             f"unknown semantics {options.semantics!r}: allowed are {', '.join(SEMANTICS)}; set method.semantics=paper"

@@ -12,7 +12,10 @@ def build(options: MethodOptions, family: str) -> Method:
     """The method with `temporal` (eq. 8, 9) and `layers` (eq. 11-16) allocation on or off."""
     checked_quirks(options, {})
     if options.reforge:
-        raise UserError("method.reforge=true does not exist in semantics paper: kept tokens keep their ids; set it to false")
+        raise UserError(
+            "method.reforge=true does not exist in semantics paper, where kept tokens keep their ids: "
+            "set method.reforge=false, or method.semantics=release_2025"
+        )
     return Method(
         name=options.name,
         semantics="paper",

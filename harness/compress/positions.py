@@ -95,9 +95,9 @@ def mrope_position_ids(
     return ids
 
 
-def next_position(positions: torch.Tensor) -> int:
-    """Id of the first decoded token: one more than the largest id of the prompt, in any row."""
-    return int(positions.max()) + 1
+def next_position(positions: torch.Tensor) -> torch.Tensor:
+    """Ids [r, 1] of the first decoded token: one more than the largest id of the prompt [r, N], in all rows."""
+    return torch.full((positions.shape[0], 1), int(positions.max()) + 1)
 
 
 def after_chunk(positions: torch.Tensor, chunk: slice, guide: slice) -> torch.Tensor:

@@ -40,33 +40,29 @@ class Prefilled:
     hidden: torch.Tensor  # last hidden state of the last prompt token [d]
     chunks: list[ChunkLog]
     compressed: bool
-    rows: int  # of position ids
 
 
+@dataclass
 class ScoreCollector:
-    """Observer of one chunk: lets the scorer see each layer and keeps its scores."""
+    """Observer of one chunk: lets the scorer see each layer and keeps its scores [L][c]."""
 
-    def __init__(
-        self,
-        language: LanguageModel,
-        method: Method,
-        chunk: int,
-        length: int,
-        ids: torch.Tensor,
-        layer_ids: list[torch.Tensor] | None,
-    ) -> None:
-        self._language, self._method, self._chunk, self._length = language, method, chunk, length
-        self._ids, self._layer_ids = ids, layer_ids
-        self.scores: list[torch.Tensor] = [torch.empty(0)] * language.num_layers
+    language: LanguageModel
+    method: Method
+    chunk: int
+    length: int
+    layer_ids: list[torch.Tensor]  # ids [r, n] of chunk and guide as each layer rotated them
+    marked: torch.Tensor | None
+
+    def __post_init__(self) -> None:
+        self.scores: list[torch.Tensor] = [torch.empty(0)] * self.language.num_layers
 
     def __call__(self, layer: int, query: torch.Tensor, key: torch.Tensor, scale: float) -> None:
-        n, c = query.shape[1], self._length
-        keys = key[:, key.shape[1] - n :]
-        if self._method.content_scores:
-            ids = self._ids if self._layer_ids is None else self._layer_ids[layer]
-            query, keys = self._language.unrotate(query, ids), self._language.unrotate(keys, ids)
-        view = LayerView(query[:, c:], query[:, :c], keys[:, :c], scale, layer, self._chunk)
-        self.scores[layer] = self._method.scorer(view)
+        c, keys = self.length, key[:, key.shape[1] - query.shape[1] :]
+        if self.method.content_scores:
+            ids = self.layer_ids[layer]
+            query, keys = self.language.unrotate(query, ids), self.language.unrotate(keys, ids)
+        view = LayerView(query[:, c:], query[:, :c], keys[:, :c], scale, layer, self.chunk, self.marked)
+        self.scores[layer] = self.method.scorer(view)
 
 
 def prefill(
@@ -93,43 +89,39 @@ def prefill(
         raise ValueError("the prompt has no text after the video, so nothing can score the chunks")
     lengths = method.cut(layout, method.chunk_frames)
     budgets = method.temporal(layout, features, lengths, language.device) if compress else [None] * len(lengths)
-    resident = layout.context if compress else layout.n_prompt
+    marks = method.mark(layout, features, language.device) if compress and method.mark else None
+    resident = layout.context + max(lengths) + guide.stop - guide.start if compress else layout.n_prompt
     cache = CompressedCache(
         language.num_layers,
-        reserve=resident + (max(lengths, default=0) if compress else 0) + guide.stop - guide.start + max_new_tokens,
+        reserve=resident + max_new_tokens,
         track_positions=record or method.reforge is not None,
     )
-    positions = layout.positions
+    positions, first = layout.positions, layout.video.start
     hidden = None
     if layout.n_pre:
-        pre = slice(0, layout.n_pre)
-        hidden = run_segment(language, cache, method, language.embed(input_ids[pre]), positions[:, pre], text_from=0)
+        hidden = run_segment(language, cache, method, language.embed(input_ids[:first]), positions[:, :first], 0)
     guide_embeds = language.embed(input_ids[guide])
-    chunks: list[ChunkLog] = []
-    start = layout.video.start
-    for i, (length, budget) in enumerate(zip(lengths, budgets, strict=True)):
-        chunk = slice(start, start + length)
-        part = features[chunk.start - layout.video.start : chunk.stop - layout.video.start]
-        embeds = part.to(guide_embeds.device, guide_embeds.dtype, non_blocking=True)
-        log = ChunkLog(length, budget)
+    chunks = [ChunkLog(length, budget) for length, budget in zip(lengths, budgets, strict=True)]
+    for i, log in enumerate(chunks):
+        chunk = slice(first, first + log.length)
+        within = slice(first - layout.video.start, chunk.stop - layout.video.start)
+        embeds = features[within].to(guide_embeds.device, guide_embeds.dtype, non_blocking=True)
+        ids = positions[:, chunk]
         if compress:
-            ids = positions[:, chunk]
             if method.uses_guide:
-                ids = torch.cat((ids, method.guide_positions(positions, chunk, guide)), dim=1)
                 embeds = torch.cat((embeds, guide_embeds))
-            _compressed_chunk(language, cache, method, layout, i, embeds, ids, log, record)
+                ids = torch.cat((ids, method.guide_positions(positions, chunk, guide)), dim=1)
+            marked = None if marks is None else marks[within]
+            collector = ScoreCollector(language, method, i, log.length, [ids] * language.num_layers, marked)
+            _compressed_chunk(collector, cache, layout, embeds, ids, log, record=record)
         else:
-            from_index = start if method.text_index_recorded else None
-            hidden = run_segment(language, cache, method, embeds, positions[:, chunk], text_from=from_index)
-            log.kept = [length] * language.num_layers
+            hidden = run_segment(language, cache, method, embeds, ids, first)
+            log.kept = [log.length] * language.num_layers
         log.cache_length = cache.lengths
-        chunks.append(log)
-        start = chunk.stop
+        first = chunk.stop
     if layout.n_post:
-        post = slice(layout.video.stop, layout.n_prompt)
-        ids = positions[:, post]
-        hidden = run_segment(language, cache, method, language.embed(input_ids[post]), ids, text_from=post.start)
-    return Prefilled(cache, hidden, chunks, compress, positions.shape[0])
+        hidden = run_segment(language, cache, method, language.embed(input_ids[first:]), positions[:, first:], first)
+    return Prefilled(cache, hidden, chunks, compress)
 
 
 def run_segment(
@@ -138,68 +130,78 @@ def run_segment(
     method: Method,
     embeds: torch.Tensor,
     ids: torch.Tensor,
+    index: int,
     *,
-    text_from: int | None,
     decoded: bool = False,
 ) -> torch.Tensor:
-    """Run tokens that all stay in the cache; returns the last token's hidden state [d].
+    """Run tokens [n, d] with ids [r, n] that all stay in the cache; returns the last one's hidden state [d].
 
-    `text_from` is the prompt index of the segment's first token, or `None` where ids are recorded as they are.
+    `index` is the place of the first token in prompt and answer.
     """
     layer_ids = method.reforge.layer_positions(cache, ids, decoded=decoded) if method.reforge else None
     hidden = language.forward(embeds, ids, cache, layer_positions=layer_ids)
-    if cache.track_positions:
-        recorded = ids
-        if method.text_index_recorded and text_from is not None:
-            recorded = torch.arange(text_from, text_from + ids.shape[1]).expand_as(ids).clone()
-        for layer in range(language.num_layers):
-            cache.append_positions(layer, recorded if layer_ids is None else layer_ids[layer])
+    recorded = layer_ids or [ids] * language.num_layers
+    if method.text_index_recorded:
+        recorded = [torch.arange(index, index + ids.shape[1]).repeat(ids.shape[0], 1)] * language.num_layers
+    for layer, layer_recorded in enumerate(recorded):
+        cache.append_positions(layer, layer_recorded)
     return hidden
 
 
 def _compressed_chunk(
-    language: LanguageModel,
+    collector: ScoreCollector,
     cache: CompressedCache,
-    method: Method,
     layout: Layout,
-    i: int,
     embeds: torch.Tensor,
     ids: torch.Tensor,
     log: ChunkLog,
+    *,
     record: bool,
 ) -> None:
-    length, layers = log.length, range(language.num_layers)
+    """Run one chunk with its guide, then evict; `log` takes what happened."""
+    language, method, length = collector.language, collector.method, log.length
     guide_length = ids.shape[1] - length
     whole = method.whole(log.budget)
     layer_ids = method.reforge.layer_positions(cache, ids) if method.reforge else None
-    collector = None if whole else ScoreCollector(language, method, i, length, ids, layer_ids)
-    language.forward(embeds, ids, cache, collector, layer_positions=layer_ids)
-    for layer in layers:
-        cache.append_positions(layer, ids if layer_ids is None else layer_ids[layer])
+    collector.layer_ids = layer_ids or collector.layer_ids
+    language.forward(embeds, ids, cache, None if whole else collector, layer_positions=layer_ids)
+    for layer, segment in enumerate(collector.layer_ids):
+        cache.append_positions(layer, segment)
     if not (whole and method.whole_keeps_guide):
         cache.drop_last(guide_length)
     if whole:
         log.kept = [length] * language.num_layers
         return
     vectors = collector.scores
-    if record:
-        log.scores = [s.cpu() for s in vectors]
-    if method.stale_text_scores and i == 0 and layout.n_pre:
+    if method.stale_text_scores and collector.chunk == 0 and layout.n_pre:
         text = torch.full((layout.n_pre,), _TEXT_SCORE, device=vectors[0].device)
         vectors = [text] * language.num_layers + vectors
     counts = method.layers(vectors, log.budget, language.num_layers)
     judged = vectors[0].shape[0]  # tokens at the end of the cache that the scores decide about
+    kept = [
+        method.choose(vectors[layer], count, chunk=collector.chunk, layer=layer) for layer, count in enumerate(counts)
+    ]
+    if method.reforge:
+        _squeeze_chunk(collector, cache, layout, kept, judged)
+    for layer, indices in enumerate(kept):
+        cache.keep_of_last(layer, judged, indices)
+    log.kept = [length - judged + count for count in counts]
     if record:
-        log.kept_indices = []
-    for layer in layers:
-        if method.reforge:
-            segment = ids if layer_ids is None else layer_ids[layer]
-            origin = int((segment if method.reforge.from_guide else segment[:, :length])[TEMPORAL].min())
-            ratio = counts[layer] / judged if method.reforge.by_kept_share else layout.context / layout.n_prompt
-            store_squeezed(language, cache, layer, length, origin, ratio)
-        kept = method.choose(vectors[layer], counts[layer], chunk=i, layer=layer)
-        cache.keep_of_last(layer, judged, kept)
-        if record:
-            untouched = torch.arange(length - judged)
-            log.kept_indices.append(torch.cat((untouched, kept.cpu() + length - judged)))
-    log.kept = [length - judged + counts[layer] for layer in layers]
+        log.scores = [s.cpu() for s in collector.scores]
+        offset = length - judged  # tokens in front of the judged ones stay
+        log.kept_indices = [torch.cat((torch.arange(max(offset, 0)), i.cpu() + offset)) for i in kept]
+
+
+def _squeeze_chunk(
+    collector: ScoreCollector, cache: CompressedCache, layout: Layout, kept: list[torch.Tensor], judged: int
+) -> None:
+    """Squeeze the temporal ids of the chunk's tokens in every layer, before eviction."""
+    reforge, length = collector.method.reforge, collector.length
+    for layer, segment in enumerate(collector.layer_ids):
+        temporal = segment[TEMPORAL]
+        if reforge.origin == "chunk":
+            temporal = temporal[:length]
+        elif reforge.origin == "kept":
+            temporal = temporal[:length][kept[layer].cpu()]
+        ratio = len(kept[layer]) / judged if reforge.by_kept_share else layout.context / layout.n_prompt
+        store_squeezed(collector.language, cache, layer, length, int(temporal.min()), ratio)

@@ -6,6 +6,7 @@ Only the releases and ReTaKe do this. Ids are kept per layer on the host; the ke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -19,13 +20,14 @@ class Reforge:
     """Attributes:
     shift: at each layer, before rotation, a segment's temporal row is moved behind the layer's last cached one.
     shift_all_rows_of_decoded: the shift of a decoded token moves height and width too.
-    from_guide: temporal ids are squeezed towards the smallest of chunk and guide, not of the chunk alone.
+    origin: temporal ids are squeezed towards the smallest id of the `segment` (chunk and guide), the `chunk`, or its
+        `kept` tokens.
     by_kept_share: squeeze by the kept share of the chunk instead of by the sample's ratio.
     """
 
     shift: bool = True
     shift_all_rows_of_decoded: bool = False
-    from_guide: bool = True
+    origin: Literal["segment", "chunk", "kept"] = "segment"
     by_kept_share: bool = False
 
     def layer_positions(

@@ -166,7 +166,7 @@ def build(options: MethodOptions, family: str) -> Method:
         content_scores=bool(options.reforge) and quirks["content_scores"],
         reforge=Reforge(
             shift=shift,
-            from_guide=quirks["reforge_towards_guide"],
+            origin="segment" if quirks["reforge_towards_guide"] else "chunk",
             by_kept_share=not quirks["reforge_by_sample_ratio"],
         )
         if options.reforge

@@ -23,6 +23,7 @@ class LayerView:
     scale: float  # of the attention logits
     layer: int
     chunk: int
+    marked: torch.Tensor | None = None  # [c] bool, on the host; tokens that the method marked beforehand
 
 
 Scorer = Callable[[LayerView], torch.Tensor]  # -> [c], float32

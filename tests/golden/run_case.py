@@ -56,6 +56,7 @@ def run_case(case: dict[str, Any], weights: Path, backend: str = "sdpa") -> dict
         chunk_frames=case["chunk_frames"],
         max_guide_length=case.get("max_guide"),
         reforge=case.get("reforge", False),
+        quirks={"key_patches": True, "key_patches_synced": case.get("sync", False)} if "dpselect" in case else {},
     )
     method = build_method(options, family=family)
     input_ids = case["input_ids"][0]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from run_case import load_case, run_case
 
 VECTORS = Path(__file__).parent
