@@ -1,0 +1,151 @@
+"""Small cell folders with known answers, written through the store as a run writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
+
+LETTERS = "ABCD"
+
+TASKS = {
+    "videomme": {"split": "test", "protocol": "release", "reforge": True, "guide": None},
+    "mlvu": {"split": "dev", "protocol": "release", "reforge": False, "guide": None},
+    "longvideobench": {"split": "val", "protocol": "release_subtitles", "reforge": False, "guide": 152},
+    "lvbench": {"split": "test", "protocol": "release", "reforge": True, "guide": None},
+}
+TYPES = ("plotQA", "findNeedle", "ego", "count", "order", "anomaly_reco", "topic_reasoning")
+VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal": (False, True), "full": (True, True)}
+
+
+def questions(task: str, n_videos: int, per_video: int = 3) -> list[QuestionRecord]:
+    """Questions of a benchmark with its real tags; the gold letter walks through A to D."""
+    made = []
+    for v in range(n_videos):
+        for q in range(per_video):
+            i = v * per_video + q
+            tags: dict[str, Any] = {
+                "videomme": {"duration": ("short", "medium", "long")[v % 3], "task_type": "Counting", "domain": "x"},
+                "mlvu": {"question_type": TYPES[i % 7]},
+                "longvideobench": {"duration_group": str((15, 60, 600, 3600)[v % 4]), "question_category": "TOS"},
+                "lvbench": {
+                    "question_type": ["temporal grounding", "reasoning"][: 1 + i % 2],
+                    "video_type": "sport",
+                },
+            }[task]
+            options = {letter: f"text {letter}" for letter in LETTERS}
+            made.append(QuestionRecord(f"v{v}-{q}", f"v{v}", options, LETTERS[i % 4], tags))
+    return made
+
+
+def cell_record(task: str = "lvbench", variant: str = "full", **changes: Any) -> dict[str, Any]:
+    """The manifest's ``cell`` of a published setting; ``group__field=value`` changes one field."""
+    known = TASKS[task]
+    temporal, layers = VARIANTS.get(variant, (False, False))
+    record = {
+        "name": "",
+        "variant": variant,
+        "model": {"name": "qwen2_5_vl_7b", "path": "models/7b", "yarn_factor": 4.0, "dtype": "bfloat16"},
+        "method": {
+            "name": "none" if variant == "none" else "adaretake",
+            "semantics": "release_2026",
+            "temporal": temporal,
+            "layers": layers,
+            "chunk_frames": 32,
+            "max_guide_length": known["guide"],
+            "reforge": known["reforge"],
+            "positions": "truncated",
+            "quirks": {},
+            "seed": 0,
+        },
+        "video": {"fps": 2.0, "max_frames": 1024, "long_side": 448, "resample": "nearest", "backend": "decord"},
+        "context": None if variant == "none" else 16000,
+        "task": {
+            "name": task,
+            "lmms_task": f"adaretake_{task}",
+            "data": task,
+            "split": known["split"],
+            "protocol": known["protocol"],
+            "subset": None,
+            "max_new_tokens": 128,
+        },
+        "weights": "w0",
+        "code": "c0",
+        "prompts": "p0",
+    }
+    for path, value in changes.items():
+        group, _, field = path.partition("__")
+        if field:
+            record[group][field] = value
+        else:
+            record[group] = value
+    return record
+
+
+def write_cell(
+    results: Path,
+    asked: list[QuestionRecord],
+    right: list[bool | None],
+    *,
+    record: dict[str, Any] | None = None,
+    digest: str = "00000000",
+    runtime: dict[str, Any] | None = None,
+    failed: set[int] = frozenset(),
+    unparsed: set[int] = frozenset(),
+    worker: str | None = None,
+    **changes: Any,
+) -> Path:
+    """Write one cell folder; ``right[i]`` says whether question i is answered right, None leaves it unanswered."""
+    record = record or cell_record(**changes)
+    task, video = record["task"], record["video"]
+    name = "-".join(
+        [task["name"], record["model"]["name"], record["method"]["name"], record["variant"]]
+        + [f"f{video['max_frames']}", f"fps{video['fps']:g}", f"c{record['context'] or 'all'}", digest]
+    )
+    record = json.loads(json.dumps(record)) | {"name": name}
+    folder = results / "runs" / name
+    write_manifest(
+        folder,
+        Manifest(
+            name,
+            digest,
+            record,
+            versions={"torch": "2.11.0", "transformers": "5.23.0"},
+            git={"commit": "abc", "dirty": False},
+            attention_backend="sdpa",
+            device="cpu",
+            status="complete",
+            runtime=runtime or {"profile": "published", "matrix": "ablation"},
+        ),
+    )
+    write_questions(folder, asked)
+    lines = []
+    for i, (question, ok) in enumerate(zip(asked, right, strict=True)):
+        if i in failed:
+            lines.append(failed_answer(question.question_id, question.video_id, RuntimeError("no frames")))
+        elif ok is not None:
+            wrong = LETTERS[(LETTERS.index(question.answer or "A") + 1) % 4]
+            text = "I do not know" if i in unparsed else ((question.answer or "A") if ok else wrong)
+            lines.append(
+                Answer(
+                    question.question_id,
+                    question.video_id,
+                    "ok",
+                    text=text,
+                    letter=None if i in unparsed else text,
+                    n_prompt=2100,
+                    n_video=2000,
+                    n_cache_mean=264.0,
+                    cache_length=[260, 268],
+                    chunk_budget=[100, 64],
+                    sampling_fps=2.0,
+                    seconds={"decode": 0.1, "encode": 0.2, "prefill": 0.5, "decode_text": 0.1},
+                    n_new=2,
+                )
+            )
+    # In one go: the log's own append waits for the disk at every answer.
+    name = "answers.jsonl" if worker is None else f"answers.{worker}.jsonl"
+    (folder / name).write_bytes(b"".join(answer.to_line() for answer in lines))
+    return folder

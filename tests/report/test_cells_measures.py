@@ -1,0 +1,134 @@
+"""python -m pytest tests/report/test_cells_measures.py"""
+
+import numpy as np
+import pytest
+from cell_folders import VARIANTS, questions, write_cell
+
+from harness.data.metrics import metrics
+from harness.errors import UserError
+from harness.report.cells import load_cells, subtitles
+from harness.report.measures import estimate, main_metric, paired
+from harness.store import Answer, AnswerLog
+
+
+def right(n, seed=0, share=0.6):
+    return list(np.random.default_rng(seed).random(n) < share)
+
+
+@pytest.mark.parametrize("task", ["videomme", "mlvu", "longvideobench", "lvbench"])
+def test_every_metric_is_the_benchmarks_own(tmp_path, task):
+    asked = questions(task, 30)
+    write_cell(tmp_path, asked, right(90), task=task)
+    (cell,) = load_cells(tmp_path)
+    known = metrics(task, cell.items())
+    assert main_metric(task) == next(iter(known)) and len(known) > 1
+    for name, value in known.items():
+        assert estimate(cell, name).value == pytest.approx(value, abs=1e-9), name
+
+
+def test_circular_scoring_counts_a_sample_once(tmp_path):
+    from cell_folders import cell_record
+
+    from harness.store import QuestionRecord
+
+    asked = [
+        QuestionRecord(f"{s}-{t}", f"v{s}", {"A": "x", "B": "y"}, "A", {"type": "ret", "task": "ret", "sample": str(s)})
+        for s in range(6)
+        for t in range(4)
+    ]
+    record = cell_record("lvbench")
+    record["task"] |= {"name": "vnbench", "data": "vnbench"}
+    write_cell(tmp_path, asked, [i != 5 for i in range(24)], record=record)
+    (cell,) = load_cells(tmp_path)
+    found = estimate(cell, "overall")
+    assert (found.value, found.n) == (pytest.approx(100 * 5 / 6), 6)
+    assert estimate(cell, "single_try").value == pytest.approx(100 * 23 / 24)
+
+
+def test_failed_and_unparsed_are_wrong_and_missing_is_nowhere(tmp_path):
+    asked = questions("lvbench", 10)
+    answers = [True] * 30
+    answers[7] = answers[8] = None
+    write_cell(tmp_path, asked, answers, failed={0}, unparsed={1, 2})
+    (cell,) = load_cells(tmp_path)
+    assert (cell.n, cell.failed, cell.unparsed, cell.missing, cell.complete) == (30, 1, 2, 2, False)
+    assert estimate(cell).value == pytest.approx(100 * 25 / 28) and estimate(cell).n == 28
+
+
+def test_answers_of_several_workers_are_one_cell_and_a_later_success_wins(tmp_path):
+    asked = questions("lvbench", 2)
+    folder = write_cell(tmp_path, asked, [True] * 6, failed={4}, worker="w0")
+    with AnswerLog(folder, "w1") as log:
+        log.append(Answer("v1-1", "v1", "ok", text=asked[4].answer))
+    (cell,) = load_cells(tmp_path)
+    assert (cell.failed, estimate(cell).value) == (0, 100)
+
+
+def test_no_gold_answer_means_no_score(tmp_path):
+    from dataclasses import replace
+
+    asked = [replace(q, answer=None) for q in questions("lvbench", 3)]
+    write_cell(tmp_path, asked, [True] * 9)
+    (cell,) = load_cells(tmp_path)
+    assert cell.complete and cell.n == 9 and len(cell.answered) == 0 and estimate(cell) is None
+
+
+def test_pairs_use_the_shared_questions_only(tmp_path):
+    asked = questions("videomme", 20)
+    a = [True] * 60
+    b = [i % 5 != 0 for i in range(60)]
+    b[:10] = [None] * 10
+    write_cell(tmp_path, asked, a, task="videomme", variant="full", digest="1")
+    write_cell(tmp_path, asked, b, task="videomme", variant="no_both", digest="2")
+    cells = {cell.variant: cell for cell in load_cells(tmp_path)}
+    found = paired(cells["full"], cells["no_both"])
+    assert (found.n, found.gained, found.lost) == (50, 10, 0)
+    assert found.value == pytest.approx(20)
+
+
+def test_macro_pairs_are_differences_of_macro_scores(tmp_path):
+    asked = questions("mlvu", 30)
+    for i, variant in enumerate(("full", "no_both")):
+        write_cell(tmp_path, asked, right(90, seed=i), task="mlvu", variant=variant, digest=str(i))
+    cells = {cell.variant: cell for cell in load_cells(tmp_path)}
+    found = paired(cells["full"], cells["no_both"])
+    assert found.value == pytest.approx(estimate(cells["full"]).value - estimate(cells["no_both"]).value)
+    assert found.method == "video bootstrap t"
+
+
+def test_setting_speaks_the_words_of_the_expected_tables(tmp_path):
+    asked = questions("longvideobench", 2)
+    for i, variant in enumerate(VARIANTS):
+        write_cell(tmp_path, asked, [True] * 6, task="longvideobench", variant=variant, digest=str(i))
+    write_cell(tmp_path, asked, [True] * 6, task="longvideobench", variant="none", digest="9")
+    cells = load_cells(tmp_path)
+    assert [cell.variant for cell in cells] == ["no_both", "no_layer", "no_temporal", "full", "none"]
+    assert cells[0].setting["subtitles"] is True and cells[0].setting["protocol"] == "release"
+    assert cells[-1].setting["context"] == "full" and "semantics" not in cells[-1].setting
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol", "shown"),
+    [
+        ("videomme", "release", False),
+        ("videomme", "release_subtitles", True),
+        ("longvideobench", "release", True),
+        ("longvideobench", "lmms_eval", False),
+    ],
+)
+def test_subtitles_follow_from_the_protocol(task, protocol, shown):
+    assert subtitles(task, protocol) is shown
+
+
+def test_a_pattern_that_matches_nothing_names_what_there_is(tmp_path):
+    folder = write_cell(tmp_path, questions("lvbench", 1), [True] * 3)
+    assert len(load_cells(tmp_path, ["lvbench-*"])) == 1
+    with pytest.raises(UserError, match=folder.name):
+        load_cells(tmp_path, ["mlvu-*"])
+
+
+def test_unknown_metric_names_the_known(tmp_path):
+    write_cell(tmp_path, questions("lvbench", 1), [True] * 3)
+    (cell,) = load_cells(tmp_path)
+    with pytest.raises(UserError, match="overall, type_<question_type>"):
+        estimate(cell, "m_avg")
