@@ -57,14 +57,18 @@ STAGES = (
 
 
 def optimizers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for all else."""
-    matrices, others = [], []
+    """Muon for the matrices inside the layers, AdamW for all else.
+
+    The patch embedding sums over 1176 pixels, so a step of AdamW moves it far: it gets a tenth.
+    """
+    matrices, patch, others = [], [], []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
-        (matrices if inside else others).append(parameter)
+        (patch if "patch_embed" in name else matrices if inside else others).append(parameter)
+    groups = [{"params": others, "share": 0.5}, {"params": patch, "share": 0.1}]
     return [
         torch.optim.Muon(matrices, lr=rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -88,37 +92,34 @@ def batches(episodes: Episodes, stage: Stage) -> Iterator[Batch]:
 
 @dataclass
 class Tally:
-    """Letters right and asked, by question kind."""
+    """Letters right, words right, and questions asked, by kind."""
 
-    right: dict[str, int]
-    asked: dict[str, int]
+    counts: dict[str, np.ndarray]
 
     @classmethod
     def empty(cls) -> Tally:
-        return cls(defaultdict(int), defaultdict(int))
+        return cls(defaultdict(lambda: np.zeros(3)))
 
-    def add(self, kind: str, right: bool) -> None:
-        self.right[kind] += right
-        self.asked[kind] += 1
+    def add(self, kind: str, letter: bool, word: bool) -> None:
+        self.counts[kind] += (letter, word, 1)
 
     def __str__(self) -> str:
-        return "  ".join(f"{k} {100 * self.right[k] / self.asked[k]:3.0f}" for k in KINDS if self.asked[k])
+        shares = {kind: 100 * self.counts[kind][:2] / self.counts[kind][2] for kind in KINDS if kind in self.counts}
+        return "  ".join(f"{kind} {letter:.0f}/{word:.0f}" for kind, (letter, word) in shares.items())
 
 
 def losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tally: Tally) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of the letters and of the words; counts the letters into `tally`."""
+    """Cross entropy of the letters and of the words; counts the right ones into `tally`."""
     states = hidden_states(model, batch)
     letters, words = (target.to(states.device) for target in (batch.letters, batch.words))
     at_letter, at_word = letters != IGNORE, words != IGNORE
-    scores = model.lm_head(states[at_letter])
-    # Per question the letter and then <|im_end|>, which is learnt at once.
-    right = (scores.argmax(-1) == letters[at_letter])[::2].tolist()
-    for kind, hit in zip((kind for row in batch.kinds for kind in row), right):
-        tally.add(kind, hit)
-    return (
-        cross_entropy(scores, letters[at_letter]),
-        cross_entropy(model.lm_head(states[at_word]), words[at_word]),
-    )
+    letter_scores, word_scores = model.lm_head(states[at_letter]), model.lm_head(states[at_word])
+    # Each question has two targets: the letter, and <|im_end|> behind it, which is learnt at once.
+    letter_right = (letter_scores.argmax(-1) == letters[at_letter])[::2].tolist()
+    word_right = (word_scores.argmax(-1) == words[at_word]).tolist()
+    for kind, *right in zip((kind for row in batch.kinds for kind in row), letter_right, word_right):
+        tally.add(kind, *right)
+    return cross_entropy(letter_scores, letters[at_letter]), cross_entropy(word_scores, words[at_word])
 
 
 def train(
@@ -165,7 +166,7 @@ def _run(
         done = step / stage.steps
         rate = min(1.0, step / WARM_UP) * (stage.rate * (1 - done) + stage.rate_end * done)
         for group in (group for optim in optims for group in optim.param_groups):
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         letter, word = losses(model, batch, tally)
         (2 * letter + word).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -178,6 +179,6 @@ def _run(
             a, b = np.mean(seen, axis=0)
             log(
                 f"step {step:5d}/{stage.steps}  {spent:5.0f} s, ~{spent / step * (stage.steps - step):5.0f} s left"
-                f"  loss: letter {a:.3f}, word {b:.3f}  % right: {tally}"
+                f"  loss: letter {a:.3f}, word {b:.3f}  % right letter/word: {tally}"
             )
             tally, seen = Tally.empty(), []
