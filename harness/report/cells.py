@@ -73,7 +73,7 @@ class CellResult:
             "split": task["split"],
             "subset": task.get("subset") or "none",
             "protocol": task["protocol"].removesuffix("_subtitles"),
-            "subtitles": subtitles(self.benchmark, task["protocol"]),
+            "subtitles": subtitles(task["protocol"]),
             "frames": video["max_frames"],
             "fps": video["fps"],
             "long_side": video.get("long_side") or "none",
@@ -175,9 +175,9 @@ def parser_name(protocol: str) -> str:
     return "lmms_eval" if protocol == "lmms_eval" else "anchored"
 
 
-def subtitles(benchmark: str, protocol: str) -> bool:
-    """Whether a protocol shows the model the subtitles: the release does so on LongVideoBench without saying it."""
-    return "subtitles" in protocol or (benchmark == "longvideobench" and protocol.startswith("release"))
+def subtitles(protocol: str) -> bool:
+    """Whether a protocol shows the model the subtitles."""
+    return "subtitles" in protocol
 
 
 def load_cells(results: Path | str, patterns: list[str] | None = None) -> list[CellResult]:

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, questions, write_cell
+from cell_folders import VARIANTS, cell_record, questions, write_cell
 
 from harness.data.metrics import metrics
 from harness.errors import UserError
 from harness.report.cells import load_cells, subtitles
 from harness.report.measures import estimate, main_metric, paired
-from harness.store import Answer, AnswerLog
+from harness.store import Answer, AnswerLog, QuestionRecord
 
 
 def right(n, seed=0, share=0.6):
@@ -27,10 +27,6 @@ def test_every_metric_is_the_benchmarks_own(tmp_path, task):
 
 
 def test_circular_scoring_counts_a_sample_once(tmp_path):
-    from cell_folders import cell_record
-
-    from harness.store import QuestionRecord
-
     asked = [
         QuestionRecord(f"{s}-{t}", f"v{s}", {"A": "x", "B": "y"}, "A", {"type": "ret", "task": "ret", "sample": str(s)})
         for s in range(6)
@@ -108,16 +104,10 @@ def test_setting_speaks_the_words_of_the_expected_tables(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "protocol", "shown"),
-    [
-        ("videomme", "release", False),
-        ("videomme", "release_subtitles", True),
-        ("longvideobench", "release", True),
-        ("longvideobench", "lmms_eval", False),
-    ],
+    ("protocol", "shown"), [("release", False), ("release_subtitles", True), ("lmms_eval", False)]
 )
-def test_subtitles_follow_from_the_protocol(task, protocol, shown):
-    assert subtitles(task, protocol) is shown
+def test_subtitles_follow_from_the_protocol(protocol, shown):
+    assert subtitles(protocol) is shown
 
 
 def test_a_pattern_that_matches_nothing_names_what_there_is(tmp_path):

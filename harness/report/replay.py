@@ -1,0 +1,96 @@
+"""lmms-eval scores stored answers: a model that says again what the cell holds. No weights, no accelerator."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # one bar per cell would bury the scores
+
+import lmms_eval  # noqa: E402
+from lmms_eval import evaluator  # noqa: E402
+from lmms_eval.api.model import lmms  # noqa: E402
+from loguru import logger  # noqa: E402
+
+from harness.config import TaskConfig  # noqa: E402
+from harness.data.lmms_task import build_task  # noqa: E402
+from harness.data.questions import functions  # noqa: E402
+from harness.errors import UserError  # noqa: E402
+from harness.report.cells import CellResult  # noqa: E402
+
+LMMS_EVAL_VERSION: str = getattr(lmms_eval, "__version__", "unknown")
+
+
+class Replay(lmms):
+    """Answers every request with the stored text of its question; a failed question has the empty text.
+
+    Args:
+        texts: question id -> text.
+        question_id: from lmms-eval's document to the question's id.
+        name: of the cell, for messages.
+    """
+
+    is_simple = True
+
+    def __init__(self, texts: Mapping[str, str], question_id: Callable[[dict[str, Any]], str], name: str) -> None:
+        super().__init__()
+        self._texts, self._question_id, self._name = texts, question_id, name
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """The stored texts, in the order of the requests."""
+        answers, unknown = [], []
+        for request in requests:
+            _, _, _, doc_id, task, split = request.args
+            question = self._question_id(self.task_dict[task][split][doc_id])
+            unknown += [question] if question not in self._texts else []
+            answers.append(self._texts.get(question, ""))
+        if unknown or len(requests) != len(self._texts):
+            raise UserError(
+                f"cell {self._name} holds {len(self._texts)} questions, the annotation asks {len(requests)}, of which "
+                f"{len(unknown)} are unknown to the cell{f' (first: {unknown[0]})' if unknown else ''}: the annotation "
+                "under data.root changed after the run. Point data.root at the data of the run, or run the cell again."
+            )
+        return answers
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Not stored."""
+        raise NotImplementedError("stored answers have no likelihoods")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Not stored."""
+        raise NotImplementedError("stored answers are of one round")
+
+
+def lmms_eval_metrics(cell: CellResult, root: Path | None = None) -> dict[str, float]:
+    """Every metric of a complete cell, in percent, as lmms-eval computes it on the cell's own task.
+
+    Args:
+        cell: a complete cell.
+        root: the data root; the environment's when None. Only annotations are read.
+
+    Raises:
+        UserError: the annotation is not there, or asks other questions than the cell holds.
+    """
+    logger.disable("lmms_eval")
+    logging.getLogger("lmms_eval").setLevel(logging.ERROR)
+    task = TaskConfig(**cell.cell["task"])
+    built = build_task(task, root)
+    texts = {question.question_id: _text(cell, question.question_id) for question in cell.questions}
+    model = Replay(texts, functions(task.data).question_id, cell.id)
+    result = evaluator.simple_evaluate(
+        model=model, tasks=[built], bootstrap_iters=0, log_samples=False, verbosity="ERROR", random_seed=0
+    )
+    (scores,) = result["results"].values()
+    return {
+        name.partition(",")[0]: float(value)
+        for name, value in scores.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in name
+    }
+
+
+def _text(cell: CellResult, question_id: str) -> str:
+    answer = cell.answers[question_id]
+    return answer.text if answer.ok else ""
