@@ -43,7 +43,6 @@ class ModelResponder:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
-        self._eos = set(adapter.eos_token_ids)
 
     def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> Any:
         """See `Responder`."""
@@ -51,27 +50,17 @@ class ModelResponder:
 
     def reply(self, features: Any, question: Question, cell: Cell) -> Reply:
         """See `Responder`. The method is built anew, so that an answer does not depend on the questions before it."""
-        from harness.compress.generate import generate
-        from harness.compress.method import build_method
-
         start = time.perf_counter()
-        prompt = self.adapter.prompt(question.prompt, features)
-        generation = generate(
-            self.adapter.language,
-            input_ids=prompt.input_ids,
-            positions=self.adapter.positions(prompt, cell.method.positions),
-            features=features.features,
-            video=prompt.video,
-            tokens_per_grid=features.tokens_per_grid,
-            method=build_method(cell.method),
+        generation = self.adapter.generate(
+            self.adapter.prompt(question.prompt, features),
+            features,
+            self.adapter.method(cell.method),
             context=cell.context,
             max_new_tokens=cell.task.max_new_tokens,
-            eos=self._eos,
         )
         trace = generation.trace
-        tokens = [token for token in generation.tokens if token not in self._eos]
         return Reply(
-            text=self.adapter.decode_text(tokens),
+            text=self.adapter.decode_text(generation.tokens),
             n_prompt=int(trace.n_prompt),
             n_video=int(trace.n_video),
             cache_length=[int(n) for n in trace.cache_length],

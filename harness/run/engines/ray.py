@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.config import REPO, EngineConfig
+from harness.config import EngineConfig
 from harness.errors import UserError
 
 
@@ -28,9 +28,10 @@ class Engine:
         self._ray = ray
         self._own = not ray.is_initialized()
         if self._own:
-            environment = {"env_vars": {"PYTHONPATH": str(REPO)}}
-            local = {} if config.address else {"num_cpus": max(1, config.workers or 0), "include_dashboard": False}
-            ray.init(address=config.address, runtime_env=environment, log_to_driver=False, **local)
+            if config.address:  # its nodes need this package installed, at the same place as here
+                ray.init(address=config.address, log_to_driver=False)
+            else:
+                ray.init(num_cpus=max(1, config.workers or 1), include_dashboard=False, log_to_driver=False)
         resources = ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         self.workers = config.workers or max(1, gpus // max(1, config.gpus_per_worker))
