@@ -151,6 +151,13 @@ def parse_lmms_eval(text: str, options: Mapping[str, str]) -> str | None:
     return max(found, key=lambda candidate: candidate[:2])[2] if found else None
 
 
+def parser_name(benchmark: str, protocol: str) -> str:
+    """Key in `PARSERS` of the parser that scores a benchmark under a protocol, as its lmms-eval task does."""
+    if protocol != "lmms_eval":
+        return "anchored"
+    return "lmms_eval_longvideobench" if benchmark == "longvideobench" else "lmms_eval"
+
+
 PARSERS: dict[str, Parser] = {
     "anchored": parse_letter,
     "release": parse_release,

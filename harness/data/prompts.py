@@ -25,6 +25,11 @@ def protocol_of(kwargs: Mapping[str, Any] | None, protocols: Sequence[str]) -> s
     return protocol
 
 
+def shows_subtitles(protocol: str) -> bool:
+    """Whether the prompt holds the video's subtitles: numbers with and without are not comparable."""
+    return protocol.endswith("_subtitles")
+
+
 def root_of(kwargs: Mapping[str, Any] | None) -> Path:
     """The folder of all benchmarks: the ``root`` of ``lmms_eval_specific_kwargs``, else the environment's."""
     root = (kwargs or {}).get("root")

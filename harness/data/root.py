@@ -9,6 +9,8 @@ from harness.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
 TASKS = REPO / "tasks"
+TOY = ("videomme", "mlvu", "longvideobench", "lvbench")
+"""Tasks whose data the toy has."""
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 
 
@@ -26,7 +28,10 @@ def require(path: Path, what: str, task: str) -> Path:
     if path.exists():
         return path
     root = data_root()
-    where = "profile=toy" if root == REPO / "data" / "toy" else f"task={task} data.root={root}"
+    toy = root.resolve() == (REPO / "data" / "toy").resolve()
+    if toy and task.removesuffix("_subtitles") not in TOY:
+        raise UserError(f"the toy has no {task}; name another task, or another data.root (ADARETAKE_DATA)")
+    where = "profile=toy" if toy else f"profile=published task={task} data.root={root}"
     raise UserError(f"{what} is missing: {path}. Get it with: python -m harness prepare {where}")
 
 

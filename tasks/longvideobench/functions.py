@@ -31,7 +31,7 @@ def load(root: Path, split: str = "val") -> list[dict]:
     folder = root / "longvideobench"
     candidates = [folder / name for name in ANNOTATIONS[split]]
     path = next((path for path in candidates if path.exists()), candidates[0])
-    require(path, "the annotation", "longvideobench")
+    require(path, "the annotation", "longvideobench_test" if split == "test" else "longvideobench")
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 

@@ -29,7 +29,9 @@ def load(root: Path, split: str = "dev") -> list[dict]:
     videos = "test/videos" if split == "test" else "videos"
     folder = root / "mlvu" / "test" / "json" if split == "test" else root / "mlvu" / "json"
     rows, answers = [], {}
-    for path in sorted(require(folder, "the folder of annotations", "mlvu").glob("*.json")):
+    for path in sorted(
+        require(folder, "the folder of annotations", "mlvu_test" if split == "test" else "mlvu").glob("*.json")
+    ):
         for row in json.loads(path.read_text(encoding="utf-8")):
             if row.get("candidates"):
                 rows.append({**row, "folder": videos if split == "test" else f"{videos}/{path.stem}"})

@@ -175,10 +175,27 @@ def write_lvbench(root: Path) -> None:
     (folder / "video_info.meta.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_vnbench(root: Path) -> None:
+    folder = root / "vnbench"
+    (folder / "videos").mkdir(parents=True)
+    rows = []
+    for kind in ("ret_edit1", "ord_insert2", "cnt_edit2"):
+        for sample in range(2):
+            listed = ["one", "two", "three", "four"]
+            name = f"v_{sample}_{kind}"
+            (folder / "videos" / f"{name}.mp4").touch()
+            for k in range(4):
+                rows.append(
+                    {"video": f"./VNBench/{name}.mp4", "question": "Which word?", "gt": "two", "type": kind, "try": k}
+                    | {"options": listed[k:] + listed[:k]}
+                )
+    (folder / "VNBench-main-4try.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for write in (write_videomme, write_mlvu, write_longvideobench, write_lvbench):
+    for write in (write_videomme, write_mlvu, write_longvideobench, write_lvbench, write_vnbench):
         write(folder)
     return folder
 

@@ -7,6 +7,7 @@ import yaml
 
 from harness.config import CONF, compose_config
 from harness.data.metrics import metrics
+from harness.data.parse import PARSERS, parser_name
 from harness.data.questions import functions, load_questions
 from harness.data.root import TASKS
 from harness.data.scoring import score_choice
@@ -62,6 +63,9 @@ def test_the_yaml_of_lmms_eval_agrees_with_the_task_setting(name, root, monkeypa
     assert config["generation_kwargs"]["do_sample"] is False
     stock = setting.protocol == "lmms_eval"
     assert config["process_results"].__name__ == ("process_results_lmms_eval" if stock else "process_results")
+    row = functions(setting.data).load(root, setting.split)[0]
+    (said,) = {item["letter"] for item in config["process_results"](row, ["Because A"]).values()}
+    assert said == PARSERS[parser_name(setting.data, setting.protocol)]("Because A", {"A": "x", "B": "y"})
     assert setting.protocol in functions(setting.data).PROTOCOLS
 
 
@@ -75,11 +79,9 @@ def test_lmms_eval_and_metrics_agree_to_the_last_digit(root, evaluate, monkeypat
 
     monkeypatch.setenv("ADARETAKE_DATA", str(root))
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    names = [name for name in TASK_NAMES if settings_of(name).data != "vnbench"]
-    results = evaluate([f"adaretake_{name}" for name in names], task_manager=manager)["results"]
-    for name in names:
+    results = evaluate([f"adaretake_{name}" for name in TASK_NAMES], task_manager=manager)["results"]
+    for name in TASK_NAMES:
         setting = settings_of(name)
-        stock = "lmms_eval_longvideobench" if setting.data == "longvideobench" else "lmms_eval"
         questions = load_questions(setting, root)
         items = [
             score_choice(
@@ -89,7 +91,7 @@ def test_lmms_eval_and_metrics_agree_to_the_last_digit(root, evaluate, monkeypat
                 options=q.options,
                 answer=q.answer,
                 tags=q.tags,
-                parser=stock if setting.protocol == "lmms_eval" else "anchored",
+                parser=parser_name(setting.data, setting.protocol),
             )
             for q in questions
         ]
@@ -124,6 +126,6 @@ def test_missing_toy_names_the_command(task, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "REPO", tmp_path)
     with pytest.raises(UserError, match="python -m harness prepare profile=toy"):
         load_questions(task("videomme"), tmp_path / "data" / "toy")
-    with pytest.raises(UserError, match=r"prepare task=videomme data.root=/elsewhere"):
+    with pytest.raises(UserError, match=r"prepare profile=published task=videomme data.root=/elsewhere"):
         monkeypatch.setenv("ADARETAKE_DATA", "/elsewhere")
         load_questions(task("videomme"), tmp_path)

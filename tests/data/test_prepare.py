@@ -268,6 +268,7 @@ def test_facts_of_every_benchmark_are_complete():
         for split, sources in facts.sources.items():
             assert split in facts.counts
             for source in sources:
+                assert source.hub or source.why
                 assert len(source.revision) == 40 or source.why, f"{folder.name}: why is {source.revision} not pinned?"
         for counts in facts.counts.values():
             for value in counts.values():

@@ -89,6 +89,12 @@ def test_lvbench(task, root):
     )
 
 
+def test_vnbench(task, root):
+    assert prompts(task, root, "vnbench", "official")["v_0_ord_insert2_ord_insert2_1"] == (
+        f"Which word?\nA. two\nB. three\nC. four\nD. one\n{ANSWER}"
+    )
+
+
 def test_the_first_protocol_is_the_default(root, monkeypatch):
     monkeypatch.setenv("ADARETAKE_DATA", str(root))
     for benchmark, split in [("videomme", "test"), ("mlvu", "dev"), ("longvideobench", "val"), ("lvbench", "test")]:
