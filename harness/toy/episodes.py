@@ -18,7 +18,7 @@ from harness.toy import render
 from harness.toy.prompts import LETTERS, STYLES, prompt
 from harness.toy.questions import NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
 from harness.toy.tokens import OPTIONS_OPEN
-from harness.toy.world import BOARD, SHAPES, Storyboard, compose
+from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Storyboard, compose
 
 IGNORE = -100
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -29,17 +29,21 @@ BEHIND = "<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n{}"
 class Batch:
     """`b` clips of `g` grids with `q` questions each, `n` tokens per packed sequence.
 
-    frames uint8 [b, 2g, H, W, 3]; input_ids, letters, words int [b, n] (targets: IGNORE where none);
+    frames uint8 [b, 2g, H, W, 3]; input_ids, letters, words, choices int [b, n] (targets: IGNORE where
+    none; choices: at an option's word, its letter if it is right, else the end of text);
     groups int [b, n] (0: shared, i: question i, -1: padding); positions int [b, 3, n];
-    kinds [b][q].
+    seen int [b, 16g, 3]: the words for what each video token shows, (shape, colour, background);
+    shape and colour are IGNORE where there is no event. kinds [b][q].
     """
 
     frames: np.ndarray
     input_ids: torch.Tensor
     letters: torch.Tensor
     words: torch.Tensor
+    choices: torch.Tensor
     groups: torch.Tensor
     positions: torch.Tensor
+    seen: torch.Tensor
     kinds: list[list[str]]
 
 
@@ -77,6 +81,7 @@ class Episodes:
         self.before = tokenizer(BEFORE).input_ids
         self.video = tokenizer.convert_tokens_to_ids("<|video_pad|>")
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.nothing = tokenizer.convert_tokens_to_ids("<|endoftext|>")
         self.open = tokenizer.convert_tokens_to_ids(OPTIONS_OPEN)
         self.kinds = list(kinds)
         self.weights = np.array(list(kinds.values())) / sum(kinds.values())
@@ -84,14 +89,15 @@ class Episodes:
 
     def batch(self, clips: int, grids: int, questions: int, *, encoded: float, step: float = 2.0) -> Batch:
         """`step` is the difference of temporal ids between grids (2.0 at 2 frames per second)."""
-        frames, rows, kinds = [], [], []
+        frames, rows, kinds, seen = [], [], [], []
         for _ in range(clips):
             story = compose(self.rng, 2 * grids)
             frames.append(self._frames(story, encoded))
+            seen.append(self._seen(story))
             asked = self._questions(story, questions)
             kinds.append([question.kind for question in asked])
             rows.append([self._behind(question, story) for question in asked])
-        return Batch(np.stack(frames), *self._pack(rows, grids, step), kinds)
+        return Batch(np.stack(frames), *self._pack(rows, grids, step), torch.stack(seen), kinds)
 
     def _frames(self, story: Storyboard, encoded: float) -> np.ndarray:
         drawn = render.draw(story)
@@ -101,6 +107,18 @@ class Episodes:
         noise = np.resize(np.roll(self.noise, -start) if drawn.size > self.noise.size else self.noise[start:], drawn.size)
         return np.clip(drawn + noise.reshape(drawn.shape), 0, 255).astype(np.uint8)[render.sampled(story.frames)]
 
+    def _seen(self, story: Storyboard) -> torch.Tensor:
+        word = self.tokenizer.convert_tokens_to_ids
+        shown = torch.full((story.frames, BOARD * BOARD, 3), IGNORE)
+        for scene in story.scenes:
+            shown[scene.start : scene.stop, :, 2] = word(scene.background)
+        for e in story.events:
+            words = torch.tensor([word(e.shape), word(e.colour), word(e.background)])
+            shown[e.start : e.start + EVENT_FRAMES, e.row * BOARD + e.column] = words
+        pairs = shown[render.sampled(story.frames)].view(-1, 2, BOARD * BOARD, 3)
+        first, second = pairs.unbind(1)
+        return torch.where(second[..., :1] == IGNORE, first, second).flatten(0, 1)
+
     def _questions(self, story: Storyboard, n: int) -> list[Question]:
         asked: list[Question] = []
         while len(asked) < n:
@@ -109,23 +127,23 @@ class Episodes:
                 asked.append(question)
         return asked
 
-    def _behind(self, question: Question, story: Storyboard) -> tuple[list[int], int]:
-        """Tokens of one question up to the answer's letter, and the token of the answer's word."""
+    def _behind(self, question: Question, story: Storyboard) -> tuple[list[int], int, int]:
+        """Tokens of one question up to the answer's letter, the answer's word, the number of options."""
         style = "longvideobench" if question.kind == "named" else str(self.rng.choice(STYLES))
         n = 5 if style == "longvideobench" and self.rng.random() < 0.5 else 4
         options, right = options_for(question, story, self.rng, n=n)
         named = question.about[0] if question.kind == "named" else str(self.rng.choice(SHAPES))
         text = prompt(style, question.text, options, " ".join(SUBTITLES).format(named))
         tokens = self.tokenizer(BEHIND.format(text, LETTERS[right])).input_ids
-        return tokens, self.tokenizer.convert_tokens_to_ids(question.answer)
+        return tokens, self.tokenizer.convert_tokens_to_ids(question.answer), len(options)
 
     def _pack(self, rows: list, grids: int, step: float) -> tuple[torch.Tensor, ...]:
         head, cells = len(self.before), BOARD * BOARD
         shared = head + grids * cells
-        longest = max(sum(len(tokens) for tokens, _ in row) for row in rows)
+        longest = max(sum(len(tokens) for tokens, _, _ in row) for row in rows)
         shape = (len(rows), shared + longest)
         input_ids = torch.zeros(shape, dtype=torch.long)
-        letters, words = torch.full(shape, IGNORE), torch.full(shape, IGNORE)
+        letters, words, choices = (torch.full(shape, IGNORE) for _ in range(3))
         groups = torch.full(shape, -1)
         positions = torch.zeros(len(rows), 3, shape[1], dtype=torch.long)
 
@@ -139,15 +157,19 @@ class Episodes:
         resume = int(video.max()) + 1
         for b, row in enumerate(rows):
             at = shared
-            for i, (tokens, word) in enumerate(row, start=1):
+            for i, (tokens, word, options) in enumerate(row, start=1):
                 stop = at + len(tokens)
                 input_ids[b, at:stop] = torch.tensor(tokens)
                 groups[b, at:stop] = i
                 positions[b, :, at:stop] = resume + torch.arange(len(tokens))
                 letters[b, stop - 2], letters[b, stop - 1] = tokens[-1], self.end
-                words[b, at + tokens.index(self.open)] = word
+                opened = at + tokens.index(self.open)
+                words[b, opened] = word
+                # Words and the letters between them take turns behind the opening.
+                listed = slice(opened + 1, opened + 2 * options, 2)
+                choices[b, listed] = torch.where(input_ids[b, listed] == word, tokens[-1], self.nothing)
                 at = stop
-        return input_ids, letters, words, groups, positions
+        return input_ids, letters, words, choices, groups, positions
 
 
 def attention_mask(groups: torch.Tensor) -> torch.Tensor:

@@ -63,18 +63,19 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, grids: torch.Tensor, side:
     return visual.merger(states.flatten(0, 1)).view(g, p // MERGE**2, -1)
 
 
-def hidden_states(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> torch.Tensor:
-    """Last hidden states [b, n, hidden] of a packed batch."""
+def forward(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Last hidden states [b, n, hidden] and video features [b, v, hidden] of a packed batch."""
     device = model.device
     b = len(batch.frames)
     side = batch.frames.shape[2] // PATCH
     video = encode(model, patches(batch.frames.reshape(-1, *batch.frames.shape[2:])).to(device), side)
+    video = video.reshape(b, -1, video.shape[-1])
     embeds = model.get_input_embeddings()(batch.input_ids.to(device))
     at = (batch.input_ids == model.config.video_token_id).to(device)[..., None]
-    embeds = embeds.masked_scatter(at, video.reshape(b, -1, video.shape[-1]).to(embeds.dtype))
-    return model.model.language_model(
-        inputs_embeds=embeds,
+    states = model.model.language_model(
+        inputs_embeds=embeds.masked_scatter(at, video.to(embeds.dtype)),
         position_ids=batch.positions.transpose(0, 1).to(device),
         attention_mask={"full_attention": attention_mask(batch.groups).to(device)},
         use_cache=False,
     ).last_hidden_state
+    return states, video

@@ -84,6 +84,15 @@ def _next(story: Storyboard) -> Iterator[Question]:
             yield Question("next", (now.shape,), after.shape)
 
 
+def kind_of(text: str) -> str:
+    """The kind of question that a text (with or without options behind it) asks."""
+    for kind in sorted(TEXTS, key=lambda kind: TEXTS[kind].count("{}")):
+        parts = TEXTS[kind].split("{}")
+        if text.startswith(parts[0]) and all(part in text for part in parts):
+            return kind
+    raise ValueError(f"not a toy question: {text!r}")
+
+
 def words_for(question: Question) -> tuple[str, ...]:
     """All words that an option of this question may be."""
     if question.kind in ("colour", "named"):

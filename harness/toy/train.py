@@ -1,7 +1,9 @@
 """Train the toy's checkpoint from a seed.
 
-Two things make it learn within minutes: short clips come before long ones, and where a question is
+Three things make it learn within minutes. Short clips come before long ones. Where a question is
 complete but no option has been read, the answer's word is a target too, beside the option's letter.
+And each video feature has to name the shape, colour and background that it shows, in the language
+model's own embedding: so a word in a question finds the feature that shows it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from harness.toy.checkpoint import build_model, save
 from harness.toy.episodes import IGNORE, Batch, Episodes
-from harness.toy.forward import fuse_norms, hidden_states
+from harness.toy.forward import forward, fuse_norms
 from harness.toy.questions import KINDS
 from harness.toy.tokens import build_tokenizer
 
@@ -33,7 +35,7 @@ class Stage:
     """`steps` batches of about `clips` clips of lo..hi grids, `questions` questions to each clip.
 
     The learning rate runs straight from `rate` to `rate_end`; `encoded` is the share of clips that
-    pass through H.264. Optimizers start anew with each stage, so that a stage depends on nothing
+    pass through H.264; `weights` are those of the losses of letters, words, features and options. Optimizers start anew with each stage, so that a stage depends on nothing
     but its seed and the weights before it.
     """
 
@@ -45,27 +47,28 @@ class Stage:
     rate: float
     rate_end: float
     encoded: float = 0.0
+    weights: tuple[float, float, float, float] = (2.0, 1.0, 1.0, 1.0)
 
 
 STAGES = (
-    Stage(900, 20, 4, 3, 6, 3e-3, 3e-3),
-    Stage(1000, 8, 8, 9, 9, 3e-3, 2e-3),
-    Stage(1200, 6, 10, 9, 24, 2e-3, 1.5e-3),
-    Stage(500, 4, 12, 16, 48, 1.5e-3, 1e-3, 0.3),
-    Stage(250, 2, 16, 32, 128, 1e-3, 2e-5, 1.0),
+    Stage(900, 16, 5, 3, 6, 1e-2, 1e-2, weights=(2.0, 1.0, 1.0, 0.0)),
+    Stage(1000, 10, 7, 5, 11, 1e-2, 8e-3),
+    Stage(1000, 6, 10, 9, 24, 8e-3, 5e-3),
+    Stage(400, 4, 12, 16, 48, 5e-3, 3e-3, 0.3),
+    Stage(250, 2, 16, 32, 128, 3e-3, 5e-5, 1.0),
 )
 
 
 def optimizers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for all else.
 
-    The patch embedding sums over 1176 pixels, so a step of AdamW moves it far: it gets a tenth.
+    The patch embedding sums over 1176 pixels, so a step of AdamW moves it far: it gets the smallest rate.
     """
     matrices, patch, others = [], [], []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (patch if "patch_embed" in name else matrices if inside else others).append(parameter)
-    groups = [{"params": others, "share": 0.5}, {"params": patch, "share": 0.1}]
+    groups = [{"params": others, "share": 0.2}, {"params": patch, "share": 0.04}]
     return [
         torch.optim.Muon(matrices, lr=rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -108,18 +111,34 @@ class Tally:
         return "  ".join(f"{kind} {letter:.0f}/{word:.0f}" for kind, (letter, word) in shares.items())
 
 
-def losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tally: Tally) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of the letters and of the words; counts the right ones into `tally`."""
-    states = hidden_states(model, batch)
-    letters, words = (target.to(states.device) for target in (batch.letters, batch.words))
-    at_letter, at_word = letters != IGNORE, words != IGNORE
+def losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tally: Tally) -> torch.Tensor:
+    """Cross entropies [4] of letters, words, features and options; counts letters and words into `tally`."""
+    states, video = forward(model, batch)
+    letters, words, choices = (t.to(states.device) for t in (batch.letters, batch.words, batch.choices))
+    at_letter, at_word, at_choice = letters != IGNORE, words != IGNORE, choices != IGNORE
     letter_scores, word_scores = model.lm_head(states[at_letter]), model.lm_head(states[at_word])
     # Each question has two targets: the letter, and <|im_end|> behind it, which is learnt at once.
     letter_right = (letter_scores.argmax(-1) == letters[at_letter])[::2].tolist()
     word_right = (word_scores.argmax(-1) == words[at_word]).tolist()
     for kind, *right in zip((kind for row in batch.kinds for kind in row), letter_right, word_right):
         tally.add(kind, *right)
-    return cross_entropy(letter_scores, letters[at_letter]), cross_entropy(word_scores, words[at_word])
+    return torch.stack(
+        [
+            cross_entropy(letter_scores, letters[at_letter]),
+            cross_entropy(word_scores, words[at_word]),
+            naming(model, video, batch.seen.to(states.device)),
+            cross_entropy(model.lm_head(states[at_choice]), choices[at_choice]),
+        ]
+    )
+
+
+def naming(model: Qwen2_5_VLForConditionalGeneration, video: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of naming what each feature [b, v, hidden] shows, events and empty cells by halves."""
+    scores = model.lm_head(model.model.language_model.norm(video)).log_softmax(-1)
+    named = (seen != IGNORE).to(scores.dtype)
+    costs = -(scores.gather(-1, seen.clamp(min=0)) * named).sum(-1) / named.sum(-1)
+    event = seen[..., 0] != IGNORE
+    return (costs[event].mean() + costs[~event].mean()) / 2
 
 
 def train(
@@ -167,18 +186,18 @@ def _run(
         rate = min(1.0, step / WARM_UP) * (stage.rate * (1 - done) + stage.rate_end * done)
         for group in (group for optim in optims for group in optim.param_groups):
             group["lr"] = rate * group.get("share", 1.0)
-        letter, word = losses(model, batch, tally)
-        (2 * letter + word).backward()
+        parts = losses(model, batch, tally)
+        parts.dot(parts.new_tensor(stage.weights)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             optim.step()
             optim.zero_grad(set_to_none=True)
-        seen.append((letter.item(), word.item()))
+        seen.append(parts.tolist())
         if step % every == 0 or step == stage.steps:
             spent = time.monotonic() - began
-            a, b = np.mean(seen, axis=0)
+            letter, word, feature, option = np.mean(seen, axis=0)
             log(
                 f"step {step:5d}/{stage.steps}  {spent:5.0f} s, ~{spent / step * (stage.steps - step):5.0f} s left"
-                f"  loss: letter {a:.3f}, word {b:.3f}  % right letter/word: {tally}"
+                f"  loss: letter {letter:.3f}, word {word:.3f}, feature {feature:.3f}, option {option:.3f}  % right letter/word: {tally}"
             )
             tally, seen = Tally.empty(), []

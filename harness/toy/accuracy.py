@@ -1,0 +1,71 @@
+"""Answer the toy benchmarks with a checkpoint: through the harness's own prompts, adapter and methods."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from harness.compress.method import MethodOptions
+from harness.data.questions import functions
+from harness.models.qwen2_5_vl import Qwen25VL
+from harness.toy import render
+from harness.toy.layouts import LAYOUTS
+from harness.toy.questions import kind_of
+from harness.toy.world import FPS
+
+UNCOMPRESSED = {"uncompressed": (MethodOptions(name="none"), None)}
+
+
+def answers(
+    checkpoint: Path,
+    root: Path,
+    settings: Mapping[str, tuple[MethodOptions, int | None]] = UNCOMPRESSED,
+    *,
+    benchmarks: Sequence[str] = tuple(layout.name for layout in LAYOUTS),
+    every: int = 1,
+) -> Iterable[dict]:
+    """One row per answer: benchmark, kind, setting, tokens of the prompt and of its text, right.
+
+    `settings` maps a name to a method and a context length in tokens; of the videos below `root`
+    (see `benchmarks.build`), each `every`-th is used.
+    """
+    adapter = Qwen25VL.load(str(checkpoint))
+    methods = {name: (adapter.method(options), context) for name, (options, context) in settings.items()}
+    for benchmark in benchmarks:
+        tasks = functions(benchmark)
+        by_video = defaultdict(list)
+        for row in tasks.load(root):
+            by_video[tasks.video_path(root, row)].append(row)
+        for path in list(by_video)[::every]:
+            frames = render.decode(path)
+            shown = frames[render.sampled(len(frames))]
+            features = adapter.encode([shown], len(shown), 2 / FPS)
+            for row in by_video[path]:
+                prompt = adapter.prompt(tasks.doc_to_text(row, {"root": str(root)}), features)
+                for name, (method, context) in methods.items():
+                    new = adapter.generate(prompt, features, method, context=context, max_new_tokens=2).tokens
+                    yield {
+                        "benchmark": benchmark,
+                        "kind": kind_of(row["question"]),
+                        "setting": name,
+                        "prompt": len(prompt.input_ids),
+                        "text": len(prompt.input_ids) - (prompt.video.stop - prompt.video.start),
+                        "right": adapter.decode_text(new).strip() == tasks.doc_to_target(row),
+                    }
+
+
+def table(rows: Iterable[dict]) -> str:
+    """Percent right by setting and benchmark, then by setting and kind of question, with counts."""
+    frame = pd.DataFrame(rows)
+    parts = []
+    for column in ("benchmark", "kind"):
+        counts = frame[frame.setting == frame.setting.iloc[0]].groupby(column).size()
+        percent = frame.pivot_table(index="setting", columns=column, values="right", sort=False) * 100
+        percent["all"] = frame.groupby("setting").right.mean() * 100
+        percent.columns = [f"{name} (n={counts.get(name, counts.sum())})" for name in percent.columns]
+        parts.append(percent.round(1).to_string())
+    text = frame.groupby("benchmark")[["prompt", "text"]].agg(["min", "mean", "max"]).round(1)
+    return "\n\n".join([*parts, f"tokens of the prompt, and of its text\n{text.to_string()}"])

@@ -1,0 +1,98 @@
+"""The four benchmarks: the layouts and keys of the real ones, balanced letters, one source of prompts."""
+
+import json
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from harness.data.questions import functions
+from harness.toy.benchmarks import build
+from harness.toy.layouts import LAYOUTS
+from harness.toy.prompts import prompt
+from harness.toy.questions import ONE_EVENT, kind_of
+
+NAMES = [layout.name for layout in LAYOUTS]
+
+
+def test_videomme_keys(root):
+    frame = pd.read_parquet(root / "videomme" / "test.parquet")
+    assert list(frame.columns) == (
+        "video_id duration domain sub_category url videoID question_id task_type question options answer".split()
+    )
+    assert set(frame.duration) == {"short", "medium", "long"}
+    assert all(len(options) == 4 and options[0].startswith("A. ") for options in frame.options)
+    assert all((root / "videomme" / "videos" / f"{name}.mp4").exists() for name in frame.videoID)
+    assert list((root / "videomme" / "subtitles").glob("*.srt"))
+
+
+def test_mlvu_keys(root):
+    for path in sorted((root / "mlvu" / "json").glob("*.json")):
+        for row in json.loads(path.read_text()):
+            assert set(row) == {"video", "duration", "question", "candidates", "answer", "question_type"}
+            assert row["answer"] in row["candidates"]
+            assert (root / "mlvu" / "videos" / path.stem / row["video"]).exists()
+
+
+def test_longvideobench_keys_and_both_subtitle_schemas(root):
+    rows = json.loads((root / "longvideobench" / "lvb_val.json").read_text())
+    assert {len(row["candidates"]) for row in rows} == {4, 5}
+    assert {row["duration_group"] for row in rows} == {15, 60, 600, 3600}
+    keys = set()
+    for row in rows:
+        assert (root / "longvideobench" / "videos" / row["video_path"]).exists()
+        lines = json.loads((root / "longvideobench" / "subtitles" / row["subtitle_path"]).read_text())
+        keys.add(frozenset(lines[0]))
+    assert keys == {frozenset({"start", "end", "line"}), frozenset({"timestamp", "text"})}
+
+
+def test_lvbench_keys(root):
+    for line in (root / "lvbench" / "video_info.meta.jsonl").read_text().splitlines():
+        video = json.loads(line)
+        assert set(video) == {"key", "type", "video_info", "qa"}
+        assert (root / "lvbench" / "videos" / f"{video['key']}.mp4").exists()
+        for qa in video["qa"]:
+            assert set(qa) == {"uid", "question", "answer", "question_type", "time_reference"}
+            assert "\n(A) " in qa["question"] and isinstance(qa["question_type"], list)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_letters_are_balanced(name, root):
+    tasks = functions(name)
+    by_options = {}
+    for row in tasks.load(root):
+        by_options.setdefault(len(tasks.options(row)), []).append(tasks.doc_to_target(row))
+    for n, letters in by_options.items():
+        counts = Counter(letters)
+        assert max(counts.values()) - min(counts.get(letter, 0) for letter in "ABCDE"[:n]) <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_those_of_training(name, root):
+    tasks = functions(name)
+    for row in tasks.load(root):
+        asked = tasks.doc_to_text(row, {"root": str(root)})
+        subtitles = asked.split("\n")[0].removeprefix("Subtitles: ")
+        question = row["question"].split("\n")[0]
+        options = [text.rstrip(".") for text in tasks.options(row).values()]
+        assert asked == prompt(name, question, options, subtitles)
+
+
+def test_half_of_the_questions_need_several_events(root):
+    kinds = [kind_of(row["question"]) for name in NAMES for row in functions(name).load(root)]
+    assert 0.4 < sum(kind in ONE_EVENT for kind in kinds) / len(kinds) < 0.6
+
+
+def test_build_is_idempotent_and_seeded(root, tmp_path):
+    manifest = root / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    build(root, scale=0.1)
+    assert manifest.stat().st_mtime_ns == before
+    build(tmp_path, scale=0.1)
+    assert (tmp_path / "manifest.json").read_text() == manifest.read_text()
+
+
+def test_build_keeps_its_hands_off_other_data(tmp_path):
+    (tmp_path / "mlvu").mkdir()
+    with pytest.raises(FileExistsError, match="mlvu"):
+        build(tmp_path, scale=0.1)
