@@ -51,8 +51,7 @@ class Track:
     pts: ascending times of the shown frames, end: when the last one ends, both in time_base units, as in the file
     origin: start of the file in the same units (ffmpeg's time 0)
     keyframes: ascending positions in `pts` of the frames where decoding can start
-    hidden: frames in the file that an edit list hides
-    timed: False if the file has no times, and the frames were numbered at the nominal rate
+    numbered: the file lacks display times (AVI, raw streams); a frame is then known by its number, not by its time
     """
 
     path: Path
@@ -63,8 +62,7 @@ class Track:
     time_base: Fraction
     origin: int
     keyframes: Sequence[int]
-    hidden: int
-    timed: bool
+    numbered: bool
 
 
 def check_file(path: str | Path) -> Path:
@@ -97,7 +95,7 @@ def scan(path: str | Path) -> Track:
     """
     path = check_file(path)
     try:
-        container = av.open(str(path))
+        container = av.open(os.path.abspath(path))  # a relative name with a colon would be taken for a URL
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path}: is not a readable video ({reason(error)}); it is damaged or cut short: fetch it again"
@@ -113,9 +111,11 @@ def scan(path: str | Path) -> Track:
 
 
 def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> Track:
-    codec = stream.codec_context.name if stream.codec_context else "unknown"
-    shown: list[tuple[int, int, bool]] = []  # pts, duration, is a keyframe
-    hidden, first, file_end, timed = 0, None, 0.0, True
+    codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+    shown: list[tuple[int | None, int, bool]] = []  # pts, duration, is a keyframe
+    first, file_end = None, 0.0
+    # ffmpeg makes up display times for AVI, which stores none, and they are wrong for frames stored out of order.
+    numbered = "avi" in container.format.name.split(",")
     try:
         for packet in container.demux():
             if packet.size == 0:
@@ -128,10 +128,8 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> 
             if first is None:
                 first = next(iter(packet.decode()), None)
             if packet.is_discard:
-                hidden += 1
-                continue
-            timed = timed and pts is not None
-            shown.append((pts or 0, packet.duration or 0, packet.is_keyframe))
+                continue  # hidden by an edit list, as in videos cut without encoding them again
+            shown.append((pts, packet.duration or 0, packet.is_keyframe))
         if first is None:
             first = next(iter(stream.decode(None)), None)
     except av.FFmpegError as error:
@@ -141,9 +139,14 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> 
         raise VideoError(f"{path}: holds no decodable {codec} frame; it is damaged or cut short: fetch it again")
 
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    time_base = stream.time_base if timed else 1 / rate
-    if not timed:  # raw streams carry no times: frames follow one another at the nominal rate
-        shown = [(i, 1, key) for i, (_, _, key) in enumerate(shown)]
+    time_base = stream.time_base
+    timed = [frame for frame in shown if frame[0] is not None]
+    if len(timed) < len(shown):
+        if timed:  # a frame whose beginning was cut off with what it refers to; it cannot be decoded
+            shown = timed
+        else:  # raw streams carry no times: frames follow one another at the nominal rate
+            numbered, rate = True, stream.guessed_rate or rate
+            shown, time_base = [(i, 1, key) for i, (_, _, key) in enumerate(shown)], 1 / rate
     order = sorted(range(len(shown)), key=lambda i: shown[i][0])
     pts = [shown[i][0] for i in order]
     end = pts[-1] + (shown[order[-1]][1] or (pts[-1] - pts[-2] if len(pts) > 1 else round(1 / (rate * time_base))))
@@ -166,7 +169,7 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> 
         pix_fmt=first.format.name,
     )
     keyframes = [position for position, i in enumerate(order) if shown[i][2]]
-    return Track(path, info, stream.index, pts, end, time_base, origin, keyframes, hidden, timed)
+    return Track(path, info, stream.index, pts, end, time_base, origin, keyframes, numbered)
 
 
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, end: float, file_end: float) -> None:

@@ -49,6 +49,31 @@ def open_video(
     return Video(track, policy, plan, sources[list(plan.indices)], backend, timeout_s)
 
 
+def check_video(path: str | Path, *, backend: str = "decord", timeout_s: float = TIMEOUT_S) -> VideoInfo:
+    """Decodes the first, the middle and the last frame.
+
+    Raises:
+        UserError, VideoError: as `open_video` and `Video.windows`.
+    """
+    track = _scan(path, backend, timeout_s)
+    n = track.info.n_frames
+    with TimeLimit(timeout_s) as limit:
+        try:
+            limit.call(_decode_some, reader_class(backend), track, sorted({0, n // 2, n - 1}))
+        except TimeoutError:
+            raise VideoError(_too_long(path, backend, timeout_s)) from None
+    return track.info
+
+
+def _decode_some(reader: type[FrameReader], track: Track, indices: list[int]) -> None:
+    opened = reader(track)
+    try:
+        for index in indices:
+            opened.frame(index)
+    finally:
+        opened.close()
+
+
 class Video:
     """The sampled frames of one video.
 

@@ -1,5 +1,8 @@
 """Frames through decord (https://github.com/dmlc/decord), the backend of the published runs."""
 
+import os
+import re
+
 import decord
 import numpy as np
 
@@ -10,29 +13,36 @@ decord.logging.set_level(decord.logging.QUIET)  # its warnings about threads and
 
 
 class DecordReader:
-    """Reads forward with skip and next; decord turns rotated pictures upright itself.
+    """Reads forward; decord turns rotated pictures upright itself.
 
-    decord's own seeking is not used: it counts frames of the file where edit lists and open groups of pictures make
-    decoded frames differ from them.
+    Every frame is read and counted. decord's own ways of skipping (skip_frames, get_batch, indexing) seek to a keyframe
+    at a time computed from the mean frame rate and count from there, which silently gives wrong frames with variable
+    frame rates, open groups of pictures (x265's default), edit lists (videos cut without encoding) and AVI.
+
+    A reader does not survive a fork: using it in the child hangs. Open videos after forking, or spawn.
     """
 
     def __init__(self, track: Track) -> None:
         self._track = track
         self._next = 0
         try:
-            self._reader = decord.VideoReader(str(track.path), ctx=decord.cpu(0))
+            self._reader = decord.VideoReader(os.path.abspath(track.path), ctx=decord.cpu(0))
         except decord.DECORDError as error:
             raise VideoError(self._message("cannot be opened", error)) from None
 
     def frame(self, index: int) -> np.ndarray:
         try:
-            if index > self._next:
-                self._reader.skip_frames(index - self._next)
-            array = self._reader.next().asnumpy()
+            while self._next < index:
+                self._reader.next()
+                self._next += 1
+            picture = self._reader.next().asnumpy()
         except (decord.DECORDError, StopIteration) as error:
-            raise VideoError(self._message(f"is damaged or cut short near frame {index}", error)) from None
+            raise VideoError(self._message(f"cannot be decoded up to frame {index}", error)) from None
         self._next = index + 1
-        return array
+        height, width, channels = picture.shape
+        if channels != 3:  # rotated pictures narrower than the padding of a row: decord takes the padding for channels
+            picture = picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+        return picture
 
     def close(self) -> None:
         self._reader = None
@@ -40,8 +50,9 @@ class DecordReader:
     def _message(self, what: str, error: Exception) -> str:
         track = self._track
         lines = [line for line in str(error).splitlines() if line.strip()]
-        why = lines[0].split("Check failed: ")[-1] if lines else type(error).__name__
+        # Without the time and the place in decord's own source, which may be there twice.
+        why = re.sub(r"\[[\d:]+\] \S+\.cc:\d+: ", "", lines[0]) if lines else "no more frames"
         return (
-            f"{track.path}: {what} of {track.info.n_frames} ({track.info.codec}, decord: {why}); "
+            f"{track.path}: {what} ({track.info.n_frames} {track.info.codec} frames, decord: {why[:160]}); "
             "fetch it again, or try video.backend=pyav"
         )

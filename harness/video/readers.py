@@ -33,6 +33,7 @@ BACKENDS = {
     "pyav": "harness.video.read_pyav:PyavReader",
     "torchcodec": "harness.video.read_torchcodec:TorchcodecReader",
 }
+INSTALL = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec` and ffmpeg with `apt-get install ffmpeg"}
 # Codecs that a backend's own libraries do not know. decord 0.6 ships ffmpeg 4.1, which is older than AV1 decoding.
 UNREADABLE = {"decord": {"av1", "vvc"}}
 
@@ -55,9 +56,6 @@ def reader_class(backend: str) -> type[FrameReader]:
             f"video.backend={backend} does not work here ({why}); install it with `pip install {INSTALL[backend]}`"
             f", or set {others}"
         ) from error
-
-
-INSTALL = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec` and ffmpeg with `apt-get install ffmpeg"}
 
 
 def check_codec(path: Path, codec: str, backend: str) -> None:
