@@ -71,7 +71,8 @@ def metric_list(benchmark: str, rows: list[dict[str, Any]]) -> list[dict[str, An
     module = functions(benchmark)
     scored = aggregations(benchmark, [module.tags(row) for row in rows if module.doc_to_target(row) is not None])
     listed = [{"metric": name, "aggregation": scored[name], "higher_is_better": True} for name in scored]
-    return [*listed, {"metric": "unparsed", "aggregation": unparsed, "higher_is_better": False}]
+    chosen = any(module.options(row) for row in rows)  # generation tasks have no letters
+    return [*listed, *([{"metric": "unparsed", "aggregation": unparsed, "higher_is_better": False}] if chosen else [])]
 
 
 def build_task(task: TaskConfig, root: Path | None = None) -> LocalTask:

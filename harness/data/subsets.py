@@ -1,15 +1,20 @@
 """Fixed subsets of a task: ``task.subset=ci`` (about 150 questions) and ``task.subset=mini`` (about 30).
 
-The rule needs nothing but the annotation, and gives the same questions on every machine: questions fall into strata by
-the tags of `STRATA`; every stratum gets its share of the subset by largest remainders; inside a stratum the questions
-with the smallest hash of their id are taken. The id of a question decides alone whether it comes early in its stratum,
-so that ``mini`` changes little when the annotation does. Files under ``tasks/<benchmark>/subsets/`` pin the outcome
-for one annotation; they are used, and checked, where the annotation has all their ids.
+The rule needs nothing but the annotation and gives the same questions on every machine: questions fall into strata by
+the tags in `STRATA`; every stratum gets its share of the subset by largest remainders; inside a stratum the questions
+whose ids have the smallest hashes are taken. The questions are drawn from those of the benchmark's first protocol, so
+that a subset is the same for all of them.
+
+Files ``tasks/<benchmark>/subsets/<name>_<split>_<subset>.txt`` pin the outcome for one annotation, which their first
+line names by a digest of all its ids; they are used for that annotation only. Write them with::
+
+    python -m harness.data.subsets NAME task=lvbench data.root=DIR
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -44,26 +49,27 @@ def select(rows: list[dict[str, Any]], task: TaskConfig, module: ModuleType) -> 
     Raises:
         UserError: the subset is not known.
     """
-    ids = [module.question_id(row) for row in rows]
-    pinned = pinned_ids(task)
-    chosen = set(pinned) if pinned and set(pinned) <= set(ids) else set(subset_ids(rows, task, module))
-    return [row for row, name in zip(rows, ids, strict=True) if name in chosen]
-
-
-def subset_ids(rows: list[dict[str, Any]], task: TaskConfig, module: ModuleType) -> list[str]:
-    """The ids that the rule takes, sorted."""
     if task.subset not in SIZES:
         raise UserError(f"task.subset={task.subset} is not known; allowed: null, {', '.join(SIZES)}")
+    base = [row for row in rows if module.evaluated(row, module.PROTOCOLS[0])]
+    chosen = pinned_ids(task, {module.question_id(row) for row in base})
+    if chosen is None:
+        chosen = set(subset_ids(base, task.data, SIZES[task.subset], module))
+    return [row for row in rows if module.question_id(row) in chosen]
+
+
+def subset_ids(rows: list[dict[str, Any]], benchmark: str, size: int, module: ModuleType) -> list[str]:
+    """The ids that the rule takes, about `size` of them, sorted."""
     units: dict[str, list[str]] = defaultdict(list)  # what is taken together -> question ids
     strata: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in rows:
         name, tags = module.question_id(row), module.tags(row)
-        unit = tags[WHOLE[task.data]] if task.data in WHOLE else name
+        unit = tags[WHOLE[benchmark]] if benchmark in WHOLE else name
         units[unit].append(name)
-        # A question with several tags belongs to the stratum of its first one.
-        strata[tuple(_first(tags.get(tag)) for tag in STRATA[task.data])].add(unit)
+        # A question with several values of a tag belongs to the stratum of the first.
+        strata[tuple(_first(tags.get(tag)) for tag in STRATA[benchmark])].add(unit)
     per_unit = max(len(names) for names in units.values())
-    shares = largest_remainders({key: len(s) for key, s in strata.items()}, max(1, SIZES[task.subset] // per_unit))
+    shares = largest_remainders({key: len(found) for key, found in strata.items()}, max(1, size // per_unit))
     taken = [unit for key, n in shares.items() for unit in sorted(strata[key], key=_rank)[:n]]
     return sorted(name for unit in taken for name in units[unit])
 
@@ -87,11 +93,40 @@ def _rank(name: str) -> str:
     return hashlib.sha256(f"subset 0 {name}".encode()).hexdigest()
 
 
-def subset_file(task: TaskConfig) -> Path:
-    return TASKS / task.data / "subsets" / f"{task.split}_{task.subset}.txt"
+def pinned_ids(task: TaskConfig, known: set[str]) -> set[str] | None:
+    """The ids in the file of this subset for the annotation whose ids are `known`; None without one."""
+    for path in sorted((TASKS / task.data / "subsets").glob(f"*_{task.split}_{task.subset}.txt")):
+        head, *ids = path.read_text(encoding="utf-8").splitlines()
+        if head == heading(known):
+            return set(ids)
+    return None
 
 
-def pinned_ids(task: TaskConfig) -> list[str]:
-    """The ids in the subset's file; none without a file."""
-    path = subset_file(task)
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+def heading(known: set[str]) -> str:
+    """First line of a subset's file."""
+    digest = hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:16]
+    return f"# of the annotation with {len(known)} questions, digest of their ids {digest}"
+
+
+def write(name: str, task: TaskConfig, root: Path) -> list[Path]:
+    """Write the files of both subsets for the annotation below `root`, under `name`."""
+    from harness.data.questions import functions
+
+    module = functions(task.data)
+    rows = [row for row in module.load(root, task.split) if module.evaluated(row, module.PROTOCOLS[0])]
+    paths = []
+    for subset, size in SIZES.items():
+        ids = subset_ids(rows, task.data, size, module)
+        path = TASKS / task.data / "subsets" / f"{name}_{task.split}_{subset}.txt"
+        path.parent.mkdir(exist_ok=True)
+        lines = [heading({module.question_id(row) for row in rows}), *ids]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    from harness.config import compose_config
+
+    config = compose_config(sys.argv[2:])
+    print(*write(sys.argv[1], config.task, Path(config.data.root)), sep="\n")

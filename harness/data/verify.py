@@ -88,11 +88,11 @@ def check_rows(rows: list[dict[str, Any]], task: TaskConfig, module: ModuleType)
             problems.append(_problem("annotation", name, f"{n} questions have this id"))
     for row in rows:
         options, answer = module.options(row), module.doc_to_target(row)
-        if len(options) < 2:
+        if len(options) < 2 and task.split != "generation":
             problems.append(_problem("annotation", module.question_id(row), f"has {len(options)} options"))
         elif answer is not None and answer not in options:
             problems.append(_problem("annotation", module.question_id(row), f"its answer {answer} is no option"))
-        elif answer is None and module.evaluated(row, task.protocol) and row.get("answer") is not None:
+        elif answer is None and options and module.evaluated(row, task.protocol) and row.get("answer") is not None:
             problems.append(_problem("annotation", module.question_id(row), "its answer is no candidate"))
     return problems
 

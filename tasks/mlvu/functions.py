@@ -3,7 +3,8 @@
 Rows are those of the official JSON files, one file per task, for example
 ``{video: "needle_32.mp4", duration: 467.98, question: "...", candidates: ["a", ...], answer: "a", question_type:
 "findNeedle"}``, with two keys added: ``folder`` (where its video lies) and, where the file has none,
-``question_id``. The two generation tasks have no candidates and are left out here (see ``judged.py``).
+``question_id``. The two generation tasks of dev have no candidates; they are the split ``generation``, without a right
+answer here (`harness.data.judge` scores them).
 Protocols: ``release`` (the AdaReTaKe release) and ``lmms_eval`` (lmms-eval 0.7.3).
 """
 
@@ -24,6 +25,7 @@ PROTOCOLS = ("release", "lmms_eval")
 def load(root: Path, split: str = "dev") -> list[dict]:
     """All multiple-choice rows of ``mlvu/json/*.json``, or for split ``test`` of ``mlvu/test/json/*.json``.
 
+    Split ``generation`` has the other rows of ``mlvu/json/*.json``.
     The answers of the test split may lie in a file of their own beside the questions; they are joined by id.
     """
     videos = "test/videos" if split == "test" else "videos"
@@ -33,7 +35,7 @@ def load(root: Path, split: str = "dev") -> list[dict]:
         require(folder, "the folder of annotations", "mlvu_test" if split == "test" else "mlvu").glob("*.json")
     ):
         for row in json.loads(path.read_text(encoding="utf-8")):
-            if row.get("candidates"):
+            if bool(row.get("candidates")) != (split == "generation"):
                 rows.append({**row, "folder": videos if split == "test" else f"{videos}/{path.stem}"})
             elif split == "test" and "answer" in row and "question_id" in row:
                 answers[row["question_id"]] = row["answer"]
@@ -46,7 +48,7 @@ def _number(rows: list[dict]) -> None:
     seen: Counter[str] = Counter()
     for row in rows:
         if not row.get("question_id"):
-            asked = json.dumps([row["video"], row["question"], row["candidates"]], ensure_ascii=False)
+            asked = json.dumps([row["video"], row["question"], row.get("candidates")], ensure_ascii=False)
             name = f"{row['question_type']}-{Path(row['video']).stem}-{hashlib.sha1(asked.encode()).hexdigest()[:8]}"
             seen[name] += 1
             row["question_id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
@@ -69,10 +71,12 @@ def video_path(root: Path, doc: dict) -> Path:
 
 
 def options(doc: dict) -> dict[str, str]:
-    return lettered([str(candidate) for candidate in doc["candidates"]])
+    return lettered([str(candidate) for candidate in doc.get("candidates") or []])
 
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
+    if not options(doc):
+        return doc["question"]
     if protocol_of(lmms_eval_specific_kwargs, PROTOCOLS) == "lmms_eval":
         # lmms-eval's mirror has the options inside the question; their format there is inferred, not read.
         listed = "\n".join(f"({letter}) {text}" for letter, text in options(doc).items())
@@ -93,8 +97,6 @@ def doc_to_target(doc: dict) -> str | None:
     script the last. Test answers may be letters.
     """
     answer = doc.get("answer")
-    if answer is None:
-        return None
     listed = options(doc)
     by_text = next((letter for letter, text in listed.items() if text == str(answer)), None)
     return by_text or (str(answer) if answer in listed else None)
@@ -111,7 +113,8 @@ def duration_s(doc: dict) -> float | None:
 
 def evaluated(doc: dict, protocol: str) -> bool:
     """Whether the protocol asks this question: the release leaves out two dev rows without a right candidate."""
-    return protocol != "release" or doc.get("answer") is None or doc_to_target(doc) is not None
+    unanswerable = doc.get("answer") is not None and bool(options(doc)) and doc_to_target(doc) is None
+    return not (protocol == "release" and unanswerable)
 
 
 def process_results(doc: dict, results: list[str], parser: str = "anchored") -> dict[str, dict]:
@@ -124,7 +127,7 @@ def process_results(doc: dict, results: list[str], parser: str = "anchored") -> 
         tags=tags(doc),
         parser=parser,
     )
-    return by_metric("mlvu", item)
+    return by_metric("mlvu", item) if options(doc) else {}
 
 
 def process_results_lmms_eval(doc: dict, results: list[str]) -> dict[str, dict]:
