@@ -87,7 +87,8 @@ class LlavaOnevision(Adapter):
                 vision_feature_layer=config.vision_feature_layer,
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             )
-            tokens = getattr(output, "pooler_output", output)[0, :-1]  # without the newline
+            # Some transformers releases end with the newline, others append it later.
+            tokens = getattr(output, "pooler_output", output)[0, : len(window) * n]
             if buffer is None:
                 buffer = host_buffer(n_frames * n, tokens)
             buffer[filled : filled + len(tokens)].copy_(tokens)
