@@ -103,9 +103,7 @@ def test_setting_speaks_the_words_of_the_expected_tables(tmp_path):
     assert cells[-1].setting["context"] == "full" and "semantics" not in cells[-1].setting
 
 
-@pytest.mark.parametrize(
-    ("protocol", "shown"), [("release", False), ("release_subtitles", True), ("lmms_eval", False)]
-)
+@pytest.mark.parametrize(("protocol", "shown"), [("release", False), ("release_subtitles", True), ("lmms_eval", False)])
 def test_subtitles_follow_from_the_protocol(protocol, shown):
     assert subtitles(protocol) is shown
 
