@@ -112,7 +112,7 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
         failed = sum(answer.status == "failed" for answer in known)
         cells.append(CellPlan(cell, len(questions[cell.id]), len(known) - failed, failed, len(todo)))
         needed |= {q.video for q in todo}
-    seconds = _durations(first, root)
+    seconds = video_seconds(first, root)
     videos = {q.video for q in questions[first.id]}
     policy = SamplingPolicy(**{f.name: getattr(first.video, f.name) for f in dataclasses.fields(SamplingPolicy)})
     per_grid = _tokens_per_grid(next(iter(videos)), policy)
@@ -123,10 +123,23 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
     return GroupPlan(group, tuple(cells), len(videos), len(needed), hours, tokens, largest * 2 * 3584)
 
 
-def _durations(cell: Cell, root: Path) -> dict[Path, float]:
+def video_seconds(cell: Cell, root: Path) -> dict[Path, float]:
+    """Seconds of each video: from the file's header where it is on disk, else from the annotation."""
     module = functions(cell.task.data)
-    rows = load_rows(cell.task, root)
-    return {module.video_path(root, row): s for row in rows if (s := module.duration_s(row)) is not None}
+    rows = {module.video_path(root, row): row for row in load_rows(cell.task, root)}
+    seconds = {path: header_seconds(path) or module.duration_s(row) for path, row in rows.items()}
+    return {path: s for path, s in seconds.items() if s is not None}
+
+
+def header_seconds(path: Path) -> float | None:
+    """Seconds that a video's header claims; None without a readable file. Nothing is decoded."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.FFmpegError, OSError):
+        return None
 
 
 def _tokens_per_grid(video: Path, policy: SamplingPolicy) -> int:
@@ -158,10 +171,12 @@ def _measured_rates(results: Path) -> dict[str, float]:
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Print a plan: one row per cell, one line per total, then the problems."""
+    """Print a plan: one row per cell, one line per total. Nothing where problems left no group to plan."""
+    if not plan.groups:
+        return
     table = Table(title=None, box=None, pad_edge=False)
     for name in ("cell", "questions", "answered", "failed", "to answer"):
-        table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name != "cell")
+        table.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")
     for group in plan.groups:
         for cell in group.cells:
             table.add_row(
