@@ -95,7 +95,7 @@ def chunk_vectors(
     for k in range(chunks):
         first, last = int(k * per_chunk), min(int((k + 1) * per_chunk), grids)
         tokens = features[first * size : last * size].to(device, non_blocking=True).float()
-        vectors.append(tokens.view(last - first, size, -1).mean(dim=1).mean(dim=0))
+        vectors.append(tokens.view(last - first, size, features.shape[-1]).mean(dim=1).mean(dim=0))
     return torch.stack(vectors)
 
 

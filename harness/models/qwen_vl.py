@@ -101,7 +101,9 @@ class QwenVL(Adapter):
         where = (ids == pad).nonzero().flatten().tolist()
         if len(where) != 1:
             name = self.tokenizer.convert_ids_to_tokens(pad)
-            raise UserError(f"the prompt holds {len(where)} times {name}, which must stand for the video once: {text!r}")
+            raise UserError(
+                f"the prompt holds {name} {len(where)} times, but it must stand for the video once: {text!r}"
+            )
         start, count = where[0], len(features.features)
         input_ids = torch.cat((ids[:start], torch.full((count,), pad), ids[start + 1 :]))
         return Prompt(input_ids, slice(start, start + count), features.grid, features.second_per_grid)

@@ -1,0 +1,185 @@
+"""Chunked prefill: what must not change the answer, and how much stays in the cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import Sample, stock_logits, tiny_model
+
+from harness.compress.generate import generate
+from harness.compress.methods.random import RandomChoice
+from harness.errors import UserError
+
+ALLOCATIONS = [(False, False), (True, False), (False, True), (True, True)]
+ODD = [
+    Sample(1, grids=1),
+    Sample(2, grids=3, h=6, w=6),
+    Sample(3, grids=9, h=2, w=2),
+    Sample(4, grids=11, pre=1, post=1),
+    Sample(5, grids=8, h=4, w=10),
+]
+
+
+@pytest.mark.parametrize("rule", ["float", "truncated", "v5"])
+@pytest.mark.parametrize("chunk_frames", [2, 6, 400])
+def test_without_compression_chunks_do_not_show(model, run, chunk_frames: int, rule: str) -> None:
+    sample = Sample()
+    got = run(sample, None, name="none", chunk_frames=chunk_frames, positions=rule)
+    assert torch.allclose(got.trace.recording.logits[0], stock_logits(model, sample, rule), atol=1e-4)
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release_2025", "release_2026"])
+def test_a_context_that_holds_the_prompt_is_the_identity(model, run, semantics: str) -> None:
+    sample = Sample()
+    got = run(sample, sample.n_prompt, semantics=semantics)
+    rule = "truncated" if semantics == "release_2026" else "float"
+    assert not got.trace.compressed
+    assert got.trace.cache_length == [sample.n_prompt] * 3
+    assert torch.allclose(got.trace.recording.logits[0], stock_logits(model, sample, rule), atol=1e-4)
+
+
+def test_decoding_continues_the_prompt(model, run) -> None:
+    sample = Sample()
+    got = run(sample, None, name="none", new=4)
+    longer = Sample()
+    longer.input_ids = torch.cat((sample.input_ids, torch.tensor(got.tokens[:3])))
+    assert torch.allclose(got.trace.recording.logits[3], stock_logits(model, longer), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adaretake", "random"])
+@pytest.mark.parametrize(("temporal", "layers"), ALLOCATIONS)
+@pytest.mark.parametrize("sample", ODD, ids=lambda s: "x".join(map(str, s.grid)))
+def test_the_paper_fills_the_context_exactly(run, sample: Sample, temporal: bool, layers: bool, name: str) -> None:
+    text = sample.n_prompt - sample.n_video
+    for context in sorted({text + 1, text + sample.n_video // 3 + 1, sample.n_prompt - 1}):
+        trace = run(sample, context, name=name, temporal=temporal, layers=layers, new=1).trace
+        assert trace.compressed
+        assert sum(trace.cache_length) == 3 * context
+        assert sum(trace.chunk_budget) == context - text
+        for budget, kept, length in zip(trace.chunk_budget, trace.kept, trace.chunk_lengths, strict=True):
+            assert sum(kept) == 3 * budget and max(kept) <= length
+            assert layers or len(set(kept)) == 1
+        for scores, indices, kept in zip(
+            trace.recording.scores, trace.recording.kept_indices, trace.kept, strict=True
+        ):
+            for s, i, count in zip(scores, indices, kept, strict=True):
+                assert i.tolist() == sorted(set(i.tolist())) and len(i) == count
+                if name == "adaretake" and 0 < count < len(s):
+                    left = torch.ones(len(s), dtype=torch.bool)
+                    left[i] = False
+                    assert s[i].min() >= s[left].max()
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release_2025", "release_2026"])
+def test_eager_and_sdpa_give_the_same_answer(run, semantics: str) -> None:
+    sample = Sample()
+    a, b = (run(sample, 40, semantics=semantics, backend=backend) for backend in ("eager", "sdpa"))
+    assert a.tokens == b.tokens and a.trace.kept == b.trace.kept
+    assert torch.allclose(a.trace.recording.logits, b.trace.recording.logits, atol=1e-4)
+
+
+def test_the_guide_leaves_nothing_behind(run) -> None:
+    """Only the order of two chunks differs in the cache: kept keys of the last chunk are untouched by eviction."""
+    sample = Sample()
+    trace = run(sample, 40, temporal=False, layers=False).trace
+    assert trace.cache_after_chunk[-1] == [40 - 7] * 3
+    ids = trace.recording.cache.positions(0)
+    kept = torch.cat([i[0] + 6 * 2 * n for n, i in enumerate(trace.recording.kept_indices)])
+    assert torch.equal(ids[:, 5 : 5 + len(kept)], sample.positions()[:, 5:][:, kept])
+    assert torch.equal(ids[:, 5 + len(kept) :][:, :7], sample.positions()[:, -7:])
+
+
+def test_a_guide_may_be_shortened(run) -> None:
+    sample = Sample()
+    scores = [run(sample, 40, max_guide_length=g).trace.recording.scores[0][0].sum() for g in (None, 7, 50, 3)]
+    assert [round(float(s), 3) for s in scores] == [7, 7, 7, 3]
+
+
+def test_random_choice_depends_on_seed_chunk_and_layer_only() -> None:
+    choice = RandomChoice(3)
+    scores = torch.rand(50)
+    first = choice(scores, 20, chunk=1, layer=2)
+    choice(scores, 20, chunk=0, layer=0)
+    assert torch.equal(first, choice(torch.zeros(50), 20, chunk=1, layer=2))
+    others = [RandomChoice(4)(scores, 20, chunk=1, layer=2), choice(scores, 20, chunk=2, layer=1)]
+    assert all(not torch.equal(first, other) for other in others)
+
+
+def test_random_keeps_the_budgets_of_the_method(run) -> None:
+    sample = Sample()
+    true, control = (run(sample, 40, name=name, temporal=False) for name in ("adaretake", "random"))
+    assert true.trace.chunk_budget == control.trace.chunk_budget
+    assert true.trace.kept[0] == control.trace.kept[0]  # nothing was evicted before, so the scores agree
+    assert true.trace.recording.kept_indices[0][0].tolist() != control.trace.recording.kept_indices[0][0].tolist()
+
+
+def test_a_context_without_room_for_the_video_names_the_least(run) -> None:
+    with pytest.raises(UserError, match="context=12.*12 tokens.*at least 13"):
+        run(Sample(), 12)
+
+
+def test_features_of_another_video_are_an_error(run) -> None:
+    sample = Sample()
+    sample.features = sample.features[:-1]
+    with pytest.raises(ValueError, match="59 features for 60"):
+        run(sample, 40)
+
+
+def test_eos_ends_the_answer(model, run) -> None:
+    from tiny_models import decoder
+
+    from harness.compress.method import MethodOptions, build_method
+
+    sample = Sample()
+    free = run(sample, 40, new=3)
+    stopped = generate(
+        decoder(model),
+        input_ids=sample.input_ids,
+        positions=sample.positions(),
+        features=sample.features,
+        video=sample.video,
+        tokens_per_grid=sample.tokens_per_grid,
+        method=build_method(MethodOptions(chunk_frames=4)),
+        context=40,
+        max_new_tokens=3,
+        eos={free.tokens[0]},
+    )
+    assert stopped.tokens == free.tokens[:1] and stopped.trace.recording is None
+
+
+def test_repetition_penalty_is_that_of_transformers(model) -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    from harness.compress.decode import penalised
+
+    ids, logits = torch.tensor([[3, 5, 5, 8]]), torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
+    seen = torch.zeros(12, dtype=torch.bool)
+    seen[ids[0]] = True
+    assert torch.allclose(penalised(logits[0], seen, 1.05), RepetitionPenaltyLogitsProcessor(1.05)(ids, logits)[0])
+
+
+def test_repetition_penalty_of_the_checkpoint_is_applied(model, run) -> None:
+    from tiny_models import decoder
+
+    from harness.compress.method import MethodOptions, build_method
+
+    sample, language = Sample(), decoder(model)
+    language.repetition_penalty = 1e6
+    got = generate(
+        language,
+        input_ids=sample.input_ids,
+        positions=sample.positions(),
+        features=sample.features,
+        video=sample.video,
+        tokens_per_grid=sample.tokens_per_grid,
+        method=build_method(MethodOptions(chunk_frames=4)),
+        context=40,
+        max_new_tokens=8,
+    )
+    assert len(set(got.tokens)) == 8 and not set(got.tokens) & set(sample.input_ids.tolist())
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+def test_any_number_of_layers(run, layers: int) -> None:
+    trace = run(Sample(), 40, on=tiny_model(7, layers)).trace
+    assert sum(trace.cache_length) == layers * 40
