@@ -103,8 +103,15 @@ def prompt_digest(question: Question) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def record_questions(cell: CellWork, questions: Sequence[Question]) -> dict[str, Answer]:
+def record_questions(
+    cell: CellWork, questions: Sequence[Question], others: Sequence[QuestionRecord] = ()
+) -> dict[str, Answer]:
     """Write the cell's questions; return its stored answers.
+
+    Args:
+        cell: which cell.
+        questions: what is asked.
+        others: questions of the same cell that are not asked this time, but stay recorded.
 
     Raises:
         UserError: an answered question now reads differently: its old answer would be scored against a new question.
@@ -124,7 +131,8 @@ def record_questions(cell: CellWork, questions: Sequence[Question]) -> dict[str,
                     f"its annotations or prompt have changed. Put the data back, or move the old answers away "
                     f"(mv {cell.folder} {cell.folder}.old) and answer anew."
                 )
-    write_questions(cell.folder, records)
+    asked = {record.question_id for record in records}
+    write_questions(cell.folder, [*(r for r in others if r.question_id not in asked), *records])
     return answers
 
 

@@ -112,7 +112,7 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
         cell = group.cells[0].cell
         board.state("loading")
         responder = models.of(cell)
-        _note_start(group, responder)
+        note_environment(group, responder)
         frames = resolve(order.frames)(cell, order.run)
         with contextlib.ExitStack() as stack:
             logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
@@ -134,7 +134,8 @@ class _Models:
         return self._held
 
 
-def _note_start(group: GroupWork, responder: Any) -> None:
+def note_environment(group: GroupWork, responder: Any) -> None:
+    """Record in each cell's manifest what it is about to be answered with."""
     adapter = getattr(responder, "adapter", None)
     attention = getattr(adapter, "attention_backend", None)
     device = str(getattr(adapter, "device", "unknown"))

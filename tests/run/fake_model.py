@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class FakeVideo:
 
     def windows(self, size: int):
         for start in range(0, self.behaviour["frames"], size):
-            if self.behaviour.get("fail") == "decode" and start > 0:
+            if self.behaviour.get("fail") == "decode" and start + size >= self.behaviour["frames"]:
                 raise VideoError(f"{self.path}: frame {start} cannot be decoded")
             yield np.zeros((min(size, self.behaviour["frames"] - start), 2, 2, 3), np.uint8)
 
@@ -92,7 +93,7 @@ class FakeResponder:
             if fail == "interrupt" and not once.exists():
                 once.write_text("")
                 raise KeyboardInterrupt
-        number = int(question.question_id.rsplit("q", 1)[1])
+        number = int(re.search(r"\d+$", question.question_id)[0])
         return Reply(f"({'ABCD'[number % 4]})", 100, 80, [10, 20], [5, 5], 2, {"generate": 0.001})
 
 
