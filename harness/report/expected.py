@@ -25,7 +25,7 @@ LABELS = {"frames": "max frames", "questions": "number of questions", "yarn_fact
 
 @dataclass(frozen=True)
 class Published:
-    """One published number. ``score`` is percent accuracy rounded to ``digits``; ``setting`` what it was measured at."""
+    """One published number: ``score`` is percent accuracy rounded to ``digits``, measured at ``setting``."""
 
     table: str
     row: str
