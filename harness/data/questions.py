@@ -56,9 +56,11 @@ def load_rows(task: TaskConfig, root: Path) -> list[dict[str, Any]]:
     """The rows of the annotation that the task asks: its split, its protocol's omissions, its subset, in order.
 
     Raises:
-        UserError: the annotation is missing, empty, or names two questions alike.
+        UserError: the split is not known; the annotation is missing, empty, or names two questions alike.
     """
     module = functions(task.data)
+    if task.split not in module.SPLITS:
+        raise UserError(f"task.split={task.split} is not known for {task.data}; allowed: {', '.join(module.SPLITS)}")
     rows = [row for row in module.load(Path(root), task.split) if module.evaluated(row, task.protocol)]
     if not rows:
         raise UserError(f"task={task.name}: the annotation of split {task.split} under {root} has no question")

@@ -19,6 +19,7 @@ from harness.data.scoring import by_metric, score_choice
 from harness.data.subtitles import json_text
 
 PROTOCOLS = ("release_subtitles", "release", "lmms_eval")
+SPLITS = ("val", "test")
 ANNOTATIONS = {
     "val": ("lvb_val.json", "validation.parquet"),
     "test": ("lvb_test_wo_gt.json", "lvb_test.json", "test.parquet"),

@@ -16,8 +16,10 @@ from pathlib import Path
 from harness.data.prompts import ANSWER, protocol_of, root_of
 from harness.data.root import find_video, require
 from harness.data.scoring import by_metric, score_choice
+from harness.errors import UserError
 
 PROTOCOLS = ("release", "lmms_eval")
+SPLITS = ("test",)
 
 
 def load(root: Path, split: str = "test") -> list[dict]:
@@ -48,7 +50,10 @@ def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str
     if protocol_of(lmms_eval_specific_kwargs, PROTOCOLS) == "lmms_eval":
         return f"{question}\nAnswer the question with the option letter"
     if "(E)" in question:
-        raise ValueError(f"question {doc['uid']} has a fifth option; the release's prompt is defined for four")
+        raise UserError(
+            f"LVBench question {doc['uid']} has a fifth option, and the release's prompt is for four; leave the "
+            "question out of the annotation, or ask it with task=lvbench_stock"
+        )
     question = question.replace("\n(A)", "\nOptions:\nA.")
     for letter in "BCD":
         question = question.replace(f"\n({letter})", f"\n{letter}.")

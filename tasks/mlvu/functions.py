@@ -20,6 +20,7 @@ from harness.data.root import find_video, require
 from harness.data.scoring import by_metric, score_choice
 
 PROTOCOLS = ("release", "lmms_eval")
+SPLITS = ("dev", "test", "generation")
 
 
 def load(root: Path, split: str = "dev") -> list[dict]:

@@ -16,6 +16,7 @@ from harness.data.scoring import by_metric, score_choice
 from harness.data.subtitles import cut_to_tokens, srt_text
 
 PROTOCOLS = ("release", "release_subtitles", "lmms_eval")
+SPLITS = ("test",)
 LMMS_EVAL_HEAD = (
     "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
     "Respond with only the letter (A, B, C, or D) of the correct option."

@@ -16,6 +16,7 @@ from harness.data.root import find_video, require
 from harness.data.scoring import by_metric, score_choice
 
 PROTOCOLS = ("official",)
+SPLITS = ("test",)
 
 
 def load(root: Path, split: str = "test") -> list[dict]:

@@ -103,6 +103,17 @@ def test_the_first_protocol_is_the_default(root, monkeypatch):
         assert module.doc_to_text(row) == module.doc_to_text(row, {"protocol": module.PROTOCOLS[0], "root": str(root)})
 
 
+def test_unknown_split_names_the_known_ones(task, root):
+    with pytest.raises(UserError, match="task.split=train is not known for mlvu; allowed: dev, test, generation"):
+        load_questions(task("mlvu", split="train"), root)
+
+
+def test_lvbench_release_is_defined_for_four_options():
+    row = {"uid": "7", "question": "q?\n(A) a\n(B) b\n(C) c\n(D) d\n(E) e"}
+    with pytest.raises(UserError, match="question 7 has a fifth option.*task=lvbench_stock"):
+        functions("lvbench").doc_to_text(row)
+
+
 def test_unknown_protocol_names_the_known_ones(task, root):
     with pytest.raises(UserError, match="task.protocol=releas is not known.*release, lmms_eval"):
         load_questions(task("lvbench", "releas"), root)
