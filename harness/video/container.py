@@ -52,6 +52,7 @@ class Track:
     origin: start of the file in the same units (ffmpeg's time 0)
     keyframes: ascending positions in `pts` of the frames where decoding can start
     numbered: the file lacks display times (AVI, raw streams); a frame is then known by its number, not by its time
+    steady: frame i is shown at exactly i / n of the duration and each keyframe starts a closed group of pictures
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Track:
     origin: int
     keyframes: Sequence[int]
     numbered: bool
+    steady: bool
 
 
 def check_file(path: str | Path) -> Path:
@@ -113,7 +115,7 @@ def scan(path: str | Path) -> Track:
 def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> Track:
     codec = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
     shown: list[tuple[int | None, int, bool]] = []  # pts, duration, is a keyframe
-    first, file_end = None, 0.0
+    first, file_end, key_pts, steady = None, 0.0, None, True
     # ffmpeg makes up display times for AVI, which stores none, and they are wrong for frames stored out of order.
     numbered = "avi" in container.format.name.split(",")
     try:
@@ -128,7 +130,12 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> 
             if first is None:
                 first = next(iter(packet.decode()), None)
             if packet.is_discard:
+                steady = False
                 continue  # hidden by an edit list, as in videos cut without encoding them again
+            if packet.is_keyframe:
+                key_pts = pts
+            elif pts is None or key_pts is None or pts < key_pts:
+                steady = False  # an open group of pictures: shown before the keyframe that it is stored after
             shown.append((pts, packet.duration or 0, packet.is_keyframe))
         if first is None:
             first = next(iter(stream.decode(None)), None)
@@ -168,8 +175,11 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream) -> 
         rotation=rotation,
         pix_fmt=first.format.name,
     )
+    step = pts[1] - pts[0] if len(pts) > 1 else 0
+    steady = steady and not numbered and stream.duration == len(pts) * step
+    steady = steady and all(p == i * step for i, p in enumerate(pts))
     keyframes = [position for position, i in enumerate(order) if shown[i][2]]
-    return Track(path, info, stream.index, pts, end, time_base, origin, keyframes, numbered)
+    return Track(path, info, stream.index, pts, end, time_base, origin, keyframes, numbered, steady)
 
 
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, end: float, file_end: float) -> None:

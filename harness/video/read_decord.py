@@ -15,9 +15,10 @@ decord.logging.set_level(decord.logging.QUIET)  # its warnings about threads and
 class DecordReader:
     """Reads forward; decord turns rotated pictures upright itself.
 
-    Every frame is read and counted. decord's own ways of skipping (skip_frames, get_batch, indexing) seek to a keyframe
-    at a time computed from the mean frame rate and count from there, which silently gives wrong frames with variable
-    frame rates, open groups of pictures (x265's default), edit lists (videos cut without encoding) and AVI.
+    decord's own ways of skipping (skip_frames, get_batch, indexing) seek to a keyframe at a time computed from the mean
+    frame rate and count from there, which silently gives wrong frames with variable frame rates, open groups of
+    pictures (x265's default), edit lists (videos cut without encoding), rounded times and AVI. It skips only where its
+    arithmetic is exact; elsewhere every frame is read and counted.
 
     A reader does not survive a fork: using it in the child hangs. Open videos after forking, or spawn.
     """
@@ -32,6 +33,9 @@ class DecordReader:
 
     def frame(self, index: int) -> np.ndarray:
         try:
+            if self._track.steady and index > self._next:
+                self._reader.skip_frames(index - self._next)
+                self._next = index
             while self._next < index:
                 self._reader.next()
                 self._next += 1
