@@ -1,0 +1,232 @@
+"""The `doctor` verb: what this machine lacks for the chosen settings, a line each with what mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.config import REPO, Config, compose_config
+from harness.errors import UserError
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
+DECODERS = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
+TESTED_TRANSFORMERS = ("5.4", "6")
+"""At least, and below: the releases whose own position code was compared with ours (method.md 5)."""
+SPARE_GB = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. A note is worth knowing and hinders nothing; `fix` is a command or a setting."""
+
+    what: str
+    state: str
+    detail: str
+    fix: str = ""
+
+
+def main(config: Config) -> int:
+    """Print every finding.
+
+    Returns:
+        0 when nothing is a problem, else 1.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    problems = 0
+    for check in CHECKS:
+        for finding in run_check(check, config):
+            problems += finding.state == PROBLEM
+            console.print(f"{finding.state:8}{finding.what:14}{finding.detail}", markup=False)
+            if finding.fix:
+                console.print(f"{'':22}fix: {finding.fix}", markup=False)
+    console.print(f"{problems} problem{'s' * (problems != 1)}" if problems else "nothing stands in the way")
+    return 1 if problems else 0
+
+
+def run_check(check: Callable[[Config], Iterator[Finding]], config: Config) -> list[Finding]:
+    """A check's findings; an error inside it is a problem of its own and hides no other check."""
+    found = []
+    try:
+        found.extend(check(config))
+    except UserError as error:
+        found.append(Finding(check.__name__, PROBLEM, *_split(str(error))))
+    except Exception as error:
+        found.append(Finding(check.__name__, PROBLEM, f"the check itself failed: {type(error).__name__}: {error}"))
+    return found
+
+
+def python(config: Config) -> Iterator[Finding]:
+    """The interpreter."""
+    good = (3, 11) <= sys.version_info[:2] < (3, 13)
+    yield Finding(
+        "python", OK if good else PROBLEM, platform.python_version(), "" if good else "use Python 3.11 or 3.12"
+    )
+
+
+def packages(config: Config) -> Iterator[Finding]:
+    """Installed libraries, and those whose version changes what a model sees."""
+    for name in ("torch", "transformers", "lmms-eval", "hydra-core", "datasets"):
+        try:
+            yield Finding(name, OK, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, PROBLEM, "not installed", "bash scripts/setup.sh")
+    version = _numbers(importlib.metadata.version("transformers"))
+    if not _numbers(TESTED_TRANSFORMERS[0]) <= version < _numbers(TESTED_TRANSFORMERS[1]):
+        yield Finding(
+            "transformers",
+            PROBLEM,
+            f"M-RoPE ids changed between releases; tested are {TESTED_TRANSFORMERS[0]} up to {TESTED_TRANSFORMERS[1]}",
+            f"pip install 'transformers>={TESTED_TRANSFORMERS[0]},<{TESTED_TRANSFORMERS[1]}'",
+        )
+
+
+def entry_point(config: Config) -> Iterator[Finding]:
+    """Whether lmms-eval finds the model class."""
+    names = {point.name for point in importlib.metadata.entry_points(group=MODELS_GROUP)}
+    if MODEL_ID in names:
+        yield Finding("lmms-eval", OK, "finds the models adaretake_*")
+    else:
+        yield Finding("lmms-eval", PROBLEM, "does not find the models adaretake_*", f"pip install -e {REPO}")
+
+
+def accelerator(config: Config) -> Iterator[Finding]:
+    """Devices, and whether the settings want one."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for i in range(count):
+        device = torch.cuda.get_device_properties(i)
+        free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(i))
+        detail = f"cuda:{i} {device.name}, {free:.0f} of {total:.0f} GiB free"
+        yield Finding("accelerator", OK if free > total / 2 else NOTE, detail)
+    if count:
+        return
+    if config.profile == "toy" or config.model.device == "cpu":
+        yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
+    else:
+        detail = f"none visible (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
+        yield Finding("accelerator", PROBLEM, detail, "run on a machine with one, or profile=toy")
+
+
+def attention(config: Config) -> Iterator[Finding]:
+    """The attention backend that the settings ask for."""
+    import torch
+
+    flash = importlib.util.find_spec("flash_attn") is not None
+    wanted = config.model.attention
+    if wanted == "flash_attention_2" and not flash:
+        fix = "pip install '.[gpu]', or model.attention=sdpa"
+        yield Finding("attention", PROBLEM, "flash_attn is not installed", fix)
+    elif torch.cuda.is_available() and not flash:
+        detail = "flash_attn is not installed: SDPA is used; the published numbers are flash-attn 2 numbers"
+        yield Finding("attention", NOTE, detail, "pip install '.[gpu]'")
+    else:
+        yield Finding("attention", OK, wanted if wanted != "auto" else "flash_attention_2" if flash else "sdpa")
+
+
+def decoder(config: Config) -> Iterator[Finding]:
+    """The video decoder."""
+    module = DECODERS[config.video.backend]
+    if importlib.util.find_spec(module) is None:
+        others = [name for name, m in DECODERS.items() if importlib.util.find_spec(m)]
+        fix = f"pip install {module}" + (f", or video.backend={others[0]} (another identity)" if others else "")
+        yield Finding("decoder", PROBLEM, f"video.backend={config.video.backend} is not installed", fix)
+    else:
+        yield Finding("decoder", OK, f"{config.video.backend} {importlib.metadata.version(module)}")
+
+
+def results(config: Config) -> Iterator[Finding]:
+    """Room and permission in the results folder."""
+    folder = Path(config.results).absolute()
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        yield Finding("results", PROBLEM, f"{folder}: {error.strerror}", "results=<folder you may write to>")
+        return
+    free = shutil.disk_usage(place).free / 2**30
+    state = OK if free > SPARE_GB else PROBLEM
+    fix = "" if state == OK else "free space, or results=<another folder>"
+    yield Finding("results", state, f"{folder}, {free:.0f} GiB free", fix)
+
+
+def weights(config: Config) -> Iterator[Finding]:
+    """The model's files."""
+    from harness.run.weights import find_weights, weights_identity
+
+    for path in _each(config, "model", lambda c: c.model.path):
+        folder = find_weights(path)
+        yield Finding("weights", OK, f"{folder} (identity {weights_identity(folder.resolve())})")
+
+
+def data(config: Config) -> Iterator[Finding]:
+    """Annotations and videos of each task."""
+    from harness.data.questions import load_questions
+
+    root = Path(config.data.root)
+    if config.profile == "toy" and not root.exists():
+        yield Finding("data", OK, "the toy is made on the first run")
+        return
+    for task in _each(config, "task", lambda c: c.task):
+        try:
+            questions = load_questions(task, root)
+        except UserError as error:
+            yield Finding("data", PROBLEM, *_split(str(error)))
+            continue
+        videos = {question.video for question in questions}
+        absent = [video for video in videos if not video.exists()]
+        detail = f"{task.name}: {len(questions)} questions, {len(videos) - len(absent)} of {len(videos)} videos"
+        fix = f"python -m harness prepare task={task.name} data.root={root}"
+        yield Finding("data", PROBLEM if absent else OK, detail, fix if absent else "")
+
+
+def engine(config: Config) -> Iterator[Finding]:
+    """What starts the workers."""
+    from harness.run.engines import build_engine
+
+    if config.engine.name == "ray":  # building it would join or start a cluster
+        found = importlib.util.find_spec("ray") is not None
+        yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else "pip install '.[ray]'")
+        return
+    if config.engine.name == "slurm" and config.engine.cluster is None and shutil.which("sbatch") is None:
+        yield Finding("engine", PROBLEM, "slurm: no sbatch on this machine", "engine=local, or engine.cluster=local")
+        return
+    built = build_engine(config.engine, config.model.device)
+    yield Finding("engine", OK, f"{config.engine.name}, {built.workers} worker{'s' * (built.workers > 1)}")
+
+
+CHECKS = (python, packages, entry_point, accelerator, attention, decoder, engine, results, weights, data)
+
+
+def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]:
+    """What each value of a matrix axis composes to, or the configuration's own where the axis is not set."""
+    names = getattr(config.matrix, axis)
+    if not names:
+        return [pick(config)]
+    kept = [word for word in config.overrides if word.split("=")[0] != axis]
+    return [pick(compose_config([*kept, f"{axis}={name}"])) for name in names]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _split(message: str) -> tuple[str, str]:
+    """First line, and the rest as the fix."""
+    first, _, rest = message.partition("\n")
+    if not rest:
+        first, _, rest = message.partition(". Get it with: ")
+    return first, " ".join(rest.split()).removeprefix("get them: ")
