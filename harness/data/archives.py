@@ -39,9 +39,10 @@ class Member:
 
 def archive_name(path: str) -> str | None:
     """The archive that a file is, or is a part of: ``videos.tar.part.aa`` and ``x.zip.001`` are parts."""
-    if match := PART.match(path):
-        return match["whole"]
-    return path if WHOLE.match(path) else None
+    if WHOLE.match(path):  # first: the end of x.tar.gz looks like the number of a part
+        return path
+    match = PART.match(path)
+    return match["whole"] if match else None
 
 
 def group_archives(paths: list[Path]) -> list[Archive]:
@@ -61,9 +62,9 @@ def group_archives(paths: list[Path]) -> list[Archive]:
 
 
 def _check_sequence(archive: Archive) -> None:
-    numbers = [m["number"].lower() for part in archive.parts if (m := PART.match(str(part)))]
-    if not numbers:
+    if archive.name == str(archive.parts[0]):
         return
+    numbers = [PART.match(str(part))["number"].lower() for part in archive.parts]
     if numbers[0].isdigit():
         places = [int(number) for number in numbers]
     else:

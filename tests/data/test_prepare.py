@@ -217,6 +217,8 @@ def test_profile_toy_builds_the_toy(tmp_path, monkeypatch):
     ("path", "archive"),
     [
         ("x.zip", "x.zip"),
+        ("x.tar.gz", "x.tar.gz"),
+        ("x.tgz", "x.tgz"),
         ("all_videos_split.zip.001", "all_videos_split.zip"),
         ("videos.tar.part.aa", "videos.tar"),
         ("test_video.tar.gz.part-ab", "test_video.tar.gz"),
@@ -227,6 +229,12 @@ def test_profile_toy_builds_the_toy(tmp_path, monkeypatch):
 )
 def test_archive_names(path, archive):
     assert archive_name(path) == archive
+
+
+def test_a_whole_archive_has_no_parts(tmp_path):
+    (tmp_path / "t.tar.gz").write_bytes(tarred({"x.mp4": b"x"}, "w:gz"))
+    (archive,) = group_archives([tmp_path / "t.tar.gz"])
+    assert [m.path for m in members(archive)] == ["x.mp4"]
 
 
 def test_joined_parts_read_as_one_archive(tmp_path):
