@@ -61,7 +61,7 @@ def _build_toy(root: Path) -> int:
         build(root)
     except FileExistsError as error:
         raise UserError(f"data.root={root}: {error}; for example data.root=data/toy") from error
-    print(f"toy benchmarks: {root}")
+    print(f"toy benchmarks: {root} (for a published benchmark add profile=published)")
     return 0
 
 

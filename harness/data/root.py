@@ -19,6 +19,12 @@ def data_root() -> Path:
     return Path(os.environ.get("ADARETAKE_DATA") or REPO / "data" / "toy")
 
 
+def is_toy(root: Path) -> bool:
+    """Whether the benchmarks below `root` are the toy's: it leaves a manifest there."""
+    manifest = root / "manifest.json"
+    return manifest.exists() and "generator" in manifest.read_text(encoding="utf-8")
+
+
 def require(path: Path, what: str, task: str) -> Path:
     """`path`, if it exists.
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from harness.data.facts import load_facts
 from harness.data.metrics import grouped
 from harness.data.questions import functions
+from harness.data.root import is_toy
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def main(config: Config) -> int:
     rows = module.load(root, task.split)
     problems = [*check_rows(rows, task, module), *check_prompts(rows, task, module, root)]
     # The counts of the facts are those of the published benchmark.
-    problems += [] if config.profile == "toy" else check_counts(rows, load_facts(task.data).counts[task.split], module)
+    problems += [] if is_toy(root) else check_counts(rows, load_facts(task.data).counts[task.split], module)
     videos = sorted({module.video_path(root, row) for row in rows})
     decoded: dict[str, Any] = {}
     decode = partial(decode_ends, backend=config.video.backend, timeout_s=config.video.timeout_s)
