@@ -6,12 +6,13 @@ stored as its failed answer; what would go wrong with all of them stops the run.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from harness.store import Answer, AnswerLog
 
 log = logging.getLogger(__name__)
 
-Frames = Callable[[Sequence[Path]], Iterator[Any]]
+Frames = Callable[[Sequence[Path]], Generator[Any]]
 """Paths -> for each, in order, its `harness.video` Video, or the exception that opening it raised."""
 
 Parse = Callable[[str, dict[str, str]], str | None]
@@ -130,15 +131,14 @@ class Loop:
                 too many videos in a row failed alike. All answers given so far are stored.
             KeyboardInterrupt: passed on; all answers given so far are stored.
         """
-        videos = self.frames([work.path for work in self.group.videos])
-        try:
-            for work, video in zip(self.group.videos, videos, strict=True):
+        with contextlib.closing(self.frames([work.path for work in self.group.videos])) as videos:
+            for work in self.group.videos:
                 self.board.video(self.group.name, work.path)
+                start = time.perf_counter()
+                video = next(videos)
+                self.board.counters.seconds_waiting += time.perf_counter() - start
                 self._video(work, video)
                 self.board.video_done()
-        finally:
-            if hasattr(videos, "close"):
-                videos.close()
 
     def _video(self, work: VideoWork, video: Any) -> None:
         start, waited = time.perf_counter(), self.board.counters.seconds_waiting
@@ -176,32 +176,25 @@ class Loop:
         counters = self.board.counters
         start, waited = time.perf_counter(), counters.seconds_waiting
         counters.videos_decoded += 1
-        windows = self._timed(video.windows(self.window))
-        try:
+        with contextlib.closing(self._timed(video.windows(self.window))) as windows:
             features = self.responder.encode(windows, len(video.plan.indices), float(video.plan.second_per_grid))
-        finally:
-            windows.close()
         counters.videos_encoded += 1
         counters.seconds_encoding += time.perf_counter() - start - (counters.seconds_waiting - waited)
         return features
 
-    def _timed(self, windows: Iterable[Any]) -> Iterator[Any]:
+    def _timed(self, windows: Generator[Any]) -> Iterator[Any]:
         """Pass windows on; count them and the time that the model waits for each."""
         counters = self.board.counters
-        source = iter(windows)
-        try:
+        with contextlib.closing(windows):
             while True:
                 start = time.perf_counter()
-                window = next(source, None)
+                window = next(windows, None)
                 counters.seconds_waiting += time.perf_counter() - start
                 if window is None:
                     return
                 counters.encoder_windows += 1
                 counters.frames += len(window)
                 yield window
-        finally:
-            if hasattr(source, "close"):
-                source.close()
 
     def _ask_all(self, work: VideoWork, features: Any, known: dict[str, Any], seconds: dict[str, float]) -> None:
         exhausted: dict[int, Failure] = {}  # cell -> why it has no room for this video

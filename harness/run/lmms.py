@@ -27,7 +27,7 @@ from harness.data.questions import Question, functions
 from harness.errors import UserError
 from harness.run.answer import Loop, Streak
 from harness.run.cell import Cell
-from harness.run.frames import open_in_turn
+from harness.run.frames import open_ahead
 from harness.run.lmms_args import choose_cell, compose_arguments, known_tasks
 from harness.run.plan import cell_folder
 from harness.run.respond import load_responder
@@ -178,7 +178,7 @@ class HarnessModel(lmms):
         board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks)])
         with contextlib.ExitStack() as stack:
             logs = [stack.enter_context(AnswerLog(each.folder)) for each in group.cells]
-            frames = open_in_turn(cell, self.config.run)
+            frames = open_ahead(cell, self.config.run)
             streak = Streak(self.config.run.max_consecutive_failures)
             Loop(group, responder, logs, frames, board, parse_letter, streak).run()
 

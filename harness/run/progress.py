@@ -69,8 +69,9 @@ def take_snapshot(order: WorkOrder) -> Snapshot:
     snapshot = Snapshot(groups, list(latest.values()))
     for status in statuses:
         snapshot.counters.add(status.counters)
-    if statuses:
-        snapshot.seconds = max(s.updated for s in statuses) - min(s.started for s in statuses)
+    begun = [status.at_work for status in statuses if status.at_work]
+    if begun:
+        snapshot.seconds = max(status.updated for status in statuses) - min(begun)
     return snapshot
 
 

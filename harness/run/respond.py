@@ -28,6 +28,10 @@ class Reply:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+TOKENS_PER_FRAME = 196
+"""Of models that do not merge frames (LLaVA-OneVision, LLaVA-Video)."""
+
+
 class Responder(Protocol):
     """What the loop needs of a model."""
 
@@ -43,6 +47,20 @@ class ModelResponder:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+
+    def feature_bytes(self, cell: Cell) -> int:
+        """Host memory that the features of one video of the cell's longest kind take: a wide picture, all frames."""
+        import torch
+
+        from harness.run.frames import sampling_policy
+        from harness.video.sampling import resized
+
+        width, height = resized(1280, 720, sampling_policy(cell.video))
+        per_grid = TOKENS_PER_FRAME if self.adapter.frames_per_grid == 1 else (width // 28) * (height // 28)
+        one = torch.zeros(1, dtype=torch.long, device=self.adapter.language.device)
+        size = self.adapter.language.embed(one).shape[-1]
+        grids = -(-cell.video.max_frames // self.adapter.frames_per_grid)
+        return grids * per_grid * size * self.adapter.dtype.itemsize
 
     def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> Any:
         """See `Responder`."""

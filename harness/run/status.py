@@ -65,6 +65,7 @@ class Status:
     groups: list[GroupStatus] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     error: str | None = None
+    at_work: float | None = None  # when the first video was begun
     started: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
 
@@ -107,6 +108,7 @@ class Board:
     def video(self, group: str, video: Path) -> None:
         """Start a video."""
         self.status.state, self.status.group, self.status.video = "running", group, str(video)
+        self.status.at_work = self.status.at_work or time.time()
         self.write()
 
     def answered(self, ok: bool, correct: bool | None) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.config import RunConfig
 from harness.errors import UserError
 from harness.run.answer import Loop, Streak, release_memory
 from harness.run.cell import Cell
@@ -113,6 +114,7 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
         board.state("loading")
         responder = models.of(cell)
         note_environment(group, responder)
+        check_feature_memory(cell, responder, order.run)
         frames = resolve(order.frames)(cell, order.run)
         with contextlib.ExitStack() as stack:
             logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
@@ -132,6 +134,21 @@ class _Models:
             release_memory()
             self._held, self._key = self._load(cell), key
         return self._held
+
+
+def check_feature_memory(cell: Cell, responder: Any, run: RunConfig) -> None:
+    """Before the first video: do one video's features fit into what the run may use of host memory?
+
+    Raises:
+        UserError: they do not; the message holds what would.
+    """
+    estimate = getattr(responder, "feature_bytes", None)
+    needed = estimate(cell) / 1e9 if estimate else 0.0
+    if needed > run.feature_memory_gb:
+        raise UserError(
+            f"one video of {cell.video.max_frames} frames needs {needed:.3g} GB of host memory for its features, but "
+            f"run.feature_memory_gb={run.feature_memory_gb:g}. Raise that, or lower video.max_frames or video.long_side"
+        )
 
 
 def note_environment(group: GroupWork, responder: Any) -> None:
