@@ -126,3 +126,14 @@ def test_counts_by_type(root):
     rows = module.load(root, "dev")
     counts = {"questions": 9, "videos": 7, "question_type": {"plotQA": 4, "ego": 1}}
     assert [p["what"] for p in verify.check_counts(rows, counts, module)] == ["question_type ego"]
+
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not on this machine")
+def test_real_files():
+    found = {path.name: verify.decode_ends(path, "decord", 60.0) for path in sorted(SHARED.iterdir())}
+    assert {name for name, outcome in found.items() if outcome["error"]} == {"corrupted.mp4"}
+    assert found["h265_video.mp4"]["codec"] == "hevc"
+    assert {outcome["frames"] for outcome in found.values() if not outcome["error"]} == {3}
