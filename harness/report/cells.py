@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.data.metrics import BENCHMARKS
-from harness.data.parse import PARSERS
+from harness.data.parse import PARSERS, parser_name
 from harness.errors import UserError
 from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
 
@@ -119,7 +119,7 @@ class CellResult:
         unparsed), answer (gold), correct (1.0, 0.0; NaN when missing or without a gold answer), tags. A failed and an
         unparsed answer are wrong.
         """
-        parse = PARSERS[parser_name(self.cell["task"]["protocol"])]
+        parse = PARSERS[parser_name(self.benchmark, self.cell["task"]["protocol"])]
         rows = []
         for question in self.questions:
             answer = self.answers.get(question.question_id)
@@ -168,11 +168,6 @@ class CellResult:
             {"score": correct, "tags": tags}
             for correct, tags in zip(self.answered["correct"], self.answered["tags"], strict=True)
         ]
-
-
-def parser_name(protocol: str) -> str:
-    """Key in ``harness.data.parse.PARSERS`` of the parser that scores a protocol."""
-    return "lmms_eval" if protocol == "lmms_eval" else "anchored"
 
 
 def subtitles(protocol: str) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 from harness.report.baseline import Baseline
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
-from harness.report.expected import Table
+from harness.report.expected import Published, Table
 from harness.report.measures import estimate, main_metric, paired
-from harness.report.verdicts import NOT_RUN, ClaimVerdict, NumberVerdict, judge_cell
+from harness.report.verdicts import ClaimVerdict, NumberVerdict, judge_cell
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,21 @@ def expectation(
             if (stored := baseline.find(cell)) is not None:
                 return f"{stored.score[metric]:.1f}", stored.compare(cell).summary if cell.complete else "incomplete"
         return "-", "no baseline"
-    found = []
-    for table in tables:
-        for published in table.numbers.values():
-            if not published.quoted and published.metric == metric and not published.differences(cell):
-                found.append(judge_cell(cell, published, config))
+    found = [judge_cell(cell, published, config) for published in matching_numbers(cell, tables)]
     if not found:
         return "-", "no published number at this setting" if cell.complete else "incomplete"
     expected = ", ".join(f"{v.published.text} ({v.published.table})" for v in found)
     words = "; ".join(dict.fromkeys(v.verdict if cell.complete else "incomplete" for v in found))
     return expected, words
+
+
+def matching_numbers(cell: CellResult, tables: list[Table]) -> list[Published]:
+    """Published numbers of the cell's main metric at exactly its setting; none for a toy cell."""
+    if cell.toy:
+        return []
+    numbers = [published for table in tables for published in table.numbers.values() if not published.quoted]
+    metric = main_metric(cell.benchmark)
+    return [number for number in numbers if number.metric == metric and not number.differences(cell)]
 
 
 def reference(cell: CellResult, cells: Sequence[CellResult]) -> CellResult | None:
@@ -193,15 +198,6 @@ def claims(verdicts: list[ClaimVerdict], config: ReportConfig) -> Grid:
     )
     headings = ["claim", "text", "published", "ours", "interval", "p", "p (Holm)", "flips +/-", "needed n"]
     return Grid("Published claims", [*headings, "verdict", "why"], rows, notes, numeric=(2, 3, 4, 5, 6, 7, 8))
-
-
-def verdict_counts(verdicts: Sequence[NumberVerdict | ClaimVerdict]) -> str:
-    """``3 reproduced, 1 differs, 178 not run``."""
-    counts: dict[str, int] = {}
-    for v in verdicts:
-        counts[v.verdict] = counts.get(v.verdict, 0) + 1
-    order = sorted(counts, key=lambda word: (word == NOT_RUN, -counts[word]))
-    return ", ".join(f"{counts[word]} {word}" for word in order)
 
 
 def markdown(grid: Grid) -> str:

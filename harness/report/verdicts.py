@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.report.cells import CellResult
@@ -164,6 +165,15 @@ def judge_claims(tables: list[Table], cells: list[CellResult], config: ReportCon
                 found += _judge_claim(table, claim, columns, real, config)
         verdicts += _holm(found)
     return verdicts
+
+
+def verdict_counts(verdicts: Sequence[NumberVerdict | ClaimVerdict]) -> str:
+    """``3 reproduced, 1 differs, 178 not run``."""
+    counts: dict[str, int] = {}
+    for v in verdicts:
+        counts[v.verdict] = counts.get(v.verdict, 0) + 1
+    order = sorted(counts, key=lambda word: (word == NOT_RUN, -counts[word]))
+    return ", ".join(f"{counts[word]} {word}" for word in order)
 
 
 def _judge_claim(

@@ -1,0 +1,278 @@
+"""Figures of the report: intervals against published values, paired differences, accuracy against frames and cost.
+
+Each function draws one matplotlib figure from cells, or returns None when the cells have nothing to show in it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.baseline import Baseline
+from harness.report.cells import CellResult
+from harness.report.config import ReportConfig
+from harness.report.expected import Table
+from harness.report.measures import estimate, main_metric, paired
+from harness.report.shapes import cost
+from harness.report.tables import matching_numbers, reference
+
+OURS, THEIRS, MUTED = "#1f5fa8", "#d1521a", "#8a93a0"
+CYCLE = ("#1f5fa8", "#d1521a", "#2a8a57", "#8b4fa3", "#b28a00", "#5d6b7a")
+MARKERS = "osD^vP"
+WIDTH = 5.6
+"""Inches; narrow enough that the text stays readable on a phone."""
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#b9c0c9",
+    "axes.labelcolor": "#39424e",
+    "xtick.color": "#39424e",
+    "ytick.color": "#39424e",
+    "axes.grid": True,
+    "grid.color": "#e8ebef",
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "figure.facecolor": "white",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
+}
+BENCHMARKS = {"videomme": "Video-MME", "mlvu": "MLVU", "longvideobench": "LongVideoBench", "lvbench": "LVBench"}
+
+
+def draw_all(
+    cells: Sequence[CellResult], tables: list[Table], baselines: list[Baseline], config: ReportConfig
+) -> dict[str, tuple[Any, str]]:
+    """Every figure that the cells allow: name -> (figure, caption)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = {}
+    with plt.rc_context(STYLE):
+        for name, (draw, caption) in {
+            "scores": (lambda: forest(cells, tables, baselines, config), "Scores and intervals; orange: expected."),
+            "differences": (
+                lambda: ablation(cells, config),
+                "Paired differences; right of zero: the named cell is better.",
+            ),
+            "frames": (lambda: ladder(cells, "frames", config), "Accuracy against the largest number of frames."),
+            "context": (lambda: ladder(cells, "context", config), "Accuracy against the context (kept tokens)."),
+            "costs": (lambda: costs(cells), "What one answer costs: tokens kept, seconds, language-model work."),
+            "accuracy_cost": (lambda: accuracy_cost(cells, config), "Accuracy against the work of one answer."),
+        }.items():
+            if (figure := draw()) is not None:
+                drawn[name] = (figure, caption)
+                plt.close(figure)
+    return drawn
+
+
+def svg(figure: Any) -> str:
+    """The figure as an SVG element without XML header, the same bytes each time."""
+    text = _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
+    return text[text.index("<svg") :]
+
+
+def png(figure: Any) -> bytes:
+    """The figure as PNG at 200 dots per inch."""
+    return _saved(figure, "png", dpi=200, metadata={"Software": None})
+
+
+def forest(
+    cells: Sequence[CellResult], tables: list[Table], baselines: list[Baseline], config: ReportConfig
+) -> Any | None:
+    """Score and interval of each cell, with the published numbers (or the toy's baseline) beside it."""
+    shown = [(cell, estimate(cell, config=config)) for cell in cells]
+    shown = [(cell, found) for cell, found in shown if found is not None]
+    if not shown:
+        return None
+    figure, axis = _canvas(len(shown), "Scores")
+    for y, (cell, found) in enumerate(shown):
+        low, high = found.interval(config.confidence)
+        axis.plot([low, high], [y, y], color=OURS, lw=2.2, solid_capstyle="round")
+        face = OURS if cell.complete else "white"
+        axis.plot(found.value, y, "o", color=OURS, markerfacecolor=face, ms=6)
+        for value in _expected_values(cell, tables, baselines):
+            axis.plot(value, y, "d", color=THEIRS, ms=6, alpha=0.9)
+    _label_rows(axis, [_row_label(cell, cells) for cell, _ in shown])
+    axis.set_xlabel(f"percent, {100 * config.confidence:g} % interval; hollow: incomplete")
+    return figure
+
+
+def ablation(cells: Sequence[CellResult], config: ReportConfig) -> Any | None:
+    """Paired difference of each cell to its sibling."""
+    shown = []
+    for cell in cells:
+        other = reference(cell, cells)
+        found = paired(cell, other, config=config) if other is not None else None
+        if found is not None:
+            shown.append((cell, other, found))
+    if not shown:
+        return None
+    figure, axis = _canvas(len(shown), "Paired differences")
+    axis.axvline(0, color="#39424e", lw=1)
+    for y, (_, _, found) in enumerate(shown):
+        low, high = found.interval(config.confidence)
+        colour = MUTED if low <= 0 <= high else OURS
+        axis.plot([low, high], [y, y], color=colour, lw=2.2, solid_capstyle="round")
+        axis.plot(found.value, y, "o", color=colour, ms=6)
+    _label_rows(axis, [f"{_row_label(cell, cells)}\nagainst {_short(other)}" for cell, other, _ in shown])
+    axis.set_xlabel(f"points, {100 * config.confidence:g} % interval, clustered by video")
+    return figure
+
+
+def ladder(cells: Sequence[CellResult], axis_name: str, config: ReportConfig) -> Any | None:
+    """Accuracy along frames or context, one line per benchmark and method; needs two points on a line."""
+    rest = [key for key in ("model", "method", "semantics", "variant", "frames", "fps", "context") if key != axis_name]
+    lines = defaultdict(list)
+    for cell in cells:
+        value, found = cell.setting[axis_name], estimate(cell, config=config)
+        if found is not None and isinstance(value, int | float):
+            lines[cell.task, *(cell.setting.get(key) for key in rest)].append((value, found, cell))
+    lines = {key: points for key, points in lines.items() if len({value for value, *_ in points}) > 1}
+    if not lines:
+        return None
+    tasks = list(dict.fromkeys(key[0] for key in lines))
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(len(tasks), 1, figsize=(WIDTH, 2.3 * len(tasks)), sharex=True, squeeze=False)
+    for axis, task in zip(axes[:, 0], tasks, strict=True):
+        own = [points for key, points in lines.items() if key[0] == task]
+        for i, points in enumerate(own):
+            points = sorted(points, key=lambda point: point[0])
+            x = [value for value, *_ in points]
+            y = [found.value for _, found, _ in points]
+            bounds = [found.interval(config.confidence) for _, found, _ in points]
+            colour = CYCLE[i % len(CYCLE)]
+            axis.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=colour, lw=1.6, ms=5, label=_short(points[0][2]))
+            axis.fill_between(x, [b[0] for b in bounds], [b[1] for b in bounds], color=colour, alpha=0.12, lw=0)
+        axis.set_title(BENCHMARKS.get(task, task))
+        axis.set_ylabel("percent")
+        axis.set_xscale("log", base=2)
+        ticks = sorted({value for points in own for value, *_ in points})
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.legend(frameon=False, fontsize=8)
+    axes[-1, 0].set_xlabel("max frames" if axis_name == "frames" else "context in tokens")
+    figure.tight_layout()
+    return figure
+
+
+def costs(cells: Sequence[CellResult]) -> Any | None:
+    """Kept tokens, seconds per stage and language-model work per answer."""
+    shown = [(cell, cost(cell)) for cell in cells]
+    shown = [(cell, found) for cell, found in shown if found.kept is not None or found.total is not None]
+    if not shown:
+        return None
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH + 1.2, _height(len(shown))), sharey=True)
+    stages = sorted({stage for _, found in shown for stage in found.seconds})
+    for y, (_, found) in enumerate(shown):
+        axes[0].barh(y, found.kept or 0, color=OURS, height=0.6)
+        left = 0.0
+        for i, stage in enumerate(stages):
+            width = found.seconds.get(stage, 0.0)
+            axes[1].barh(y, width, left=left, color=CYCLE[i % len(CYCLE)], height=0.6, label=stage if y == 0 else None)
+            left += width
+        axes[2].barh(y, (found.flops or 0) / 1e9, color=OURS, height=0.6)
+    for axis, title in zip(axes, ("tokens kept", "seconds", "GFLOP"), strict=True):
+        axis.set_title(title)
+        axis.locator_params(axis="x", nbins=3)
+        axis.grid(axis="y", visible=False)
+    if stages:
+        axes[1].legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    _label_rows(axes[0], [_row_label(cell, cells) for cell, _ in shown])
+    return figure
+
+
+def accuracy_cost(cells: Sequence[CellResult], config: ReportConfig) -> Any | None:
+    """Accuracy against language-model work per answer (seconds where shapes are unknown)."""
+    points = []
+    for cell in cells:
+        found, spent = estimate(cell, config=config), cost(cell)
+        x = spent.flops / 1e9 if spent.flops is not None else None
+        if found is not None and x is not None:
+            points.append((x, found, cell))
+    if len({round(x, 9) for x, *_ in points}) < 2:
+        return None
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
+    tasks = list(dict.fromkeys(cell.task for *_, cell in points))
+    methods = list(dict.fromkeys(_short(cell) for *_, cell in points))
+    for x, found, cell in points:
+        low, high = found.interval(config.confidence)
+        colour = CYCLE[tasks.index(cell.task) % len(CYCLE)]
+        marker = MARKERS[methods.index(_short(cell)) % len(MARKERS)]
+        axis.plot([x, x], [low, high], color=colour, alpha=0.35, lw=1.2)
+        axis.plot(x, found.value, marker, color=colour, ms=6)
+    for i, task in enumerate(tasks):
+        axis.plot([], [], "s", color=CYCLE[i % len(CYCLE)], label=BENCHMARKS.get(task, task))
+    for i, method in enumerate(methods):
+        axis.plot([], [], MARKERS[i % len(MARKERS)], color=MUTED, label=method)
+    axis.set_title("Accuracy and work")
+    axis.set_xlabel("GFLOP of the language model per answer, counted from shapes")
+    axis.set_ylabel("percent")
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2)
+    return figure
+
+
+def _expected_values(cell: CellResult, tables: list[Table], baselines: list[Baseline]) -> list[float]:
+    if cell.toy:
+        stored = next((s for baseline in baselines if (s := baseline.find(cell)) is not None), None)
+        return [] if stored is None else [stored.score[main_metric(cell.benchmark)]]
+    return [published.score for published in matching_numbers(cell, tables)]
+
+
+def _row_label(cell: CellResult, cells: Sequence[CellResult]) -> str:
+    """Benchmark and method, and of the setting only what differs among the cells."""
+    words = [BENCHMARKS.get(cell.task, cell.task), _short(cell)]
+    units = {"model": "{}", "semantics": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
+    for key, form in units.items():
+        if len({str(c.setting.get(key)) for c in cells}) > 1 and cell.setting.get(key) is not None:
+            words.append(form.format(cell.setting[key]))
+    return ", ".join(words)
+
+
+def _short(cell: CellResult) -> str:
+    method = cell.setting["method"]
+    return (
+        "uncompressed" if method == "none" else (cell.variant if method == "adaretake" else f"{method} {cell.variant}")
+    )
+
+
+def _height(rows: int) -> float:
+    return 0.75 + 0.3 * rows
+
+
+def _canvas(rows: int, title: str) -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(WIDTH, _height(rows)))
+    axis.set_title(title)
+    axis.grid(axis="y", visible=False)
+    return figure, axis
+
+
+def _label_rows(axis: Any, labels: list[str]) -> None:
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+
+
+def _saved(figure: Any, form: str, **options: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(stream, format=form, **options)
+    return stream.getvalue()

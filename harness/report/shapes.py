@@ -1,0 +1,135 @@
+"""Work of a prefill, counted from shapes: what compression costs and saves without a profiler."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from harness.report.cells import CellResult
+from harness.store import Answer
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only language model with grouped queries and a gated MLP (Qwen2, Qwen2.5)."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+    @property
+    def weights_per_token(self) -> int:
+        """Weights of all layers that one token is multiplied with."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+
+SEVEN = Shape(28, 3584, 18944, 28, 4, 128, 152064)
+KNOWN = {
+    "qwen2_vl_7b": SEVEN,
+    "qwen2_5_vl_7b": SEVEN,
+    "llava_onevision_7b": SEVEN,
+    "llava_video_7b": SEVEN,
+    "qwen2_5_vl_72b": Shape(80, 8192, 29568, 64, 8, 128, 152064),
+}
+"""Shapes of the published checkpoints, for a report on a machine without them."""
+
+
+@lru_cache
+def find_shape(name: str, path: str) -> Shape | None:
+    """Shape of a model by its name or from its ``config.json``; None where neither is known."""
+    if name in KNOWN:
+        return KNOWN[name]
+    for folder in (Path(path), REPO / path):
+        if (folder / "config.json").is_file():
+            raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            text = {**raw, **raw.get("text_config", {})}
+            try:
+                heads = text["num_attention_heads"]
+                return Shape(
+                    layers=text["num_hidden_layers"],
+                    hidden=text["hidden_size"],
+                    intermediate=text["intermediate_size"],
+                    heads=heads,
+                    kv_heads=text.get("num_key_value_heads") or heads,
+                    head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+                    vocabulary=text["vocab_size"],
+                )
+            except KeyError:
+                return None
+    return None
+
+
+def answer_flops(shape: Shape, answer: Answer) -> float | None:
+    """Floating-point operations of the language model for one answer (a multiply-add is two).
+
+    The video is taken in chunks of equal length that keep ``chunk_budget`` tokens each; where something was evicted,
+    the text behind the video (taken as all the text) runs once more behind every chunk. Vision encoding is left out:
+    sibling cells share it.
+
+    Returns:
+        None when the answer does not say how much it kept.
+    """
+    if not answer.ok or answer.n_prompt is None or answer.n_video is None:
+        return None
+    chunks = max(len(answer.chunk_budget), 1)
+    text, length = answer.n_prompt - answer.n_video, answer.n_video / chunks
+    kept = list(answer.chunk_budget) or [answer.n_video]
+    compressed = sum(kept) < answer.n_video
+    cached, tokens, pairs = 0.0, 0.0, 0.0
+    for budget in kept:
+        run = length + (text if compressed else 0)
+        pairs += run * cached + run * run / 2
+        tokens += run
+        cached += budget
+    generated = text + (answer.n_new or 0)
+    pairs += generated * cached + generated * generated / 2
+    tokens += generated
+    linear = 2.0 * shape.weights_per_token * tokens + 2.0 * shape.hidden * shape.vocabulary * (answer.n_new or 1)
+    return linear + 4.0 * shape.layers * shape.heads * shape.head_dim * pairs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means per answer of one cell; None where the store does not say.
+
+    tokens: of the prompt; kept: cache slots after the prefill, mean over layers; seconds: per stage; total: their sum;
+    flops: of the language model; peak_memory: bytes on the device, of the whole run.
+    """
+
+    tokens: float | None
+    kept: float | None
+    seconds: dict[str, float]
+    total: float | None
+    flops: float | None
+    peak_memory: float | None
+
+
+def cost(cell: CellResult) -> Cost:
+    """What an answer of a cell costs on average."""
+    answers = [answer for answer in cell.answers.values() if answer.ok]
+    shape = find_shape(cell.cell["model"]["name"], cell.cell["model"].get("path", ""))
+    stages = sorted({stage for answer in answers for stage in answer.seconds})
+    seconds = {stage: _mean([a.seconds.get(stage, 0.0) for a in answers]) or 0.0 for stage in stages}
+    flops = [] if shape is None else [answer_flops(shape, answer) for answer in answers]
+    return Cost(
+        tokens=_mean([a.n_prompt for a in answers]),
+        kept=_mean([a.n_cache_mean for a in answers]),
+        seconds=seconds,
+        total=sum(seconds.values()) if seconds else None,
+        flops=_mean(flops),
+        peak_memory=cell.manifest.runtime.get("peak_memory_bytes"),
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
