@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
             print(as_yaml(config))
             return 0
         os.environ["ADARETAKE_DATA"] = os.path.abspath(config.data.root)
+        os.environ.setdefault("ADARETAKE_TOKENIZER", config.model.path)
         return importlib.import_module(VERBS[verb][0]).main(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
