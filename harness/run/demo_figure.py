@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +112,7 @@ def draw(
 
 
 def _title(area: Any, question: str, answer: str, heading: str) -> None:
-    short = textwrap.shorten(question.replace("$", r"\$"), 130, placeholder=" …")
-    reply = textwrap.shorten(answer.replace("$", r"\$"), 130, placeholder=" …") or "(empty)"
+    short, reply = _one_line(question), _one_line(answer) or "(empty)"
     area.text(0.01, 0.80, short, fontsize=13, weight="bold", va="center")
     area.text(0.01, 0.45, f"answer: {reply}", fontsize=12, va="center", color=ACCENT)
     area.text(
@@ -125,6 +123,11 @@ def _title(area: Any, question: str, answer: str, heading: str) -> None:
         va="center",
         color="#555555",
     )
+
+
+def _one_line(text: str) -> str:
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return (text if len(text) <= 110 else text[:109] + "…").replace("$", r"\$")
 
 
 def _outline(axis: Any, kept: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from harness.run.demo import Asked
     from harness.run.demo_figure import Timeline
 
-BAR = 12  # characters
+BAR = 8  # characters
 LONGEST_ANSWER = 1000  # characters
-COLUMNS = 8  # layers that a table of chunks has room for
+COLUMNS = 4  # layers that a table of chunks has room for in 80 characters
 
 
 def print_tables(
@@ -74,7 +74,7 @@ def chunk_table(trace: Trace, timeline: Timeline) -> Table:
     table = _table("per chunk")
     narrow = layers <= COLUMNS
     names = [f"layer {layer}" if layer == 0 else str(layer) for layer in range(layers)] if narrow else ["of a layer"]
-    for name in ("chunk", "time", "tokens", "budget", "kept"):
+    for name in ("chunk", "from", "tokens", "budget", "kept"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("share", no_wrap=True)
     for name in names:
@@ -82,8 +82,15 @@ def chunk_table(trace: Trace, timeline: Timeline) -> Table:
     for i, (length, budget, kept) in enumerate(zip(trace.chunk_lengths, trace.chunk_budget, trace.kept, strict=True)):
         mean = sum(kept) / layers
         each = [f"{n:,}" for n in kept] if narrow else [f"{min(kept):,} to {max(kept):,}"]
-        span = f"{clock(timeline.edges[i])}-{clock(timeline.edges[i + 1])}"
-        table.add_row(str(i + 1), span, f"{length:,}", f"{budget:,}", f"{mean:,.0f}", _bar(mean / length), *each)
+        table.add_row(
+            str(i + 1),
+            clock(timeline.edges[i]),
+            f"{length:,}",
+            f"{budget:,}",
+            f"{mean:,.0f}",
+            _bar(mean / length),
+            *each,
+        )
     return table
 
 
