@@ -1,4 +1,8 @@
-"""Opening a video and reading the sampled frames, window by window."""
+"""Opening a video and reading the sampled frames, window by window.
+
+Threads: any number of passes may run at once, each decodes in a thread of its own. Forks: no decoder survives one (a
+decord reader used in the child hangs), so fork while no pass is under way, or start processes by spawn or forkserver.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

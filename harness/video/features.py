@@ -115,8 +115,8 @@ class FeatureStore:
             enough = math.ceil(n_bytes / 1e8) / 10
             raise UserError(
                 f"{what} take {n_bytes / 1e9:.2f} GB of host memory, more than "
-                f"run.feature_memory_gb={self._memory_bytes / 1e9:g} allows; set run.feature_memory_gb={enough:g} or more, "
-                "or lower video.max_frames or video.long_side"
+                f"run.feature_memory_gb={self._memory_bytes / 1e9:g} allows; set run.feature_memory_gb={enough:g} or "
+                "more, or lower video.max_frames or video.long_side"
             )
 
     def get_or_compute(self, key: FeatureKey, compute: Callable[[], Features]) -> Features:
@@ -204,9 +204,9 @@ class _Folder:
                 raise ValueError("its checksum differs")
             facts = json.loads(metadata["facts"])
             os.utime(path)
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, ValueError, KeyError, OSError) as error:
+        except (SafetensorError, ValueError, KeyError, OSError, RuntimeError) as error:
+            if not path.exists():  # never there, or another process evicted it between two steps of reading
+                return None
             log.warning("%s is damaged (%s); it is removed and the features are computed again", path, error)
             path.unlink(missing_ok=True)
             return None

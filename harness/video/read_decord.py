@@ -46,12 +46,19 @@ class DecordReader:
         height, width, channels = picture.shape
         if channels != 3:  # rotated pictures narrower than the padding of a row: decord takes the padding for channels
             picture = picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+        info = self._track.info
+        if (height, width) != (info.height, info.width):
+            # decord cannot be told which of several video streams to take, and its old ffmpeg may choose another.
+            why = f"pictures of {width}x{height} in place of {info.width}x{info.height}"
+            raise VideoError(
+                self._message(f"changes its size, or decord reads another of its streams, at frame {index}", why)
+            )
         return picture
 
     def close(self) -> None:
         self._reader = None
 
-    def _message(self, what: str, error: Exception) -> str:
+    def _message(self, what: str, error: Exception | str) -> str:
         track = self._track
         lines = [line for line in str(error).splitlines() if line.strip()]
         # Without the time and the place in decord's own source, which may be there twice.

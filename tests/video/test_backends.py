@@ -179,6 +179,15 @@ def test_the_grid_is_what_ffmpeg_writes_at_25_fps(make_video, made, tolerance):
     assert np.abs(ours.astype(int) - written).mean(axis=(1, 2, 3)).max() < tolerance
 
 
+def test_decord_says_so_if_it_reads_another_stream(make_video, monkeypatch):
+    path = make_video(n=30)
+    video = open_video(path, ALL_FRAMES)
+    info = replace(video.info, width=100)
+    monkeypatch.setattr(video, "_track", replace(scan(path), info=info))
+    with pytest.raises(VideoError, match="another of its streams, at frame 0 .* 64x48 in place of 100x48"):
+        next(video.windows(8))
+
+
 def test_av1(make_video, gray_levels, backend):
     path = make_video(n=30, codec="libaom-av1", options={"g": "10"})
     if backend == "decord":

@@ -1,5 +1,7 @@
 """Windows of sampled frames: which frames, which size, and how much memory."""
 
+import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -49,6 +51,22 @@ def test_a_slow_source_repeats_frames(make_video, gray_levels):
     video = open_video(make_video(n=4, rate=Fraction(10)), ALL_FRAMES)
     frames = next(video.windows(64))
     np.testing.assert_allclose(levels(frames), gray_levels(4)[[0, 0, 0, 1, 1, 2, 2, 2, 3, 3]], atol=4)
+
+
+def test_memory_does_not_grow_with_the_video(make_video):
+    """Peak of Python's own allocations: a window, a frame of the native size and its scaled copy, never the video."""
+    peaks = []
+    for n in (60, 240):
+        video = open_video(make_video(f"{n}.mp4", n=n, size=(320, 240)), replace(ALL_FRAMES, long_side=80))
+        windows = video.windows(8)
+        next(windows)
+        tracemalloc.start()
+        for window in windows:
+            assert window.nbytes <= 8 * 80 * 60 * 3
+            del window
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 2 * 8 * 80 * 60 * 3 + 3 * 320 * 240 * 3 < 240 * 80 * 60 * 3
 
 
 def test_probe(make_video):
