@@ -8,6 +8,7 @@ start at the same position id.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.toy import render
 from harness.toy.prompts import LETTERS, STYLES, prompt
-from harness.toy.questions import NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
+from harness.toy.questions import BOTH, NEITHER, NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
 from harness.toy.tokens import OPTIONS_OPEN
-from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Storyboard, compose
+from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Event, Storyboard, compose
 
 IGNORE = -100
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -31,6 +32,8 @@ class Batch:
 
     frames uint8 [b, 2g, H, W, 3]; input_ids, letters, words, choices int [b, n] (targets: IGNORE where
     none; choices: at an option's word, its letter if it is right, else the end of text);
+    times int [b, n]: at a word of a question that names an event, how often that is seen; else IGNORE;
+    evidence bool [b, q, 16g]: the video tokens in which the answer is seen;
     groups int [b, n] (0: shared, i: question i, -1: padding); positions int [b, 3, n];
     seen int [b, 16g, 3]: the words for what each video token shows, (shape, colour, background);
     shape and colour are IGNORE where there is no event. kinds [b][q].
@@ -41,8 +44,10 @@ class Batch:
     letters: torch.Tensor
     words: torch.Tensor
     choices: torch.Tensor
+    times: torch.Tensor
     groups: torch.Tensor
     positions: torch.Tensor
+    evidence: torch.Tensor
     seen: torch.Tensor
     kinds: list[list[str]]
 
@@ -51,11 +56,11 @@ def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> Question | N
     """A question of `kind`, each sort of answer equally likely; None if the story has none."""
     by_answer: dict[str, list[Question]] = {}
     for question in ask(story, kind):
-        special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH)
+        special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH, BOTH, NEITHER)
         by_answer.setdefault(question.answer if special else "", []).append(question)
     if not by_answer:
         return None
-    weights = np.array([2.0 if kind == "order" and not answer else 1.0 for answer in by_answer])
+    weights = np.array([1.0 if answer else 2.0 for answer in by_answer])
     group = list(by_answer.values())[rng.choice(len(by_answer), p=weights / weights.sum())]
     return group[rng.integers(len(group))]
 
@@ -66,6 +71,17 @@ def through_h264(frames: np.ndarray) -> np.ndarray:
     render.encode(frames, buffer)
     buffer.seek(0)
     return render.decode(buffer)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """One question behind a video: its tokens up to the answer's letter, the answer's word, how often
+    the words that it is about are seen, and the number of options."""
+
+    tokens: list[int]
+    answer: int
+    about: dict[int, int]
+    options: int
 
 
 class Episodes:
@@ -89,15 +105,16 @@ class Episodes:
 
     def batch(self, clips: int, grids: int, questions: int, *, encoded: float, step: float = 2.0) -> Batch:
         """`step` is the difference of temporal ids between grids (2.0 at 2 frames per second)."""
-        frames, rows, kinds, seen = [], [], [], []
+        frames, rows, kinds, seen, evidence = [], [], [], [], []
         for _ in range(clips):
             story = compose(self.rng, 2 * grids)
             frames.append(self._frames(story, encoded))
             seen.append(self._seen(story))
             asked = self._questions(story, questions)
             kinds.append([question.kind for question in asked])
+            evidence.append(torch.stack([_tokens(question.evidence, story.frames) for question in asked]))
             rows.append([self._behind(question, story) for question in asked])
-        return Batch(np.stack(frames), *self._pack(rows, grids, step), torch.stack(seen), kinds)
+        return Batch(np.stack(frames), *self._pack(rows, grids, step), *map(torch.stack, (evidence, seen)), kinds)
 
     def _frames(self, story: Storyboard, encoded: float) -> np.ndarray:
         drawn = render.draw(story)
@@ -109,15 +126,14 @@ class Episodes:
 
     def _seen(self, story: Storyboard) -> torch.Tensor:
         word = self.tokenizer.convert_tokens_to_ids
-        shown = torch.full((story.frames, BOARD * BOARD, 3), IGNORE)
+        scenes = torch.full((story.frames, BOARD * BOARD), IGNORE)
         for scene in story.scenes:
-            shown[scene.start : scene.stop, :, 2] = word(scene.background)
+            scenes[scene.start : scene.stop] = word(scene.background)
+        seen = torch.full((story.frames // 2 * BOARD * BOARD, 3), IGNORE)
+        seen[:, 2] = scenes[render.sampled(story.frames)][::2].flatten()
         for e in story.events:
-            words = torch.tensor([word(e.shape), word(e.colour), word(e.background)])
-            shown[e.start : e.start + EVENT_FRAMES, e.row * BOARD + e.column] = words
-        pairs = shown[render.sampled(story.frames)].view(-1, 2, BOARD * BOARD, 3)
-        first, second = pairs.unbind(1)
-        return torch.where(second[..., :1] == IGNORE, first, second).flatten(0, 1)
+            seen[_tokens([e], story.frames)] = torch.tensor([word(w) for w in (e.shape, e.colour, e.background)])
+        return seen
 
     def _questions(self, story: Storyboard, n: int) -> list[Question]:
         asked: list[Question] = []
@@ -127,23 +143,25 @@ class Episodes:
                 asked.append(question)
         return asked
 
-    def _behind(self, question: Question, story: Storyboard) -> tuple[list[int], int, int]:
-        """Tokens of one question up to the answer's letter, the answer's word, the number of options."""
+    def _behind(self, question: Question, story: Storyboard) -> Tail:
         style = "longvideobench" if question.kind == "named" else str(self.rng.choice(STYLES))
         n = 5 if style == "longvideobench" and self.rng.random() < 0.5 else 4
         options, right = options_for(question, story, self.rng, n=n)
         named = question.about[0] if question.kind == "named" else str(self.rng.choice(SHAPES))
         text = prompt(style, question.text, options, " ".join(SUBTITLES).format(named))
         tokens = self.tokenizer(BEHIND.format(text, LETTERS[right])).input_ids
-        return tokens, self.tokenizer.convert_tokens_to_ids(question.answer), len(options)
+        word = self.tokenizer.convert_tokens_to_ids
+        about = {word(n): sum(n in (e.shape, e.colour) for e in story.events) for n in question.about}
+        return Tail(tokens, word(question.answer), about, len(options))
 
-    def _pack(self, rows: list, grids: int, step: float) -> tuple[torch.Tensor, ...]:
+    def _pack(self, rows: list[list[Tail]], grids: int, step: float) -> tuple[torch.Tensor, ...]:
         head, cells = len(self.before), BOARD * BOARD
         shared = head + grids * cells
-        longest = max(sum(len(tokens) for tokens, _, _ in row) for row in rows)
+        longest = max(sum(len(tail.tokens) for tail in row) for row in rows)
         shape = (len(rows), shared + longest)
         input_ids = torch.zeros(shape, dtype=torch.long)
         letters, words, choices = (torch.full(shape, IGNORE) for _ in range(3))
+        times = torch.full(shape, IGNORE)
         groups = torch.full(shape, -1)
         positions = torch.zeros(len(rows), 3, shape[1], dtype=torch.long)
 
@@ -157,19 +175,31 @@ class Episodes:
         resume = int(video.max()) + 1
         for b, row in enumerate(rows):
             at = shared
-            for i, (tokens, word, options) in enumerate(row, start=1):
+            for i, tail in enumerate(row, start=1):
+                tokens = tail.tokens
                 stop = at + len(tokens)
                 input_ids[b, at:stop] = torch.tensor(tokens)
                 groups[b, at:stop] = i
                 positions[b, :, at:stop] = resume + torch.arange(len(tokens))
                 letters[b, stop - 2], letters[b, stop - 1] = tokens[-1], self.end
                 opened = at + tokens.index(self.open)
-                words[b, opened] = word
+                words[b, opened] = tail.answer
+                times[b, at:opened] = torch.tensor([tail.about.get(token, IGNORE) for token in tokens[: opened - at]])
                 # Words and the letters between them take turns behind the opening.
-                listed = slice(opened + 1, opened + 2 * options, 2)
-                choices[b, listed] = torch.where(input_ids[b, listed] == word, tokens[-1], self.nothing)
+                listed = slice(opened + 1, opened + 2 * tail.options, 2)
+                choices[b, listed] = torch.where(input_ids[b, listed] == tail.answer, tokens[-1], self.nothing)
                 at = stop
-        return input_ids, letters, words, choices, groups, positions
+        return input_ids, letters, words, choices, times, groups, positions
+
+
+def _tokens(events: Sequence[Event], frames: int) -> torch.Tensor:
+    """The video tokens bool [16g] in which `events` are seen in at least one of the two frames."""
+    shown = render.sampled(frames)
+    at = torch.zeros(frames // 2, BOARD * BOARD, dtype=torch.bool)
+    for e in events:
+        inside = (shown >= e.start) & (shown < e.start + EVENT_FRAMES)
+        at[:, e.row * BOARD + e.column] |= torch.from_numpy(inside.reshape(-1, 2).any(1))
+    return at.flatten()
 
 
 def attention_mask(groups: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ Transformers encodes one frame after another; with equal frames, one batch does 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -63,8 +64,18 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, grids: torch.Tensor, side:
     return visual.merger(states.flatten(0, 1)).view(g, p // MERGE**2, -1)
 
 
-def forward(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states [b, n, hidden] and video features [b, v, hidden] of a packed batch."""
+@dataclass(frozen=True)
+class Outcome:
+    """Of a packed batch: hidden states [b, n, hidden], those that entered each layer, and the video
+    features [b, v, hidden]."""
+
+    states: torch.Tensor
+    entered: tuple[torch.Tensor, ...]
+    video: torch.Tensor
+
+
+def forward(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> Outcome:
+    """Run a packed batch through the whole model."""
     device = model.device
     b = len(batch.frames)
     side = batch.frames.shape[2] // PATCH
@@ -72,10 +83,44 @@ def forward(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[to
     video = video.reshape(b, -1, video.shape[-1])
     embeds = model.get_input_embeddings()(batch.input_ids.to(device))
     at = (batch.input_ids == model.config.video_token_id).to(device)[..., None]
-    states = model.model.language_model(
-        inputs_embeds=embeds.masked_scatter(at, video.to(embeds.dtype)),
+    embeds = embeds.masked_scatter(at, video.to(embeds.dtype))
+    outputs = model.model.language_model(
+        inputs_embeds=embeds,
         position_ids=batch.positions.transpose(0, 1).to(device),
         attention_mask={"full_attention": attention_mask(batch.groups).to(device)},
         use_cache=False,
-    ).last_hidden_state
-    return states, video
+        output_hidden_states=True,
+    )
+    return Outcome(outputs.last_hidden_state, outputs.hidden_states, video)
+
+
+def attention(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batch: Batch,
+    layer: int,
+    entered: torch.Tensor,
+    rows: torch.Tensor,
+    key_value_head: int,
+) -> torch.Tensor:
+    """Log attention [b, heads, m, n] of the query heads of one key-value head.
+
+    `entered` [b, n, hidden] are the states that enter the layer, `rows` [b, m] the places that look.
+    """
+    language = model.model.language_model
+    block = language.layers[layer]
+    own = block.self_attn
+    size, heads = own.head_dim, own.num_key_value_groups
+    normed = block.input_layernorm(entered)
+    cos, sin = language.rotary_emb(entered, batch.positions.transpose(0, 1).to(entered.device))
+    looking = rows[..., None]
+
+    def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, dim=-1)
+        return x * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
+
+    k = own.k_proj(normed)[..., key_value_head * size : (key_value_head + 1) * size]
+    q = own.q_proj(normed.take_along_dim(looking, 1))[..., key_value_head * heads * size :][..., : heads * size]
+    q = rotate(q.unflatten(-1, (heads, size)).transpose(1, 2), cos.take_along_dim(looking, 1), sin.take_along_dim(looking, 1))
+    logits = q @ rotate(k[:, None], cos, sin).transpose(-1, -2) * own.scaling
+    allowed = attention_mask(batch.groups)[:, 0].to(rows.device).take_along_dim(looking, 1)
+    return logits.masked_fill(~allowed[:, None], -torch.inf).log_softmax(-1)

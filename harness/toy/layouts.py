@@ -92,7 +92,7 @@ VIDEOMME_TASKS = {
     "shape": "Object Recognition",
     "scene": "Spatial Perception",
     "order": "Temporal Perception",
-    "next": "Temporal Reasoning",
+    "both": "Object Reasoning",
     "count": "Counting Problem",
 }
 VIDEOMME_DOMAINS = {
@@ -146,7 +146,7 @@ def _videomme_annotate(root: Path, videos: Sequence[Made]) -> None:
 
 
 MLVU_TASKS = {
-    "1_plotQA": ("plotQA", "next"),
+    "1_plotQA": ("plotQA", "both"),
     "2_needle": ("findNeedle", "colour"),
     "3_ego": ("ego", "order"),
     "4_count": ("count", "count"),
@@ -188,7 +188,7 @@ LONGVIDEOBENCH_CATEGORIES = {
     "scene": ("O2E", "L1-Perception"),
     "named": ("T2A", "L1-Perception"),
     "order": ("E3E", "L2-Relation"),
-    "next": ("O3O", "L2-Relation"),
+    "both": ("O3O", "L2-Relation"),
     "count": ("SOS", "L2-Relation"),
 }
 LONGVIDEOBENCH_SECONDS = {15: 12, 60: 48, 600: 112, 3600: 128}
@@ -220,7 +220,7 @@ def _longvideobench_annotate(root: Path, videos: Sequence[Made]) -> None:
                     "question_wo_referring_query": asked.question.text,
                     "candidates": asked.options,
                     "correct_choice": asked.correct,
-                    "position": [event.start for event in _events(made, asked.question)],
+                    "position": [event.start for event in asked.question.evidence],
                     "topic_category": ("KH-Knowledge-History", "LT-Lifestyle-Travel")[i % 2],
                     "question_category": category,
                     "level": level,
@@ -247,7 +247,7 @@ LVBENCH_TYPES = {
     "shape": ["entity recognition"],
     "scene": ["entity recognition", "key information retrieval"],
     "order": ["temporal grounding"],
-    "next": ["event understanding", "reasoning"],
+    "both": ["event understanding", "reasoning"],
     "count": ["event understanding", "summarization"],
 }
 LVBENCH_VIDEO_TYPES = ("cartoon", "documentary", "live", "selfmedia", "sport", "tv")
@@ -264,7 +264,7 @@ def _lvbench_annotate(root: Path, videos: Sequence[Made]) -> None:
         for asked in made.asked:
             uid += 1
             listed = "".join(f"\n({letter}) {option}" for letter, option in zip(LETTERS, asked.options))
-            moments = [event.start / FPS for event in _events(made, asked.question)]
+            moments = [event.start / FPS for event in asked.question.evidence] or [0.0, made.wanted.seconds - 2.0]
             span = (_clock(t)[3:8] for t in (min(moments), max(moments) + 2))
             qa.append(
                 {
@@ -290,12 +290,6 @@ def _lvbench_annotate(root: Path, videos: Sequence[Made]) -> None:
         )
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (root / "video_info.meta.jsonl").write_text(text, encoding="utf-8")
-
-
-def _events(made: Made, question: Question) -> list:
-    """The events that a question speaks of, in order of time."""
-    about = set(question.about)
-    return [e for e in made.story.events if {e.shape, e.colour} & about]
 
 
 LAYOUTS = (

@@ -11,10 +11,12 @@ from harness.toy.world import BACKGROUNDS, COLOURS, MOST_OFTEN, SHAPES, Event, S
 
 TOGETHER = "both together"
 NOT_BOTH = "not both"
-COUNTS = tuple(str(n) for n in range(1, MOST_OFTEN + 1))
+BOTH = "both"
+NEITHER = "neither"
+COUNTS = tuple(str(n) for n in range(MOST_OFTEN + 1))
 
 ONE_EVENT = ("colour", "shape", "scene", "named")
-SEVERAL_EVENTS = ("order", "next", "count")
+SEVERAL_EVENTS = ("order", "both", "count")
 KINDS = ONE_EVENT + SEVERAL_EVENTS
 
 TEXTS = {
@@ -23,7 +25,7 @@ TEXTS = {
     "scene": "What is behind the {}?",
     "named": "What colour is the shape named in the subtitles?",
     "order": "Which comes first, the {} or the {}?",
-    "next": "What comes right after the {}?",
+    "both": "Which is seen, the {} or the {}?",
     "count": "How many times is the {} seen?",
 }
 SUBTITLES = ("Look at the", "{}")
@@ -31,11 +33,16 @@ SUBTITLES = ("Look at the", "{}")
 
 @dataclass(frozen=True)
 class Question:
-    """A question without its options; `about` are the words that fill the text's gaps."""
+    """A question without its options.
+
+    `about` are the words that name events, most of them in the text; `evidence` are the events in
+    which the answer is seen (for `order` that of the first shape).
+    """
 
     kind: str
     about: tuple[str, ...]
     answer: str
+    evidence: tuple[Event, ...]
 
     @property
     def text(self) -> str:
@@ -47,18 +54,19 @@ def ask(story: Storyboard, kind: str) -> Iterator[Question]:
     """Every question of `kind` that `story` answers without doubt."""
     once = [event for event in story.events if len(story.of(event.shape)) == 1]
     if kind in ("colour", "named"):
-        yield from (Question(kind, (e.shape,), e.colour) for e in once)
+        yield from (Question(kind, (e.shape,), e.colour, (e,)) for e in once)
     elif kind == "shape":
-        yield from (Question(kind, (e.colour,), e.shape) for e in once)
+        yield from (Question(kind, (e.colour,), e.shape, (e,)) for e in once)
     elif kind == "scene":
-        yield from (Question(kind, (e.shape,), e.background) for e in once)
+        yield from (Question(kind, (e.shape,), e.background, (e,)) for e in once)
     elif kind == "order":
         yield from _order(story, once)
-    elif kind == "next":
-        yield from _next(story)
+    elif kind == "both":
+        yield from _both(story, once)
     elif kind == "count":
-        for shape in {e.shape: None for e in story.events}:
-            yield Question(kind, (shape,), str(len(story.of(shape))))
+        for shape in SHAPES:
+            seen = tuple(story.of(shape))
+            yield Question(kind, (shape,), str(len(seen)), seen)
     else:
         raise ValueError(f"unknown kind {kind!r}; one of {KINDS}")
 
@@ -68,20 +76,23 @@ def _order(story: Storyboard, once: list[Event]) -> Iterator[Question]:
     for a in once:
         for b in once:
             if a.shape != b.shape:
-                first = TOGETHER if a.start == b.start else min(a, b, key=lambda e: e.start).shape
-                yield Question("order", (a.shape, b.shape), first)
+                first = tuple(e for e in (a, b) if e.start == min(a.start, b.start))
+                answer = TOGETHER if len(first) == 2 else first[0].shape
+                yield Question("order", (a.shape, b.shape), answer, first)
         for shape in SHAPES:
             if shape not in seen:
-                yield Question("order", (a.shape, shape), NOT_BOTH)
-                yield Question("order", (shape, a.shape), NOT_BOTH)
+                yield Question("order", (a.shape, shape), NOT_BOTH, (a,))
+                yield Question("order", (shape, a.shape), NOT_BOTH, (a,))
 
 
-def _next(story: Storyboard) -> Iterator[Question]:
-    starts = [event.start for event in story.events]
-    for now, after in zip(story.events, story.events[1:]):
-        alone = starts.count(now.start) == 1 and starts.count(after.start) == 1
-        if alone and len(story.of(now.shape)) == 1 and now.shape != after.shape:
-            yield Question("next", (now.shape,), after.shape)
+def _both(story: Storyboard, once: list[Event]) -> Iterator[Question]:
+    seen = {event.shape: (event,) for event in once}
+    known = [*seen, *(shape for shape in SHAPES if not story.of(shape))]
+    for a in known:
+        for b in known:
+            if a != b:
+                answer = BOTH if {a, b} <= set(seen) else next((shape for shape in (a, b) if shape in seen), NEITHER)
+                yield Question("both", (a, b), answer, seen.get(a, ()) + seen.get(b, ()))
 
 
 def kind_of(text: str) -> str:
@@ -103,7 +114,9 @@ def words_for(question: Question) -> tuple[str, ...]:
         return COUNTS
     if question.kind == "order":
         return (*question.about, TOGETHER, NOT_BOTH)
-    return tuple(shape for shape in SHAPES if shape not in question.about)
+    if question.kind == "both":
+        return (*question.about, BOTH, NEITHER)
+    return SHAPES
 
 
 def options_for(

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from harness.toy.prompts import ANSWER, LETTERS
-from harness.toy.questions import COUNTS, NOT_BOTH, SUBTITLES, TEXTS, TOGETHER
+from harness.toy.questions import BOTH, COUNTS, NEITHER, NOT_BOTH, SUBTITLES, TEXTS, TOGETHER
 from harness.toy.world import BACKGROUNDS, COLOURS, SHAPES
 
 SPECIAL = (
@@ -58,7 +58,7 @@ OPTIONS_OPEN = "?\nOptions:\nA. "
 
 def phrases() -> list[str]:
     """Every piece of text that is one token, without the letters and the special tokens."""
-    words = (*SHAPES, *COLOURS, *BACKGROUNDS, *COUNTS, TOGETHER, NOT_BOTH)
+    words = (*SHAPES, *COLOURS, *BACKGROUNDS, *COUNTS, TOGETHER, NOT_BOTH, BOTH, NEITHER)
     question_parts = [part for text in TEXTS.values() for part in text.rstrip("?").split("{}") if part]
     between = [f"{stop}\n{letter}. " for letter in LETTERS[1:] for stop in (".", "")]
     first_line = SUBTITLES[0]

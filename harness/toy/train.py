@@ -17,25 +17,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy, cross_entropy
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from harness.toy.checkpoint import build_model, save
 from harness.toy.episodes import IGNORE, Batch, Episodes
-from harness.toy.forward import forward, fuse_norms
+from harness.toy.forward import attention, forward, fuse_norms
 from harness.toy.questions import KINDS
 from harness.toy.tokens import build_tokenizer
 
 WARM_UP = 50
-KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "next": 1.5, "count": 1.5}
+KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}
 
+
+HALF = 4
+"""So many events take half of the attention of a word that names them."""
 
 @dataclass(frozen=True)
 class Stage:
     """`steps` batches of about `clips` clips of lo..hi grids, `questions` questions to each clip.
 
     The learning rate runs straight from `rate` to `rate_end`; `encoded` is the share of clips that
-    pass through H.264; `weights` are those of the losses of letters, words, features and options. Optimizers start anew with each stage, so that a stage depends on nothing
+    pass through H.264; `weights` are those of the five costs (see `losses`). Optimizers start anew with each stage, so that a stage depends on nothing
     but its seed and the weights before it.
     """
 
@@ -47,15 +50,14 @@ class Stage:
     rate: float
     rate_end: float
     encoded: float = 0.0
-    weights: tuple[float, float, float, float] = (2.0, 1.0, 1.0, 1.0)
+    weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 0.5)
 
 
 STAGES = (
-    Stage(900, 16, 5, 3, 6, 1e-2, 1e-2, weights=(2.0, 1.0, 1.0, 0.0)),
-    Stage(1000, 10, 7, 5, 11, 1e-2, 8e-3),
-    Stage(1000, 6, 10, 9, 24, 8e-3, 5e-3),
-    Stage(400, 4, 12, 16, 48, 5e-3, 3e-3, 0.3),
-    Stage(250, 2, 16, 32, 128, 3e-3, 5e-5, 1.0),
+    Stage(700, 12, 6, 4, 8, 1e-2, 8e-3),
+    Stage(900, 7, 9, 5, 15, 8e-3, 4e-3),
+    Stage(300, 4, 12, 16, 48, 5e-3, 3e-3, 0.3),
+    Stage(220, 2, 16, 32, 128, 3e-3, 5e-5, 1.0),
 )
 
 
@@ -112,22 +114,25 @@ class Tally:
 
 
 def losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tally: Tally) -> torch.Tensor:
-    """Cross entropies [4] of letters, words, features and options; counts letters and words into `tally`."""
-    states, video = forward(model, batch)
+    """Costs [5] of letters, words, features, options and looks; counts right letters and words into `tally`."""
+    outcome = forward(model, batch)
+    states = outcome.states
     letters, words, choices = (t.to(states.device) for t in (batch.letters, batch.words, batch.choices))
     at_letter, at_word, at_choice = letters != IGNORE, words != IGNORE, choices != IGNORE
     letter_scores, word_scores = model.lm_head(states[at_letter]), model.lm_head(states[at_word])
+    kinds = [kind for row in batch.kinds for kind in row]
     # Each question has two targets: the letter, and <|im_end|> behind it, which is learnt at once.
     letter_right = (letter_scores.argmax(-1) == letters[at_letter])[::2].tolist()
     word_right = (word_scores.argmax(-1) == words[at_word]).tolist()
-    for kind, *right in zip((kind for row in batch.kinds for kind in row), letter_right, word_right):
+    for kind, *right in zip(kinds, letter_right, word_right):
         tally.add(kind, *right)
     return torch.stack(
         [
             cross_entropy(letter_scores, letters[at_letter]),
             cross_entropy(word_scores, words[at_word]),
-            naming(model, video, batch.seen.to(states.device)),
+            naming(model, outcome.video, batch.seen.to(states.device)),
             cross_entropy(model.lm_head(states[at_choice]), choices[at_choice]),
+            looking(model, batch, outcome.entered),
         ]
     )
 
@@ -139,6 +144,44 @@ def naming(model: Qwen2_5_VLForConditionalGeneration, video: torch.Tensor, seen:
     costs = -(scores.gather(-1, seen.clamp(min=0)) * named).sum(-1) / named.sum(-1)
     event = seen[..., 0] != IGNORE
     return (costs[event].mean() + costs[~event].mean()) / 2
+
+
+def looking(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, entered: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """Where questions look, as a cost.
+
+    In the first layer a word looks at the features of the events that it names (half of the heads),
+    and its attention to them is n / (n + HALF) for n events (the other half): so it can be counted. In
+    the second and third, where the question is complete it looks at the evidence of the answer.
+    """
+    device = entered[0].device
+    ids, times, evidence, seen = (
+        t.to(device) for t in (batch.input_ids, batch.times, batch.evidence, batch.seen)
+    )
+    first = int((batch.groups[0] == 0).sum()) - seen.shape[1]
+    video = slice(first, first + seen.shape[1])
+
+    m = int((times != IGNORE).sum(1).max())
+    rows = (times != IGNORE).int().topk(m, dim=1).indices
+    n = times.gather(1, rows)
+    word = ids.gather(1, rows)[..., None]
+    named = ((word == seen[:, None, :, 0]) | (word == seen[:, None, :, 1]))[:, None]
+    looks = attention(model, batch, 0, entered[0], rows, 0)[..., video].log_softmax(-1)
+    there = looks.masked_fill(~named, -torch.inf).logsumexp(-1)
+    cost = -there[(n > 0)[:, None].expand_as(there)].mean()
+
+    mass = attention(model, batch, 0, entered[0], rows, 1)[..., video].masked_fill(~named, -torch.inf).logsumexp(-1)
+    wanted = (n.clamp(min=0) / (n.clamp(min=0) + HALF))[:, None].expand_as(mass)
+    cost = cost + binary_cross_entropy(mass.exp().clamp(1e-6, 1 - 1e-6), wanted, weight=(n >= 0)[:, None].float())
+
+    rows = (batch.words != IGNORE).nonzero()[:, 1].view(len(ids), -1).to(device)
+    seen_at_all = evidence.any(-1)[:, None]
+    for layer in (1, 2):
+        looks = attention(model, batch, layer, entered[layer], rows, 0)[..., video].log_softmax(-1)
+        there = looks.masked_fill(~evidence[:, None], -torch.inf).logsumexp(-1)
+        cost = cost - there[seen_at_all.expand_as(there)].mean() / 2
+    return cost
 
 
 def train(
@@ -166,7 +209,7 @@ def train(
     for number, stage in enumerate(stages, start=1):
         if number >= first:
             log(f"stage {number} of {len(stages)}: {stage}")
-            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, KIND_WEIGHTS), log, every)
+            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, KIND_WEIGHTS), log, every, target)
             save(model, target)
     return model.eval()
 
@@ -177,6 +220,7 @@ def _run(
     episodes: Episodes,
     log: Callable[[str], None],
     every: int,
+    target: Path,
 ) -> None:
     optims = optimizers(model, stage.rate)
     began = time.monotonic()
@@ -195,9 +239,10 @@ def _run(
         seen.append(parts.tolist())
         if step % every == 0 or step == stage.steps:
             spent = time.monotonic() - began
-            letter, word, feature, option = np.mean(seen, axis=0)
+            letter, word, feature, option, look = np.mean(seen, axis=0)
             log(
                 f"step {step:5d}/{stage.steps}  {spent:5.0f} s, ~{spent / step * (stage.steps - step):5.0f} s left"
-                f"  loss: letter {letter:.3f}, word {word:.3f}, feature {feature:.3f}, option {option:.3f}  % right letter/word: {tally}"
+                f"  loss: letter {letter:.3f}, word {word:.3f}, feature {feature:.3f}, option {option:.3f}, look {look:.3f}  % right letter/word: {tally}"
             )
             tally, seen = Tally.empty(), []
+            save(model, target)

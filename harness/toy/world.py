@@ -15,7 +15,7 @@ BOARD = 4
 FPS = 2
 EVENT_FRAMES = 4
 GAP_FRAMES = 2
-MOST_OFTEN = 4
+MOST_OFTEN = 3
 
 SHAPES = ("disc", "ring", "square", "cross", "star", "triangle", "diamond", "bars")
 COLOURS = {
@@ -77,7 +77,7 @@ def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> 
     """Draw a storyboard of `frames` frames.
 
     Each shape keeps one colour throughout, and no two shapes share a colour, so that a shape and a
-    colour name each other. Two shapes come back up to four times (for counting), the rest once.
+    colour name each other. Two shapes come back up to three times (for counting), the rest once or, two at least, never.
     Two of the shapes seen once may share a moment (for "both together"); all other events are apart.
     """
     scenes = _scenes(rng, frames)
@@ -93,7 +93,7 @@ def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> 
     for times in often:
         shape = shapes.pop()
         moments += [[shape]] * min(times, max(0, room - len(moments)))
-    absent = int(rng.integers(1, 3))
+    absent = int(rng.integers(2, 4))
     while len(shapes) > absent and len(moments) < room:
         moments.append([shapes.pop()])
 
