@@ -20,6 +20,7 @@ from torch import nn
 from harness.errors import UserError
 
 BACKENDS = ("flash_attention_2", "sdpa", "eager")
+_BLOCK_BYTES = 256 * 2**20  # most that the attention weights of one block of queries may take in eager attention
 
 # Called once per layer with: layer index, queries [h, n, d] and all keys [kv, m, d] after rotation, logit scale.
 Observer = Callable[[int, torch.Tensor, torch.Tensor, float], None]
@@ -58,18 +59,29 @@ def _expand_heads(states: torch.Tensor, groups: int) -> torch.Tensor:
 
 def _visible(n: int, m: int, device: torch.device) -> torch.Tensor:
     """Mask [n, m], true where query i may see key j, aligned at the bottom right."""
-    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
+    return torch.arange(m, device=device) <= torch.arange(m - n, m, device=device)[:, None]
 
 
 def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    """Bottom-right causal attention by matrix products; [1, h, n, d] from [1, h, n, d] and two of [1, kv, m, d]."""
-    groups = query.shape[1] // key.shape[1]
-    logits = query @ _expand_heads(key, groups).transpose(2, 3) * scale
-    if query.shape[2] > 1:
-        hidden = ~_visible(query.shape[2], key.shape[2], query.device)
-        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
-    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(query.dtype)
-    return weights @ _expand_heads(value, groups)
+    """Bottom-right causal attention by matrix products; [1, h, n, d] from [1, h, n, d] and two of [1, kv, m, d].
+
+    Computed in blocks of queries, each over the keys it may see, so that memory does not grow with n * m.
+    """
+    (heads, n), m = query.shape[1:3], key.shape[2]
+    groups = heads // key.shape[1]
+    key, value = _expand_heads(key, groups), _expand_heads(value, groups)
+    block = max(1, _BLOCK_BYTES // (4 * heads * m))
+    outputs = []
+    for start in range(0, n, block):
+        part = query[:, :, start : start + block]
+        seen = m - n + start + part.shape[2]
+        logits = part @ key[:, :, :seen].transpose(2, 3) * scale
+        if part.shape[2] > 1:
+            visible = _visible(part.shape[2], seen, query.device)
+            logits = logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
+        weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(query.dtype)
+        outputs.append(weights @ value[:, :, :seen])
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
 
 def sdpa_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
@@ -85,6 +97,9 @@ def sdpa_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 
         bias = causal_lower_right(n, m)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale, enable_gqa=gqa)
+    if gqa and query.device.type != "cpu":  # no masked kernel but the slow reference one knows grouped heads
+        groups, gqa = query.shape[1] // key.shape[1], False
+        key, value = _expand_heads(key, groups), _expand_heads(value, groups)
     mask = _visible(n, m, query.device)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa)
 
@@ -102,10 +117,6 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
 
     states = (x.transpose(1, 2) for x in (query, key, value))
     return flash_attn_func(*states, softmax_scale=scale, causal=True).transpose(1, 2)
-
-
-_KERNELS = {"flash_attention_2": flash_attention, "sdpa": sdpa_attention, "eager": eager_attention}
-_NAMES = {backend: f"harness_{backend.removeprefix('flash_')}" for backend in BACKENDS}
 
 
 def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
@@ -128,6 +139,13 @@ def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch
     return attend
 
 
+_INTERFACES = {
+    "flash_attention_2": ("harness_attention_2", _interface(flash_attention)),
+    "sdpa": ("harness_sdpa", _interface(sdpa_attention)),
+    "eager": ("harness_eager", _interface(eager_attention)),
+}
+
+
 @contextmanager
 def attached(config: object, backend: str) -> Iterator[None]:
     """Within the context, layers that read `config` attend through this module; afterwards as before.
@@ -138,9 +156,8 @@ def attached(config: object, backend: str) -> Iterator[None]:
     """
     from transformers import AttentionInterface
 
-    name = _NAMES[backend]
-    if name not in AttentionInterface._global_mapping:
-        AttentionInterface.register(name, _interface(_KERNELS[backend]))
+    name, function = _INTERFACES[backend]
+    AttentionInterface.register(name, function)
     before = config._attn_implementation
     config._attn_implementation = name
     try:

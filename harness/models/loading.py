@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ def choose_device(device: str) -> torch.device:
     Raises:
         UserError: a device that torch does not know or this machine does not have.
     """
-    if device == "auto":
-        if torch.accelerator.is_available():
-            return torch.accelerator.current_accelerator()
-        return torch.device("cpu")
-    if device.startswith("npu"):
+    if device.startswith("npu") or (device == "auto" and importlib.util.find_spec("torch_npu")):
         try:
             import torch_npu  # noqa: F401  registers the device type
         except ImportError as error:
             raise UserError(f"model.device={device} needs the package torch_npu: pip install torch_npu") from error
+    if device == "auto":
+        if torch.accelerator.is_available():
+            return torch.accelerator.current_accelerator()
+        return torch.device("cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

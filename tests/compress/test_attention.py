@@ -20,6 +20,14 @@ def test_eager_equals_sdpa(n: int, m: int) -> None:
     assert torch.allclose(eager_attention(query, key, value, 0.3), sdpa_attention(query, key, value, 0.3), atol=1e-6)
 
 
+@pytest.mark.parametrize("queries", [1, 3, 5])
+def test_blocks_of_queries_do_not_show(monkeypatch, queries: int) -> None:
+    query, key, value = states(7, 11)
+    whole = eager_attention(query, key, value, 0.3)
+    monkeypatch.setattr("harness.compress.attention._BLOCK_BYTES", 4 * 6 * 11 * queries)
+    assert torch.allclose(eager_attention(query, key, value, 0.3), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [eager_attention, sdpa_attention])
 def test_the_last_query_sees_all_and_the_first_as_much_as_is_cached(kernel) -> None:
     n, m = 4, 10

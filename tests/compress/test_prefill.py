@@ -89,6 +89,31 @@ def test_the_guide_leaves_nothing_behind(run) -> None:
     assert torch.equal(ids[:, 5 + len(kept) :][:, :7], sample.positions()[:, -7:])
 
 
+def test_what_the_device_holds_does_not_grow_with_the_video(model, run, monkeypatch) -> None:
+    from harness.compress.cache import CompressedCache
+    from harness.models.language import Decoder
+
+    longest, capacity, forward, update = [], [], Decoder.forward, CompressedCache.update
+
+    def watched_forward(self, embeds, *args, **options):
+        longest[-1] = max(longest[-1], len(embeds))
+        return forward(self, embeds, *args, **options)
+
+    def watched_update(self, *args):
+        result = update(self, *args)
+        capacity[-1] = max(capacity[-1], max(b.shape[2] for b in self._keys if b is not None))
+        return result
+
+    monkeypatch.setattr(Decoder, "forward", watched_forward)
+    monkeypatch.setattr(CompressedCache, "update", watched_update)
+    for grids in (12, 60):
+        longest.append(0)
+        capacity.append(0)
+        run(Sample(grids=grids), 40, layers=False)
+    assert longest == [12 + 7] * 2  # a chunk and the guide
+    assert capacity[0] == capacity[1]
+
+
 def test_a_guide_may_be_shortened(run) -> None:
     sample = Sample()
     scores = [run(sample, 40, max_guide_length=g).trace.recording.scores[0][0].sum() for g in (None, 7, 50, 3)]
