@@ -20,6 +20,7 @@ from harness.errors import VideoError
 # A container may promise a little more than it holds (rounded headers); more than this is a damaged file.
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.01
+SMALL_PICTURE = 320 * 240  # pixels
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Track:
     keyframes: Sequence[int]
     numbered: bool
     steady: bool
+
+    @property
+    def threads(self) -> int:
+        """For the decoder; 0 = as many as it sees fit. Handing small pictures around costs more than decoding."""
+        return 1 if self.info.width * self.info.height <= SMALL_PICTURE else 0
 
 
 def check_file(path: str | Path) -> Path:

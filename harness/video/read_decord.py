@@ -27,7 +27,7 @@ class DecordReader:
         self._track = track
         self._next = 0
         try:
-            self._reader = decord.VideoReader(os.path.abspath(track.path), ctx=decord.cpu(0))
+            self._reader = decord.VideoReader(os.path.abspath(track.path), ctx=decord.cpu(0), num_threads=track.threads)
         except decord.DECORDError as error:
             raise VideoError(self._message("cannot be opened", error)) from None
 

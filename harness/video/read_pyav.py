@@ -28,6 +28,7 @@ class PyavReader:
             self._container = av.open(os.path.abspath(track.path))
             self._stream = self._container.streams[track.stream]
             self._stream.thread_type = "AUTO"
+            self._stream.thread_count = track.threads
             self._frames = self._container.decode(self._stream)
         except (av.FFmpegError, OSError) as error:
             raise VideoError(self._message("cannot be opened", reason(error))) from None

@@ -24,7 +24,7 @@ class TorchcodecReader:
                 os.path.abspath(track.path),
                 stream_index=track.stream,
                 dimension_order="NHWC",
-                num_ffmpeg_threads=0,  # as many as ffmpeg sees fit
+                num_ffmpeg_threads=track.threads,
                 seek_mode="exact",
             )
         except (RuntimeError, ValueError) as error:
