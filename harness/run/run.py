@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 import os
 import signal
@@ -80,11 +81,19 @@ def main(config: Config) -> int:
 
 
 def prepare_toy(config: Config) -> None:
-    """Make the embedded toy's videos and annotations when they are not there; other data is never fetched here."""
-    if config.profile == "toy" and config.data.source is None:
-        from harness.data import prepare
+    """Make the embedded toy's videos and annotations when they are not there; other data is never fetched here.
 
-        prepare.main(config)
+    A toy that someone built with another seed or size is used as it is.
+    """
+    if config.profile != "toy" or config.data.source is not None:
+        return
+    manifest = Path(config.data.root) / "manifest.json"
+    build = json.loads(manifest.read_text()) if manifest.exists() else {}
+    if build.get("complete") and (build["build"]["seed"], build["build"]["scale"]) != (0, 1.0):
+        return
+    from harness.data import prepare
+
+    prepare.main(config)
 
 
 def open_groups(
