@@ -27,8 +27,9 @@ from harness.toy.questions import KINDS
 from harness.toy.tokens import build_tokenizer
 
 WARM_UP = 50
-KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}
-
+ALL_KINDS = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}
+HARD_KINDS = {"colour": 1.5, "shape": 1.0, "scene": 0.6, "named": 1.0, "order": 3.0, "both": 0.6, "count": 2.5}
+"""How often each kind of question is drawn: at first, and when the easy ones are learnt."""
 
 HALF = 4
 """So many events take half of the attention of a word that names them."""
@@ -38,7 +39,8 @@ class Stage:
     """`steps` batches of about `clips` clips of lo..hi grids, `questions` questions to each clip.
 
     The learning rate runs straight from `rate` to `rate_end`; `encoded` is the share of clips that
-    pass through H.264; `weights` are those of the five costs (see `losses`). Optimizers start anew with each stage, so that a stage depends on nothing
+    pass through H.264; `weights` are those of the five costs (see `losses`); `hard`
+    asks more of the hard kinds. Optimizers start anew with each stage, so that a stage depends on nothing
     but its seed and the weights before it.
     """
 
@@ -51,13 +53,15 @@ class Stage:
     rate_end: float
     encoded: float = 0.0
     weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 0.5)
+    hard: bool = False
 
 
 STAGES = (
     Stage(700, 12, 6, 4, 8, 1e-2, 8e-3),
     Stage(900, 7, 9, 5, 15, 8e-3, 4e-3),
-    Stage(300, 4, 12, 16, 48, 5e-3, 3e-3, 0.3),
-    Stage(220, 2, 16, 32, 128, 3e-3, 5e-5, 1.0),
+    Stage(700, 7, 9, 5, 16, 5e-3, 2e-3, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
+    Stage(300, 4, 12, 16, 48, 2.5e-3, 1.5e-3, 0.3, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
+    Stage(200, 2, 16, 32, 128, 1.5e-3, 3e-5, 1.0, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
 )
 
 
@@ -209,7 +213,8 @@ def train(
     for number, stage in enumerate(stages, start=1):
         if number >= first:
             log(f"stage {number} of {len(stages)}: {stage}")
-            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, KIND_WEIGHTS), log, every, target)
+            kinds = HARD_KINDS if stage.hard else ALL_KINDS
+            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, kinds), log, every, target)
             save(model, target)
     return model.eval()
 
