@@ -111,6 +111,12 @@ class CellResult:
         method = self.cell["method"]
         return "uncompressed" if method["name"] == "none" else f"{method['name']} {method['semantics']} {self.variant}"
 
+    @property
+    def short_title(self) -> str:
+        """The variant, or the method's name where it is not AdaReTaKe: ``full``, ``uncompressed``, ``random full``."""
+        method = self.cell["method"]["name"]
+        return {"none": "uncompressed", "adaretake": self.variant}.get(method, f"{method} {self.variant}")
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per question, in the order asked.

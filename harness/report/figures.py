@@ -50,28 +50,28 @@ BENCHMARKS = {"videomme": "Video-MME", "mlvu": "MLVU", "longvideobench": "LongVi
 def draw_all(
     cells: Sequence[CellResult], tables: list[Table], baselines: list[Baseline], config: ReportConfig
 ) -> dict[str, tuple[Any, str]]:
-    """Every figure that the cells allow: name -> (figure, caption)."""
+    """Every figure that the cells allow: name -> (figure, caption). Toy cells have figures of their own."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    kinds = {
+        "scores": (lambda c: forest(c, tables, baselines, config), "Scores and intervals; orange: expected"),
+        "differences": (lambda c: ablation(c, config), "Paired differences; right of zero: the first named is better"),
+        "frames": (lambda c: ladder(c, "frames", config), "Accuracy against the largest number of frames"),
+        "context": (lambda c: ladder(c, "context", config), "Accuracy against the context"),
+        "cost": (costs, "What one answer costs: cache slots kept, seconds, work of the language model"),
+        "accuracy_cost": (lambda c: accuracy_cost(c, config), "Accuracy against the work of one answer"),
+    }
     drawn = {}
     with plt.rc_context(STYLE):
-        for name, (draw, caption) in {
-            "scores": (lambda: forest(cells, tables, baselines, config), "Scores and intervals; orange: expected."),
-            "differences": (
-                lambda: ablation(cells, config),
-                "Paired differences; right of zero: the named cell is better.",
-            ),
-            "frames": (lambda: ladder(cells, "frames", config), "Accuracy against the largest number of frames."),
-            "context": (lambda: ladder(cells, "context", config), "Accuracy against the context (kept tokens)."),
-            "costs": (lambda: costs(cells), "What one answer costs: tokens kept, seconds, language-model work."),
-            "accuracy_cost": (lambda: accuracy_cost(cells, config), "Accuracy against the work of one answer."),
-        }.items():
-            if (figure := draw()) is not None:
-                drawn[name] = (figure, caption)
-                plt.close(figure)
+        for suffix, toy in (("", False), ("_toy", True)):
+            group = [cell for cell in cells if cell.toy == toy]
+            for name, (draw, caption) in kinds.items():
+                if (figure := draw(group)) is not None:
+                    drawn[name + suffix] = (figure, f"{caption}{' (embedded toy)' if toy else ''}.")
+                    plt.close(figure)
     return drawn
 
 
@@ -124,7 +124,7 @@ def ablation(cells: Sequence[CellResult], config: ReportConfig) -> Any | None:
         colour = MUTED if low <= 0 <= high else OURS
         axis.plot([low, high], [y, y], color=colour, lw=2.2, solid_capstyle="round")
         axis.plot(found.value, y, "o", color=colour, ms=6)
-    _label_rows(axis, [f"{_row_label(cell, cells)}\nagainst {_short(other)}" for cell, other, _ in shown])
+    _label_rows(axis, [_row_label(cell, cells, against=other) for cell, other, _ in shown])
     axis.set_xlabel(f"points, {100 * config.confidence:g} % interval, clustered by video")
     return figure
 
@@ -152,7 +152,9 @@ def ladder(cells: Sequence[CellResult], axis_name: str, config: ReportConfig) ->
             y = [found.value for _, found, _ in points]
             bounds = [found.interval(config.confidence) for _, found, _ in points]
             colour = CYCLE[i % len(CYCLE)]
-            axis.plot(x, y, marker=MARKERS[i % len(MARKERS)], color=colour, lw=1.6, ms=5, label=_short(points[0][2]))
+            axis.plot(
+                x, y, marker=MARKERS[i % len(MARKERS)], color=colour, lw=1.6, ms=5, label=points[0][2].short_title
+            )
             axis.fill_between(x, [b[0] for b in bounds], [b[1] for b in bounds], color=colour, alpha=0.12, lw=0)
         axis.set_title(BENCHMARKS.get(task, task))
         axis.set_ylabel("percent")
@@ -208,11 +210,11 @@ def accuracy_cost(cells: Sequence[CellResult], config: ReportConfig) -> Any | No
 
     figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
     tasks = list(dict.fromkeys(cell.task for *_, cell in points))
-    methods = list(dict.fromkeys(_short(cell) for *_, cell in points))
+    methods = list(dict.fromkeys(cell.short_title for *_, cell in points))
     for x, found, cell in points:
         low, high = found.interval(config.confidence)
         colour = CYCLE[tasks.index(cell.task) % len(CYCLE)]
-        marker = MARKERS[methods.index(_short(cell)) % len(MARKERS)]
+        marker = MARKERS[methods.index(cell.short_title) % len(MARKERS)]
         axis.plot([x, x], [low, high], color=colour, alpha=0.35, lw=1.2)
         axis.plot(x, found.value, marker, color=colour, ms=6)
     for i, task in enumerate(tasks):
@@ -233,21 +235,15 @@ def _expected_values(cell: CellResult, tables: list[Table], baselines: list[Base
     return [published.score for published in matching_numbers(cell, tables)]
 
 
-def _row_label(cell: CellResult, cells: Sequence[CellResult]) -> str:
+def _row_label(cell: CellResult, cells: Sequence[CellResult], against: CellResult | None = None) -> str:
     """Benchmark and method, and of the setting only what differs among the cells."""
-    words = [BENCHMARKS.get(cell.task, cell.task), _short(cell)]
+    method = cell.short_title if against is None else f"{cell.short_title} − {against.short_title}"
+    words = [BENCHMARKS.get(cell.task, cell.task), method]
     units = {"model": "{}", "semantics": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
     for key, form in units.items():
-        if len({str(c.setting.get(key)) for c in cells}) > 1 and cell.setting.get(key) is not None:
+        if len({str(c.setting[key]) for c in cells if key in c.setting}) > 1 and key in cell.setting:
             words.append(form.format(cell.setting[key]))
     return ", ".join(words)
-
-
-def _short(cell: CellResult) -> str:
-    method = cell.setting["method"]
-    return (
-        "uncompressed" if method == "none" else (cell.variant if method == "adaretake" else f"{method} {cell.variant}")
-    )
 
 
 def _height(rows: int) -> float:

@@ -19,6 +19,7 @@ from harness.report.verdicts import (
     CONTRADICTED,
     DIFFERS,
     HOLDS,
+    NOT_COMPARABLE,
     NOT_RUN,
     REPRODUCED,
     ClaimVerdict,
@@ -46,18 +47,21 @@ def page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["tone"] = tone
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    judged = [v for v in number_verdicts if v.verdict != NOT_RUN]
+    judged = [v for v in number_verdicts if v.verdict not in (NOT_RUN, NOT_COMPARABLE)]
+    incomparable = [v for v in number_verdicts if v.verdict == NOT_COMPARABLE]
     judged_claims = [v for v in claim_verdicts if v.verdict != NOT_RUN]
     return template.render(
         confidence=f"{100 * config.confidence:g}",
         settings=config,
         groups=[
-            ("Published setting", [_score(cell, tables, baselines, config) for cell in cells if not cell.toy]),
-            ("Embedded toy", [_score(cell, tables, baselines, config) for cell in cells if cell.toy]),
+            (title, _scale(rows), rows)
+            for title, toy in (("Models", False), ("Embedded toy", True))
+            if (rows := [_score(cell, tables, baselines, config) for cell in cells if cell.toy == toy])
         ],
         pairs=differences(cells, config),
         numbers=numbers(judged, config),
-        numbers_left=len(number_verdicts) - len(judged),
+        incomparable=numbers(incomparable, config),
+        numbers_left=len(number_verdicts) - len(judged) - len(incomparable),
         numbers_summary=verdict_counts(number_verdicts),
         claims=claims(judged_claims, config),
         claims_left=len(claim_verdicts) - len(judged_claims),
@@ -119,8 +123,9 @@ def costs_grid(cells: Sequence[CellResult]) -> Grid:
         "work",
     ]
     note = (
-        "Means per answer. kept: cache slots after the prefill, mean over layers. work: floating-point operations of the "
-        "language model counted from shapes (chunks of equal length, the guide as long as all text), vision left out."
+        "Means per answer. kept: cache slots after the prefill, mean over layers. work: floating-point operations of "
+        "the language model counted from shapes (chunks of equal length, the guide as long as all text), vision left "
+        "out: siblings share it."
     )
     numeric = (4, 5, 6, 7, 9, 10)
     return Grid("Cost of an answer", [*headings, "peak memory"], rows, (note,), numeric)
@@ -140,7 +145,8 @@ def _score(cell: CellResult, tables: list[Table], baselines: list[Baseline], con
         "task": cell.task if setting["subset"] == "none" else f"{cell.task} ({setting['subset']})",
         "metric": main_metric(cell.benchmark),
         "model": setting["model"],
-        "method": cell.method_title,
+        "method": cell.short_title,
+        "semantics": f"{setting['method']} {setting['semantics']}, " if "semantics" in setting else "",
         "protocol": cell.cell["task"]["protocol"],
         "setting": f"{setting['frames']} frames, {setting['fps']:g} fps, context {setting['context']}",
         "score": None if found is None else f"{found.value:.1f}",
@@ -156,6 +162,16 @@ def _score(cell: CellResult, tables: list[Table], baselines: list[Baseline], con
         "verdict": verdict,
         "id": cell.id,
     }
+
+
+def _scale(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Ends of the bars' common scale in percent, on multiples of its step."""
+    known = [x for row in rows if row["value"] is not None for x in (row["low"], row["high"], *row["marks"])] or [
+        0,
+        100,
+    ]
+    step = 5 if max(known) - min(known) < 35 else 20
+    return {"low": int(min(known) // step * step), "high": int(-(-max(known) // step) * step), "step": step}
 
 
 def _provenance(cells: Sequence[CellResult]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.data.facts import load_facts
 from harness.data.metrics import metrics
 from harness.data.parse import PARSERS, parser_name
-from harness.report.cells import OK, CellResult
+from harness.report.cells import CellResult
 from harness.report.expected import Published
 from harness.report.measures import main_metric
 from harness.report.verdicts import CANNOT_TELL, DIFFERS, NumberVerdict
@@ -50,70 +50,71 @@ def _silent(published: Published, key: str) -> bool:
     return key not in published.setting and not (key == "semantics" and published.setting.get("method") == "none")
 
 
+TEXTS = {
+    "truncated": "The rule `truncated` (transformers 4.52 to 5.2) drops the fraction of the seconds per grid: in "
+    "{still} of {n} videos, sampled above 2 fps, all frames have one temporal id, in {coarse} more the steps are too small.",
+    "v5": "The rule `v5` (transformers 5.4 and later) puts the text inside the video's range of ids; the published "
+    "numbers come from code that puts it behind the video.",
+    "paper": "Follows the paper's equations. The paper's own tables come from the first public code (release_2025), "
+    "the README's from release_2026; both deviate from the equations.",
+    "release": "The budget is a share of the whole prompt, and the first chunk is evicted by stale scores of the text "
+    "before it, so that nearly all of it stays (quirk stale_first_chunk).",
+    "heavy_hitters": "Temporal adaptation scales a layer's share by its heavy hitters and does not keep the total "
+    "(quirk heavy_hitter_adaptation).",
+    "guide": "The guide is placed by the plain text index, usually far before its chunk (quirk guide_by_text_index).",
+    "half_video": "Temporal ratios describe each chunk by the content at half its time (quirk half_video_ratios).",
+    "over": "In {over} of {n} answers the cache after the prefill is larger than the context of {context}, by "
+    "{mean:.0f} slots on average (largest {most:.0f}): first chunk, floors and rounding are not paid for.",
+    "whole": "{whole} of {n} prompts fit into the context: nothing was compressed there.",
+    "failed": "{n} failed answers count as wrong ({kinds}); the release drops such samples from its mean.",
+    "unparsed": "{n} of {of} answers hold no letter ({share:.1f} %) and count as wrong.",
+    "yarn": "This base row ran {state}. The release's configs use factor 4 for its methods and none for its plain "
+    "baseline; YaRN multiplies attention logits by 1.296 at all lengths. A twin {twin} tells the effect.",
+    "attention": "Attention ran on {backend}; the published numbers are flash-attn 2 numbers in bfloat16.",
+    "frames": "Frames come straight from {decoder}; the release reads JPEG files of ffmpeg's default quality.",
+}
+
+
 def _positions(cell: CellResult) -> Iterator[Reason]:
-    rule = cell.setting.get("positions")
-    rates = _sampling_rates(cell)
+    rule, rates = cell.setting.get("positions"), _sampling_rates(cell)
     if rule == "truncated" and rates and cell.setting["model"].startswith(("qwen2_5", "toy")):
-        still = sum(rate > 2 for rate in rates)
-        coarse = sum(1 < rate <= 2 and 2 / rate != int(2 / rate) for rate in rates)
-        text = (
-            f"The rule `truncated` (transformers 4.52 to 5.2) drops the fraction of the seconds per grid: in {still} of "
-            f"{len(rates)} videos (sampled above 2 fps) every frame has the same temporal id, in {coarse} more the "
-            "steps are too small. The rule `float` has neither."
-        )
-        if still and still < len(rates):
-            text += _score_split(cell, "videos sampled above 2 fps", {v for v, r in _rates(cell).items() if r > 2})
-        yield Reason("positions", text)
+        still = {video for video, rate in rates.items() if rate > 2}
+        coarse = sum(rate <= 2 and (2 / rate) % 1 > 1e-6 for rate in rates.values())
+        text = TEXTS["truncated"].format(still=len(still), n=len(rates), coarse=coarse)
+        yield Reason("positions", text + _score_split(cell, "the former", still))
     elif rule == "v5":
-        text = (
-            "The rule `v5` (transformers 5.4 and later) puts the text inside the video's range of ids; every published "
-        )
-        yield Reason("positions", text + "number here comes from code that puts it behind the video.")
+        yield Reason("positions", TEXTS["v5"])
 
 
 def _semantics(cell: CellResult) -> Iterator[Reason]:
     setting = cell.setting
-    semantics, variant = setting.get("semantics"), cell.variant
     if setting["method"] != "adaretake":
         return
-    temporal = variant in ("full", "no_layer")
-    if semantics == "paper":
-        text = (
-            "Follows the paper's equations. The paper's own tables come from the first public code (release_2025), the "
-        )
-        yield Reason("semantics", text + "README's from release_2026; both deviate from the equations.")
-    if semantics in ("release_2025", "release_2026"):
-        text = "The budget is a share of the whole prompt, and the first chunk is evicted by stale scores of the text "
-        yield Reason("semantics", text + "before it: nearly all of that chunk stays (quirk stale_first_chunk).")
-    if semantics == "release_2025" and temporal:
-        text = "Temporal adaptation scales a layer's share by its heavy hitters and does not keep the total (quirk "
-        yield Reason("semantics", text + "heavy_hitter_adaptation).")
-    if semantics == "release_2026":
-        text = "The guide is placed by the plain text index, usually far before its chunk (quirk guide_by_text_index)."
-        if temporal:
-            text += " Temporal ratios describe each chunk by the content at half its time (quirk half_video_ratios)."
-        yield Reason("semantics", text)
+    semantics, temporal = setting["semantics"], cell.variant in ("full", "no_layer")
+    applies = {
+        "paper": semantics == "paper",
+        "release": semantics != "paper",
+        "heavy_hitters": semantics == "release_2025" and temporal,
+        "guide": semantics == "release_2026",
+        "half_video": semantics == "release_2026" and temporal,
+    }
+    for name in (name for name, does in applies.items() if does):
+        yield Reason("semantics", TEXTS[name])
     if setting["quirks"] != "default":
         yield Reason("semantics", f"Quirks were switched: {setting['quirks']}.")
 
 
 def _budget(cell: CellResult) -> Iterator[Reason]:
     context = cell.setting["context"]
-    kept = [a.n_cache_mean for a in cell.answers.values() if a.status == OK and a.n_cache_mean is not None]
+    kept = [a.n_cache_mean for a in cell.answers.values() if a.ok and a.n_cache_mean is not None]
     if context == "full" or not kept:
         return
-    over = [slots - context for slots in kept if slots > context + 0.5]
-    if over:
+    if over := [slots - context for slots in kept if slots > context + 0.5]:
         mean = sum(over) / len(over)
-        yield Reason(
-            "budget",
-            f"In {len(over)} of {len(kept)} answers the cache after the prefill is larger than the context of {context}, "
-            f"by {mean:.0f} slots on average (largest {max(over):.0f}): first chunk, floors and rounding are not paid for.",
-        )
-    whole = sum(a.n_prompt is not None and a.n_prompt <= context for a in cell.answers.values() if a.status == OK)
-    if whole:
-        text = f"{whole} of {len(kept)} prompts fit into the context: nothing was compressed there."
-        yield Reason("budget", text)
+        facts = {"over": len(over), "n": len(kept), "context": context, "mean": mean, "most": max(over)}
+        yield Reason("budget", TEXTS["over"].format(**facts))
+    if whole := sum(a.ok and a.n_prompt is not None and a.n_prompt <= context for a in cell.answers.values()):
+        yield Reason("budget", TEXTS["whole"].format(whole=whole, n=len(kept)))
 
 
 def _parsers(cell: CellResult) -> Iterator[Reason]:
@@ -142,11 +143,10 @@ def _failures(cell: CellResult) -> Iterator[Reason]:
     if cell.failed:
         kinds = Counter((a.error or {}).get("type", "?") for a in cell.answers.values() if not a.ok)
         listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
-        text = f"{cell.failed} failed answers count as wrong ({listed}); the release drops such samples from its mean."
-        yield Reason("failed", text)
+        yield Reason("failed", TEXTS["failed"].format(n=cell.failed, kinds=listed))
     if cell.unparsed:
-        text = f"{cell.unparsed} of {cell.n} answers hold no letter ({100 * cell.unparsed / cell.n:.1f} %) and count as wrong."
-        yield Reason("unparsed", text)
+        share = 100 * cell.unparsed / cell.n
+        yield Reason("unparsed", TEXTS["unparsed"].format(n=cell.unparsed, of=cell.n, share=share))
 
 
 def _composition(cell: CellResult) -> Iterator[Reason]:
@@ -168,36 +168,23 @@ def _composition(cell: CellResult) -> Iterator[Reason]:
 
 
 def _yarn(cell: CellResult) -> Iterator[Reason]:
-    factor = cell.setting["yarn_factor"]
     if cell.setting["method"] == "none":
-        state = f"with YaRN factor {factor:g}" if factor != 1 else "without YaRN"
-        other = "without" if factor != 1 else "with factor 4"
-        text = f"This base row ran {state}. The release's configs use factor 4 for its methods and none for its plain "
-        text += (
-            f"baseline; YaRN multiplies attention logits by 1.296 at all lengths. Its twin {other} tells the effect."
-        )
-        yield Reason("YaRN", text)
+        factor = cell.setting["yarn_factor"]
+        state, twin = ("without YaRN", "with factor 4") if factor == 1 else (f"with YaRN factor {factor:g}", "without")
+        yield Reason("YaRN", TEXTS["yarn"].format(state=state, twin=twin))
 
 
 def _environment(cell: CellResult) -> Iterator[Reason]:
     backend, decoder = cell.manifest.attention_backend, cell.cell["video"].get("backend")
     if backend and "flash" not in backend:
-        text = f"Attention ran on {backend}; published numbers are flash-attn 2 numbers in bfloat16 (equal up to rounding)."
-        yield Reason("attention", text)
+        yield Reason("attention", TEXTS["attention"].format(backend=backend))
     if decoder:
-        text = (
-            f"Frames come straight from {decoder}; the release reads them from JPEG files at ffmpeg's default quality."
-        )
-        yield Reason("frames", text)
+        yield Reason("frames", TEXTS["frames"].format(decoder=decoder))
 
 
-def _rates(cell: CellResult) -> dict[str, float]:
+def _sampling_rates(cell: CellResult) -> dict[str, float]:
     """Video id -> true sampling fps."""
     return {a.video_id: a.sampling_fps for a in cell.answers.values() if a.sampling_fps}
-
-
-def _sampling_rates(cell: CellResult) -> list[float]:
-    return list(_rates(cell).values())
 
 
 def _score_split(cell: CellResult, name: str, videos: set[str]) -> str:

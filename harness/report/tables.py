@@ -130,8 +130,7 @@ def differences(cells: Sequence[CellResult], config: ReportConfig) -> Grid:
                 cell.task,
                 setting["model"],
                 f"{setting['frames']} frames, {setting['fps']:g} fps, context {setting['context']}",
-                cell.method_title,
-                other.method_title,
+                *_sides(cell, other),
                 f"{found.value:+.2f}",
                 interval_text(found.interval(config.confidence), sign=True),
                 p_text(found.p),
@@ -144,6 +143,12 @@ def differences(cells: Sequence[CellResult], config: ReportConfig) -> Grid:
     headings = ["benchmark", "model", "setting", "a", "b", "a - b", interval, "p", "only a right", "only b right", "n"]
     note = "Paired on the questions that both cells answered, clustered by video; no correction for many comparisons."
     return Grid("Paired differences between sibling cells", headings, rows, (note,), numeric=(5, 6, 7, 8, 9, 10))
+
+
+def _sides(a: CellResult, b: CellResult) -> tuple[str, str]:
+    """Names of two siblings; method and semantics are said once, with the first."""
+    same = all(a.setting.get(key) == b.setting.get(key) for key in ("method", "semantics"))
+    return a.method_title, b.variant if same else b.method_title
 
 
 def numbers(verdicts: list[NumberVerdict], config: ReportConfig) -> Grid:

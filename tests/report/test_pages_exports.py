@@ -1,0 +1,130 @@
+"""python -m pytest tests/report/test_pages_exports.py"""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from cell_folders import VARIANTS, questions, write_cell
+
+from harness.report import exports
+from harness.report.cells import load_cells
+from harness.report.config import ReportConfig
+from harness.report.html import tone
+from harness.report.report import find, main
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report of a whole LVBench ablation and of a toy ladder over contexts."""
+    results = tmp_path_factory.mktemp("results")
+    rng = np.random.default_rng(0)
+    asked = questions("lvbench", 103, 15) + questions("lvbench", 105, 2)[206:]
+    for i, variant in enumerate(VARIANTS):
+        write_cell(results, asked, list(rng.random(1549) < 0.40), variant=variant, digest=str(i))
+    toy = questions("mlvu", 10)
+    for context in (33, 66, 264):
+        right = list(rng.random(30) < 0.5 + context / 1000)
+        changes = {"model__name": "toy", "model__path": "harness/toy/checkpoint", "digest": f"t{context}"}
+        folder = write_cell(results, toy, right, task="mlvu", context=context, failed={1}, **changes)
+        path = folder / "answers.jsonl"
+        path.write_text(path.read_text().replace("[100,64]", f"[{context},{context}]"))
+    settings = ReportConfig(output=str(results / "report"), cells=["*"], resamples=200)
+    assert main(SimpleNamespace(results=str(results), report=settings)) == 0
+    return results
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.ids, self.stack, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.addresses += [found[key] for key in ("href", "src", "xlink:href", "data") if key in found]
+        self.ids += [found["id"]] if "id" in found else []
+        assert tag != "script"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_one_file_that_asks_nobody_for_anything(report):
+    text = (report / "report" / "report.html").read_text()
+    page = Page(text)
+    assert page.addresses and all(a.startswith(("#", "data:")) for a in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|<link[^>]+stylesheet", text)
+    sections = [a[1:] for a in page.addresses if re.fullmatch(r"#[a-z]+", a)]
+    assert {"scores", "numbers", "claims", "reasons", "figures", "cost"} <= set(sections) <= set(page.ids)
+    assert 'name="viewport"' in text and text.count("<svg") == len(list((report / "report" / "figures").glob("*.svg")))
+
+
+def test_the_page_says_what_the_tables_say(report):
+    text = " ".join(Page((report / "report" / "report.html").read_text()).text)
+    for words in ("temporal adaptation helps LVBench", "differs", "stale_first_chunk", "no baseline", "1 failed"):
+        assert words in text
+    assert "margin" not in text or "3 points" in text
+
+
+def test_figures_are_whole_images_of_what_there_is(report):
+    names = {path.name for path in (report / "report" / "figures").iterdir()}
+    for kind in ("scores", "differences", "cost", "scores_toy", "context_toy", "accuracy_cost_toy"):
+        assert {f"{kind}.svg", f"{kind}.png"} <= names
+        ElementTree.parse(report / "report" / "figures" / f"{kind}.svg")
+        assert (report / "report" / "figures" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    assert "frames.svg" not in names  # one number of frames is no line
+
+
+def test_csv_has_every_metric_with_its_interval(report):
+    rows = list(csv.DictReader(io.StringIO((report / "report" / "scores.csv").read_text())))
+    overall = [row for row in rows if row["metric"] == "overall"]
+    assert len(overall) == 4 and {row["variant"] for row in overall} == set(VARIANTS)
+    assert all(float(row["low"]) <= float(row["score"]) <= float(row["high"]) for row in rows)
+    assert {row["metric"] for row in rows} >= {"type_temporal_grounding", "m_avg", "m_avg_sample", "type_findneedle"}
+    assert {row["failed"] for row in rows if row["model"] == "toy"} == {"1"}
+
+
+def test_tables_keep_their_published_shape_with_ours_beside(report):
+    markdown = (report / "report" / "tables" / "readme_ablation.md").read_text()
+    row = next(line for line in markdown.splitlines() if line.startswith("| full "))
+    assert re.search(r"\| 48\.48 / \*\*\d\d\.\d\d\*\* ± \d\.\d \| 62\.22 \| 75\.41 \| 66\.19 \|", row)
+    latex = (report / "report" / "tables" / "readme_ablation.tex").read_text()
+    row = next(line for line in latex.splitlines() if line.startswith("full "))
+    assert re.search(r"& 48\.48 & \$\d\d\.\d\d \\pm \d\.\d\$ & 62\.22 & -- & 75\.41 & -- & 66\.19 & -- \\\\", row)
+    assert r"no\_both" in latex
+    for path in (report / "report" / "tables").glob("*.tex"):
+        text = path.read_text()
+        widths = {line.count("&") for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line}
+        assert len(widths) == 1 and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_toy_numbers_never_reach_a_published_table(report):
+    settings = ReportConfig(resamples=200)
+    found = find([cell for cell in load_cells(report) if cell.toy], settings)
+    for table in found.tables:
+        assert "**" not in exports.published_markdown(table, found.numbers, settings)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        ("reproduced", "good"),
+        ("equals baseline", "good"),
+        ("holds", "good"),
+        ("differs", "bad"),
+        ("3 of 60 answers changed, 1 flips", "bad"),
+        ("cannot tell", "open"),
+        ("not run", "open"),
+    ],
+)
+def test_colours_follow_the_verdict(verdict, expected):
+    assert tone(verdict) == expected
+
+
+def test_latex_is_escaped():
+    assert exports.latex("a_b & 50 %") == r"a\_b \& 50 \%"
