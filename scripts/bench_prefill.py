@@ -1,0 +1,361 @@
+"""Time and memory of prefilling a long video, with and without compression.
+
+    python scripts/bench_prefill.py --quick                 the embedded toy on a CPU, under 3 minutes
+    python scripts/bench_prefill.py --device cuda           a random model of the exact Qwen2.5-VL-7B shape, 16K context
+
+Features are random: speed and memory do not depend on what a video shows. The table has, for each number of frames:
+
+    uncompressed   chunked prefill that keeps everything
+    sliced         the baseline of `overhead`: the same chunks, and after each the cache of every layer is cut to the
+                   length that `full` has there, by slicing. No guide, no scores, no allocation, no choice: what is left
+                   is the cost of the chunks themselves, with attention over exactly the same cache lengths
+    full           the method with temporal and layer allocation; no_temporal, no_layer, no_both switch them off
+
+The last line is one JSON object. `overhead` is the time of `full` over that of `sliced`, minus 1, at the largest number
+of frames that has both; `memory_growth` is the peak memory of `full` at 4096 frames over that at 512. Memory is the
+allocator's peak on an accelerator (weights included), and on a CPU the resident memory of the process (weights and
+Python included) without the features, which wait on the host in either case. Times are the fastest of `--repeats` runs,
+taken in turn. A CPU runs one thread and compares processor time, which other processes do not disturb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+FRAMES = (256, 512, 1024, 2048, 4096)
+QUICK_FRAMES = (256, 512, 4096)
+GROWTH_FRAMES = (512, 4096)
+VARIANTS = {
+    "full": {},
+    "no_temporal": {"temporal": False},
+    "no_layer": {"layers": False},
+    "no_both": {"temporal": False, "layers": False},
+}
+TEXT = {"toy": (9, 14), "7B": (15, 80)}
+"""Tokens of a multiple-choice prompt before and after its video."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is run: patches per frame before merging, tokens of context, and which rows."""
+
+    frames: tuple[int, ...]
+    rows_up_to: dict[str, int]  # most frames of the rows that are left out of longer videos
+    text: tuple[int, int]
+    height: int
+    width: int
+    context: int
+    repeats: int
+    chunk_frames: int = 32
+
+    @property
+    def tokens_per_grid(self) -> int:
+        return self.height * self.width // 4
+
+
+@dataclass
+class Row:
+    """One line of the table; memory in bytes."""
+
+    frames: int
+    variant: str
+    tokens: int
+    seconds: float
+    cost: float  # seconds that overhead compares: of the clock, on a CPU of the processor
+    memory: int  # of the device; see the module's text
+    host_memory: int  # resident, features included
+    cache_length: list[int]  # [L]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, npu:0 (default: cpu)")
+    parser.add_argument("--quick", action="store_true", help="smaller frames, shorter context, fewer rows")
+    parser.add_argument("--frames", type=int, nargs="+", metavar="N", help=f"default: {' '.join(map(str, FRAMES))}")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="default: 16000, on a CPU 2000 (quick: 1000)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="runs per row; default: 3")
+    parser.add_argument("--attention", default="auto", help="auto, flash_attention_2, sdpa, eager")
+    args = parser.parse_args(argv)
+    for name in ("frames", "context", "repeats"):
+        values = getattr(args, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and value < (2 if name == "frames" else 1):
+                parser.error(f"--{name} {value} is too small")
+    return args
+
+
+def setting(args: argparse.Namespace) -> Setting:
+    """The defaults of the device, and what the command line changes of them."""
+    on_cpu, quick = args.device == "cpu", args.quick
+    rows_up_to = {}
+    if on_cpu:
+        rows_up_to = {"uncompressed": 256 if quick else 512}
+    if quick:
+        rows_up_to |= {"sliced": 512, "no_temporal": 256, "no_layer": 256, "no_both": 256}
+    return Setting(
+        frames=tuple(sorted(set(args.frames or (QUICK_FRAMES if quick else FRAMES)))),
+        rows_up_to=rows_up_to,
+        text=TEXT["toy" if on_cpu else "7B"],
+        height=18,
+        width=32,
+        context=args.context or (16000 if not on_cpu else 1000 if quick else 2000),
+        repeats=args.repeats or (2 if quick else 3),
+    )
+
+
+def toy_language(attention: str) -> tuple[Any, str]:
+    """The embedded toy's language model in float32, with its name."""
+    from harness.models.qwen2_5_vl import Qwen25VL
+    from harness.toy.checkpoint import CHECKPOINT, build_model
+    from harness.toy.tokens import build_tokenizer
+
+    if (CHECKPOINT / "config.json").exists():
+        return Qwen25VL.load(str(CHECKPOINT), device="cpu", attention=attention).language, "toy"
+    from harness.models.language import Decoder
+
+    model = build_model(0, build_tokenizer()).eval()
+    backend = "sdpa" if attention == "auto" else attention
+    return Decoder(model.model.language_model, model.lm_head, backend=backend, rows=3), "toy shape, random weights"
+
+
+def seven_billion_language(device: str, attention: str) -> tuple[Any, str]:
+    """The language model of Qwen2.5-VL-7B with random weights in bfloat16."""
+    import torch
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+
+    from harness.compress.attention import choose_backend
+    from harness.models.language import Decoder
+
+    config = Qwen2_5_VLTextConfig(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=128000,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    )
+    backend = choose_backend(attention, torch.device(device), torch.bfloat16)
+    with torch.device(device):
+        model = Qwen2_5_VLTextModel._from_config(config, dtype=torch.bfloat16).eval()
+        head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=torch.bfloat16)
+    return Decoder(model, head, backend=backend, rows=3), f"Qwen2.5-VL-7B shape, random weights, {backend}"
+
+
+class Bench:
+    """Prompts of one model, and the ways to prefill them."""
+
+    def __init__(self, language: Any, how: Setting, device: str) -> None:
+        import torch
+
+        self.language, self.how = language, how
+        self.device = torch.device(device)
+        self.dtype = next(language.text_model.parameters()).dtype
+        self.width = language.text_model.config.hidden_size
+
+    def prompt(self, frames: int) -> tuple[Any, Any, Any]:
+        """(layout, input ids [N], features [V, d] on the host) of a video of so many frames."""
+        import torch
+
+        from harness.compress.layout import Layout
+        from harness.compress.positions import mrope_position_ids
+
+        grids, n = frames // 2, self.how.tokens_per_grid
+        before, after = self.how.text
+        ids = torch.ones(before + grids * n + after, dtype=torch.long)
+        video = slice(before, before + grids * n)
+        ids[video] = 2
+        grid = (grids, self.how.height, self.how.width)
+        positions = mrope_position_ids(ids, 2, grid, second_per_grid=1.0)
+        generator = torch.Generator().manual_seed(0)
+        pinned = self.device.type == "cuda"
+        features = torch.empty(grids * n, self.width, dtype=self.dtype, pin_memory=pinned)
+        for window in features.split(64 * n):
+            window.copy_(torch.randn(window.shape, generator=generator))
+        return Layout(positions, video, n, context=self.how.context), ids, features
+
+    def compressed(self, prompt: tuple, name: str = "adaretake", **options: Any) -> Any:
+        """One prefill through the compress room; returns its state."""
+        from harness.compress.method import MethodOptions, build_method
+        from harness.compress.prefill import prefill
+
+        layout, ids, features = prompt
+        method = build_method(MethodOptions(name=name, chunk_frames=self.how.chunk_frames, **options))
+        return prefill(self.language, layout, ids, features, method)
+
+    def sliced(self, prompt: tuple, lengths: list[int], after: list[list[int]]) -> list[int]:
+        """The baseline of `overhead`: chunks of `lengths` [K], layers cut to `after` [K][L] behind each."""
+        from harness.compress.cache import CompressedCache
+
+        class SlicedCache(CompressedCache):
+            def cut(self, lengths: list[int]) -> None:
+                self._lengths = list(lengths)
+
+        layout, ids, features = prompt
+        reserve = max(length + n for length, n in zip(lengths, [0, *map(max, after)], strict=False)) + layout.n_pre
+        cache = SlicedCache(self.language.num_layers, reserve=max(reserve, max(after[-1]) + layout.n_post))
+        forward = self.language.forward
+        forward(self.language.embed(ids[: layout.n_pre]), layout.positions[:, : layout.n_pre], cache)
+        start = layout.n_pre
+        for length, kept in zip(lengths, after, strict=True):
+            part = features[start - layout.n_pre : start - layout.n_pre + length]
+            embeds = part.to(self.language.device, self.dtype, non_blocking=True)
+            forward(embeds, layout.positions[:, start : start + length], cache)
+            cache.cut(kept)
+            start += length
+        forward(self.language.embed(ids[start:]), layout.positions[:, start:], cache)
+        return cache.lengths
+
+    def measure(
+        self, frames: int, variant: str, prompt: tuple, run: Callable[[], tuple[list[int], Any]]
+    ) -> tuple[Row, Any]:
+        """The row of one run, which returns the cache length per layer and anything else."""
+        import torch
+
+        gc.collect()
+        on_cpu = self.device.type == "cpu"
+        backend = None if on_cpu else getattr(torch, self.device.type)
+        if backend:
+            backend.synchronize(self.device)
+            backend.reset_peak_memory_stats(self.device)
+        _reset_resident_peak()
+        started, cpu_started = time.perf_counter(), time.process_time()
+        cache_length, result = run()
+        if backend:
+            backend.synchronize(self.device)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        host = _resident_peak()
+        features = prompt[2].numel() * prompt[2].element_size()
+        memory = backend.max_memory_allocated(self.device) if backend else host - features
+        cost = cpu_seconds if on_cpu else seconds
+        return Row(frames, variant, prompt[0].n_prompt, seconds, cost, memory, host, cache_length), result
+
+
+def _reset_resident_peak() -> None:
+    if sys.platform != "linux":
+        return  # the peak of the whole process is reported
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _resident_peak() -> int:
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+
+
+def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[Row]:
+    """All rows of one number of frames."""
+    how = bench.how
+    prompt = bench.prompt(frames)
+
+    def compressed(**options: Any) -> tuple[list[int], Any]:
+        state = bench.compressed(prompt, **options)
+        return state.cache.lengths, state.chunks if state.compressed else []
+
+    # The first run warms up, gives the baseline its lengths, and stands for itself where it is the only one.
+    first, chunks = bench.measure(frames, "full", prompt, compressed)
+    lengths, after = [chunk.length for chunk in chunks], [chunk.cache_length for chunk in chunks]
+    runs: dict[str, Callable[[], tuple[list[int], Any]]] = {"uncompressed": lambda: compressed(name="none")}
+    if chunks:
+        runs["sliced"] = lambda: (bench.sliced(prompt, lengths, after), None)
+    runs |= {name: lambda options=options: compressed(**options) for name, options in VARIANTS.items()}
+    runs = {name: run for name, run in runs.items() if frames <= how.rows_up_to.get(name, frames)}
+    best: dict[str, Row] = {}
+    for _ in range(how.repeats):
+        for name, run in runs.items():
+            row = first if len(runs) == 1 else bench.measure(frames, name, prompt, run)[0]
+            best[name] = faster(best.get(name, row), row)
+    for row in best.values():
+        report(row)
+    return list(best.values())
+
+
+def faster(one: Row, other: Row) -> Row:
+    """The smaller times and the larger memory of two runs of the same row."""
+    least = {key: min(getattr(one, key), getattr(other, key)) for key in ("seconds", "cost")}
+    most = {key: max(getattr(one, key), getattr(other, key)) for key in ("memory", "host_memory")}
+    return replace(one, **least, **most)
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """`overhead` at the largest number of frames that was compressed, all overheads, and `memory_growth`."""
+    found = {(row.frames, row.variant): row for row in rows}
+    overheads = {
+        frames: round(row.cost / found[frames, "sliced"].cost - 1, 4)
+        for (frames, variant), row in found.items()
+        if variant == "full" and (frames, "sliced") in found
+    }
+    small, large = (found.get((frames, "full")) for frames in GROWTH_FRAMES)
+    return {
+        "overhead": overheads[max(overheads)] if overheads else None,
+        "memory_growth": round(large.memory / small.memory, 4) if small and large else None,
+        "overhead_by_frames": overheads,
+    }
+
+
+def line(row: Row) -> str:
+    lengths = row.cache_length
+    shown = " ".join(map(str, lengths)) if len(lengths) <= 8 else f"{min(lengths)} to {max(lengths)}"
+    speed, memory, host = row.tokens / row.seconds, row.memory / 2**20, row.host_memory / 2**20
+    return (
+        f"{row.frames:6} {row.variant:13} {row.tokens:8} {row.seconds:9.3f} {row.cost:9.3f} {speed:10.0f} "
+        f"{memory:11.1f} {host:10.1f}  {shown}"
+    )
+
+
+HEADER = "frames variant         tokens   seconds      cost   tokens/s  device MiB   host MiB  cache length per layer"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    from harness.errors import UserError
+
+    try:
+        import torch
+
+        how = setting(args)
+        try:
+            torch.empty(1, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}") from error
+        if args.device == "cpu":
+            language, name = toy_language(args.attention)
+        else:
+            language, name = seven_billion_language(args.device, args.attention)
+        bench = Bench(language, how, args.device)
+        if args.device == "cpu":
+            torch.set_num_threads(1)
+        print(f"{name}; {args.device}; {how.tokens_per_grid} tokens per grid of 2 frames; context {how.context}")
+        print(HEADER)
+        rows: list[Row] = []
+        with torch.inference_mode():
+            for frames in how.frames:
+                rows += rows_for(bench, frames, report=lambda row: print(line(row), flush=True))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    where = {"device": args.device, "machine": platform.machine(), "model": name, "torch": torch.__version__}
+    print(json.dumps({**summary(rows), **where, "context": how.context, "rows": [asdict(row) for row in rows]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

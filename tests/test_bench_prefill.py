@@ -1,0 +1,124 @@
+"""The speed benchmark, on a video of a few tokens per frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.models.language import Decoder
+from harness.toy.checkpoint import build_model
+from harness.toy.tokens import build_tokenizer
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_prefill.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("bench_prefill_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def language() -> Decoder:
+    model = build_model(0, build_tokenizer()).eval()
+    return Decoder(model.model.language_model, model.lm_head, backend="sdpa", rows=3)
+
+
+@pytest.fixture
+def small(script, language, monkeypatch) -> None:
+    """Two by two tokens per grid and chunks of four frames."""
+    own = script.setting
+    sizes = {"height": 4, "width": 4, "chunk_frames": 4, "repeats": 1}
+    monkeypatch.setattr(script, "setting", lambda args: dataclasses.replace(own(args), **sizes))
+    monkeypatch.setattr(script, "toy_language", lambda attention: (language, "test"))
+
+
+def test_last_line_is_the_summary(script, small, capsys):
+    assert script.main(["--quick", "--frames", "48", "16", "--context", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = json.loads(lines[-1])
+    rows = {(row["frames"], row["variant"]): row for row in found["rows"]}
+    assert len(lines) == len(rows) + 3
+    variants = ("uncompressed", "sliced", "full", "no_temporal", "no_layer", "no_both")
+    assert set(rows) == {(16, v) for v in variants if v != "sliced"} | {(48, v) for v in variants}
+    tokens = 24 * 4 + 23
+    assert rows[48, "full"]["tokens"] == tokens
+    assert rows[48, "uncompressed"]["cache_length"] == [tokens] * 4
+    assert rows[16, "full"]["cache_length"] == [8 * 4 + 23] * 4  # the prompt fits: nothing is compressed
+    assert sum(rows[48, "full"]["cache_length"]) == 4 * 60
+    assert rows[48, "no_layer"]["cache_length"] == [60] * 4
+    assert rows[48, "sliced"]["cache_length"] == rows[48, "full"]["cache_length"]
+    assert found["overhead"] == pytest.approx(rows[48, "full"]["cost"] / rows[48, "sliced"]["cost"] - 1, abs=1e-3)
+    assert found["memory_growth"] is None and found["context"] == 60
+
+
+def test_long_videos_leave_rows_out(script, small, capsys):
+    assert script.main(["--quick", "--frames", "514", "--context", "100"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["variant"] for row in found["rows"]] == ["full"] and found["overhead"] is None
+
+
+def test_baseline_attends_over_the_same_cache_lengths(script, language):
+    how = dataclasses.replace(
+        script.setting(script.parse(["--quick"])), height=4, width=4, chunk_frames=4, context=60, text=(9, 14)
+    )
+    bench = script.Bench(language, how, "cpu")
+    seen: dict[str, list] = {"full": [], "sliced": []}
+    forward = language.forward
+
+    def watched(name):
+        def run(embeds, positions, cache, *args, **kwargs):
+            seen[name].append((len(embeds), cache.lengths))
+            return forward(embeds, positions, cache, *args, **kwargs)
+
+        return run
+
+    with torch.inference_mode():
+        prompt = bench.prompt(48)
+        try:
+            language.forward = watched("full")
+            state = bench.compressed(prompt)
+            language.forward = watched("sliced")
+            bench.sliced(prompt, [c.length for c in state.chunks], [c.cache_length for c in state.chunks])
+        finally:
+            del language.forward
+    guide = how.text[1]
+    middle = [(n - guide, lengths) for n, lengths in seen["full"][1:-1]]
+    assert seen["sliced"] == [seen["full"][0], *middle, seen["full"][-1]]
+    assert len(middle) == 12
+
+
+def test_growth_compares_4096_with_512_frames(script):
+    def row(frames, variant, cost, memory):
+        return script.Row(frames, variant, 1, 9.0, cost, memory, 0, [1])
+
+    rows = [row(512, "full", 1.1, 1000), row(512, "sliced", 1.0, 900), row(4096, "full", 9.0, 1050)]
+    assert script.summary(rows) == {"overhead": 0.1, "memory_growth": 1.05, "overhead_by_frames": {512: 0.1}}
+
+
+def test_fastest_run_and_largest_memory_count(script):
+    one = script.Row(8, "full", 1, 3.0, 2.0, 10, 40, [1])
+    other = script.Row(8, "full", 1, 4.0, 1.0, 20, 30, [1])
+    assert script.faster(one, other) == script.Row(8, "full", 1, 3.0, 1.0, 20, 40, [1])
+
+
+def test_an_accelerator_that_is_not_there_is_an_error(script, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert script.main(["--device", "cuda"]) == 2
+    assert capsys.readouterr().err.startswith("error: --device cuda cannot be used here")
+
+
+@pytest.mark.parametrize("words", [["--frames", "0"], ["--context", "0"], ["--repeats", "-1"]])
+def test_numbers_out_of_range_are_refused(script, words):
+    with pytest.raises(SystemExit):
+        script.parse(words)
