@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ NOT_SETTING = {
 """Parts of a cell's record that do not say what was asked of the code: where things lie, how fast they go, and the
 digests of weights, code and prompts. A baseline outlives changes of these; all else must agree."""
 DIGESTS = ("weights", "code", "prompts")
+TEXT, KEPT, SHARES, RIGHT = 1, 2, 3, 4
+"""Places in an answer's row."""
 
 
 def setting_key(cell: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class Comparison:
 
     n: int
     changed: list[str]
-    """Answers whose text, letter or number of kept tokens is not the stored one."""
+    """Answers whose text, letter, or kept tokens (how many, or in which layers and chunks) are not the stored ones."""
     gained: list[str]
     lost: list[str]
     missing: list[str]
@@ -82,7 +85,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class StoredCell:
-    """One cell of a baseline. ``answers``: question id -> [letter, text, kept tokens, right]."""
+    """One cell of a baseline. ``answers``: question id -> row, see :func:`answer_rows`."""
 
     id: str
     key: dict[str, Any]
@@ -94,7 +97,7 @@ class StoredCell:
 
     def compare(self, cell: CellResult) -> Comparison:
         """Compare with a cell of the same setting."""
-        ours = {qid: row for qid, row in answer_rows(cell).items()}
+        ours = answer_rows(cell)
         changed, gained, lost, missing, newly_failed = [], [], [], [], []
         for qid, stored in self.answers.items():
             now = ours.get(qid)
@@ -103,11 +106,11 @@ class StoredCell:
                 continue
             if now != stored:
                 changed.append(qid)
-            if now[3] and not stored[3]:
+            if now[RIGHT] and not stored[RIGHT]:
                 gained.append(qid)
-            if stored[3] and not now[3]:
+            if stored[RIGHT] and not now[RIGHT]:
                 lost.append(qid)
-            if now[1] is None and stored[1] is not None:
+            if now[TEXT] is None and stored[TEXT] is not None:
                 newly_failed.append(qid)
         asked = {question.question_id for question in cell.questions}
         unknown = sorted(asked - set(self.answers))
@@ -136,7 +139,8 @@ class Baseline:
 
 
 def answer_rows(cell: CellResult) -> dict[str, list[Any]]:
-    """Question id -> [letter, text, kept tokens, right] of every answered question; a failed one has no text."""
+    """Every answered question: id -> [letter, text, kept tokens (mean over layers), digest of kept tokens per layer and
+    per chunk, right]. A failed answer has no text."""
     rows = {}
     for row in cell.frame.itertuples(index=False):
         if row.status == MISSING:
@@ -144,7 +148,8 @@ def answer_rows(cell: CellResult) -> dict[str, list[Any]]:
         answer = cell.answers[row.question_id]
         kept = None if answer.n_cache_mean is None else round(answer.n_cache_mean, 4)
         letter = row.letter if isinstance(row.letter, str) else None
-        rows[row.question_id] = [letter, answer.text if answer.ok else None, kept, row.correct == 1.0]
+        shares = hashlib.sha256(repr((answer.cache_length, answer.chunk_budget)).encode()).hexdigest()[:8]
+        rows[row.question_id] = [letter, answer.text if answer.ok else None, kept, shares, row.correct == 1.0]
     return rows
 
 

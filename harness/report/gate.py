@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.report.baseline import Baseline, Comparison, StoredCell, differing, read_baseline, setting_key
+from harness.report.baseline import (
+    KEPT,
+    TEXT,
+    Baseline,
+    Comparison,
+    StoredCell,
+    answer_rows,
+    differing,
+    read_baseline,
+    setting_key,
+)
 from harness.report.baseline_update import update
 from harness.report.cells import CellResult, load_cells
 from harness.report.current import current_ids, newest
@@ -185,9 +195,10 @@ def _at(key: dict[str, Any], path: str) -> Any:
 
 
 def _change(question: str, stored: StoredCell, cell: CellResult) -> str:
-    then, now = stored.answers[question], cell.answers[question]
-    text = repr(now.text) if now.ok else f"failed ({(now.error or {}).get('type')})"
-    return f"{question}: {then[1]!r} with {then[2]} tokens kept -> {text} with {now.n_cache_mean}"
+    then, now = stored.answers[question], answer_rows(cell)[question]
+    if (then[TEXT], then[KEPT]) == (now[TEXT], now[KEPT]):
+        return f"{question}: {then[TEXT]!r} as before, with its {now[KEPT]} kept tokens in other layers or chunks"
+    return f"{question}: {then[TEXT]!r} with {then[KEPT]} tokens kept -> {now[TEXT]!r} with {now[KEPT]}"
 
 
 def as_record(path, baseline, cells, checks, verdict, exact, rate) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def _silent(published: Published, key: str) -> bool:
 
 TEXTS = {
     "truncated": "The rule `truncated` (transformers 4.52 to 5.2) drops the fraction of the seconds per grid: in "
-    "{still} of {n} videos, sampled above 2 fps, all frames have one temporal id, in {coarse} more the steps are too small.",
+    "{still} of {n} videos, sampled above 2 fps, all frames have one temporal id, in {coarse} more the steps are too "
+    "small.",
     "v5": "The rule `v5` (transformers 5.4 and later) puts the text inside the video's range of ids; the published "
     "numbers come from code that puts it behind the video.",
     "paper": "Follows the paper's equations. The paper's own tables come from the first public code (release_2025), "
