@@ -57,6 +57,7 @@ class Setting:
     width: int
     context: int
     repeats: int
+    once: bool  # only `sliced` and `full` are repeated
     chunk_frames: int = 32
 
     @property
@@ -111,6 +112,7 @@ def setting(args: argparse.Namespace) -> Setting:
         width=32,
         context=args.context or (16000 if not on_cpu else 1000 if quick else 2000),
         repeats=args.repeats or (2 if quick else 3),
+        once=quick,
     )
 
 
@@ -276,8 +278,10 @@ def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[R
     runs |= {name: lambda options=options: compressed(**options) for name, options in VARIANTS.items()}
     runs = {name: run for name, run in runs.items() if frames <= how.rows_up_to.get(name, frames)}
     best: dict[str, Row] = {}
-    for _ in range(how.repeats):
+    for repeat in range(how.repeats):
         for name, run in runs.items():
+            if repeat and how.once and name not in ("sliced", "full"):
+                continue
             row = first if len(runs) == 1 else bench.measure(frames, name, prompt, run)[0]
             best[name] = faster(best.get(name, row), row)
     for row in best.values():

@@ -111,6 +111,13 @@ def test_fastest_run_and_largest_memory_count(script):
     assert script.faster(one, other) == script.Row(8, "full", 1, 3.0, 1.0, 20, 40, [1])
 
 
+def test_accelerators_run_the_shape_of_seven_billion(script):
+    language, name = script.seven_billion_language("meta", "eager")
+    parts = [*language.text_model.parameters(), *language.head.parameters()]
+    assert sum(p.numel() for p in parts) == 7_615_616_512  # Qwen2.5-7B
+    assert {p.dtype for p in parts} == {torch.bfloat16} and language.num_layers == 28 and "7B" in name
+
+
 def test_an_accelerator_that_is_not_there_is_an_error(script, capsys):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
