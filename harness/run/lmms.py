@@ -13,6 +13,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,20 +23,21 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from harness.config import TaskConfig, compose_config
-from harness.data.parse import parse_letter
 from harness.data.questions import Question, functions
 from harness.errors import UserError
-from harness.run.answer import Loop, Streak
+from harness.run.answer import Streak
 from harness.run.cell import Cell
 from harness.run.frames import open_ahead
 from harness.run.lmms_args import choose_cell, compose_arguments, known_tasks
 from harness.run.plan import cell_folder
+from harness.run.progress import Progress, summary, take_snapshot
 from harness.run.respond import load_responder
-from harness.run.run import make_manifest
+from harness.run.run import make_manifest, new_logs
 from harness.run.status import Board, GroupStatus
-from harness.run.work import CellWork, GroupWork, build_group, record_questions
-from harness.run.worker import note_environment
-from harness.store import AnswerLog, FolderLock, open_cell, read_answers, read_questions
+from harness.run.work import CellWork, GroupWork, WorkOrder, build_group, record_questions
+from harness.run.worker import answer_group, log_to, status_path, worker_log
+from harness.store import FolderLock, open_cell, read_answers, read_questions
+from harness.store.answers import now
 
 log = logging.getLogger(__name__)
 
@@ -171,16 +173,21 @@ class HarnessModel(lmms):
             self._run(group)
 
     def _run(self, group: GroupWork) -> None:
-        cell = group.cells[0].cell
-        responder = self._responder(cell)
-        note_environment(group, responder)
-        board = Board("0")
+        cell, run = group.cells[0].cell, self.config.run
+        order = WorkOrder((group,), run, now(), new_logs(self.config))
+        handler = log_to(worker_log(order.logs, 0))
+        board = Board("0", status_path(order.logs, 0, 0))
         board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks)])
-        with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(AnswerLog(each.folder)) for each in group.cells]
-            frames = open_ahead(cell, self.config.run)
-            streak = Streak(self.config.run.max_consecutive_failures)
-            Loop(group, responder, logs, frames, board, parse_letter, streak).run()
+        try:
+            with Progress(order, sys.stderr):
+                responder = self._responder(cell)
+                streak = Streak(run.max_consecutive_failures)
+                answer_group(group, responder, open_ahead(cell, run), board, streak, run)
+            board.state("done")
+        finally:
+            log.info(summary(take_snapshot(order)))
+            logging.getLogger("harness").removeHandler(handler)
+            handler.close()
 
     def _responder(self, cell: Cell) -> Any:
         if self._loaded is None or self._loaded[0] != (cell.weights, cell.model):

@@ -158,8 +158,7 @@ def carry_out(config: Config, groups: Sequence[GroupWork]) -> bool:
         Whether it was interrupted.
     """
     started = now()
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    logs = Path(config.results).absolute() / "logs" / f"{stamp}-{os.getpid()}"
+    logs = new_logs(config)
     handler = log_to(logs / "run.log")
     engine = build_engine(config.engine, config.model.device)
     order = WorkOrder(
@@ -190,6 +189,12 @@ def carry_out(config: Config, groups: Sequence[GroupWork]) -> bool:
         engine.close()
         logging.getLogger("harness").removeHandler(handler)
         handler.close()
+
+
+def new_logs(config: Config) -> Path:
+    """The folder of a start's log, status and order files."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path(config.results).absolute() / "logs" / f"{stamp}-{os.getpid()}"
 
 
 def read_reason(order: WorkOrder) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import UserError
-from harness.run.answer import Loop, Streak, release_memory
+from harness.run.answer import Frames, Loop, Streak, release_memory
 from harness.run.cell import Cell
 from harness.run.environment import git_state, versions
 from harness.run.status import Board, GroupStatus
@@ -100,8 +100,6 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
     board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks) for group in groups])
     if not groups:
         return
-    from harness.data.parse import parse_letter
-
     if order.threads:
         import torch
 
@@ -113,12 +111,30 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
         cell = group.cells[0].cell
         board.state("loading")
         responder = models.of(cell)
-        note_environment(group, responder)
-        check_feature_memory(cell, responder, order.run)
-        frames = resolve(order.frames)(cell, order.run)
-        with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
-            Loop(group, responder, logs, frames, board, parse_letter, streak).run()
+        answer_group(group, responder, resolve(order.frames)(cell, order.run), board, streak, order.run, name)
+
+
+def answer_group(
+    group: GroupWork,
+    responder: Any,
+    frames: Frames,
+    board: Board,
+    streak: Streak,
+    run: RunConfig,
+    name: str | None = None,
+) -> None:
+    """Answer what a group still needs, into the answers files of the worker `name`.
+
+    Raises:
+        UserError: as `Loop.run`, and when one video's features cannot fit.
+    """
+    from harness.data.parse import parse_letter
+
+    note_environment(group, responder)
+    check_feature_memory(group.cells[0].cell, responder, run)
+    with contextlib.ExitStack() as stack:
+        logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
+        Loop(group, responder, logs, frames, board, parse_letter, streak).run()
 
 
 class _Models:
