@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, VideoError
+from harness.run.frames import Frames, StoredPlan
 from harness.run.respond import Responder
 from harness.run.status import Board
 from harness.run.work import Ask, GroupWork, VideoWork
 from harness.store import Answer, AnswerLog
 
 log = logging.getLogger(__name__)
-
-Frames = Callable[[Sequence[Path]], Generator[Any]]
-"""Paths -> for each, in order, its `harness.video` Video, or the exception that opening it raised."""
 
 Parse = Callable[[str, dict[str, str]], str | None]
 
@@ -131,7 +129,7 @@ class Loop:
                 too many videos in a row failed alike. All answers given so far are stored.
             KeyboardInterrupt: passed on; all answers given so far are stored.
         """
-        with contextlib.closing(self.frames([work.path for work in self.group.videos])) as videos:
+        with contextlib.closing(self.frames.open([work.path for work in self.group.videos])) as videos:
             for work in self.group.videos:
                 self.board.video(self.group.name, work.path)
                 start = time.perf_counter()
@@ -147,13 +145,16 @@ class Loop:
         try:
             if isinstance(video, BaseException):
                 raise video
+            stored = video.plan if isinstance(video.plan, StoredPlan) else None
+            plan = stored.plan if stored else video.plan
             known = {
-                "sampling_fps": float(video.plan.sampling_fps),
-                "frame_indices": [int(i) for i in video.plan.indices],
-                "timestamps": [float(t) for t in video.plan.timestamps],
+                "sampling_fps": float(plan.sampling_fps),
+                "frame_indices": [int(i) for i in plan.indices],
+                "timestamps": [float(t) for t in plan.timestamps],
                 "backend": video.backend,
             }
-            features = self._encode(video)
+            features = stored.features if stored else self._encode(work.path, video)
+            self.board.counters.videos_reused += stored is not None
         except Exception as error:
             failure = self._reason(error, f"encoding {work.path.name}")
         if failure is not None:
@@ -172,7 +173,7 @@ class Loop:
             time.perf_counter() - start, waiting, encoding,
         )  # fmt: skip
 
-    def _encode(self, video: Any) -> Any:
+    def _encode(self, path: Path, video: Any) -> Any:
         counters = self.board.counters
         start, waited = time.perf_counter(), counters.seconds_waiting
         counters.videos_decoded += 1
@@ -180,6 +181,7 @@ class Loop:
             features = self.responder.encode(windows, len(video.plan.indices), float(video.plan.second_per_grid))
         counters.videos_encoded += 1
         counters.seconds_encoding += time.perf_counter() - start - (counters.seconds_waiting - waited)
+        self.frames.keep(path, video, features)
         return features
 
     def _timed(self, windows: Generator[Any]) -> Iterator[Any]:

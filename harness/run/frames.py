@@ -1,64 +1,160 @@
-"""Where the loop's frames come from: the video room, under a cell's sampling policy."""
+"""Where the loop's frames come from: the video room under a cell's sampling policy, or features stored before."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
+import threading
 from collections.abc import Generator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import VideoError
+from harness.run.cell import code_digest
 
 if TYPE_CHECKING:
     from harness.config import RunConfig, VideoConfig
-    from harness.run.answer import Frames
     from harness.run.cell import Cell
+    from harness.video.sampling import FramePlan, SamplingPolicy
 
 
-def sampling_policy(video: VideoConfig) -> Any:
+class Frames(Protocol):
+    """Opens videos ahead of need."""
+
+    def open(self, paths: Sequence[Path]) -> Generator[Any]:
+        """For each path, in order: its `harness.video` Video, or the exception that opening it raised.
+
+        A video whose features are stored has a `StoredPlan`.
+        """
+
+    def keep(self, path: Path, video: Any, features: Any) -> None:
+        """Store a video's features for later runs, where that is wanted."""
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """Stands in for a video's frame plan where its features are at hand, so that no frame is decoded."""
+
+    plan: FramePlan
+    features: Any
+    indices: tuple[int, ...] = ()
+
+
+@dataclass
+class StoredVideo:
+    """Stands in for a video whose features are at hand."""
+
+    path: Path
+    plan: StoredPlan
+    backend: str
+    info: Any = None
+    height: int = 0
+    width: int = 0
+
+    def windows(self, size: int) -> Generator[Any]:
+        """None."""
+        yield from ()
+
+
+def sampling_policy(video: VideoConfig) -> SamplingPolicy:
     """The part of the settings that decides which pixels a model sees."""
     from harness.video.sampling import SamplingPolicy
 
-    return SamplingPolicy(
-        fps=video.fps,
-        max_frames=video.max_frames,
-        even=video.even,
-        grid_fps=video.grid_fps,
-        long_side=video.long_side,
-        resample=video.resample,
-    )
+    return SamplingPolicy(**{f.name: getattr(video, f.name) for f in dataclasses.fields(SamplingPolicy)})
 
 
-def open_ahead(cell: Cell, run: RunConfig) -> Frames:
-    """Decode the next `run.prefetch` videos in the background, in at most `run.prefetch_gb` of memory."""
-    if run.prefetch < 1:
-        return open_in_turn(cell, run)
-    from harness.video.decode import open_video
-    from harness.video.prefetch import Prefetch
+class VideoFrames:
+    """Frames of a cell's videos: the next `run.prefetch` ones are decoded in the background, in at most
+    `run.prefetch_gb` of memory; features come from and go to `run.feature_dir` where it is set.
+    """
 
-    video = cell.video
-    opener = partial(open_video, policy=sampling_policy(video), backend=video.backend, timeout_s=video.timeout_s)
+    def __init__(self, cell: Cell, run: RunConfig) -> None:
+        self._video, self._run = cell.video, run
+        self._policy = sampling_policy(cell.video)
+        self._store = _Stored(cell, run, self._policy) if run.feature_dir else None
 
-    def frames(paths: Sequence[Path]) -> Generator[Any]:
-        bound = int(run.prefetch_gb * 1e9)
-        with Prefetch(paths, opener, window=video.window, ahead=run.prefetch, max_bytes=bound) as ahead:
+    def open(self, paths: Sequence[Path]) -> Generator[Any]:
+        """See `Frames`."""
+        if self._run.prefetch < 1:
+            for path in paths:
+                try:
+                    opened = self._open(path)
+                except VideoError as error:
+                    opened = error
+                yield opened
+            return
+        from harness.video.prefetch import Prefetch
+
+        bound = int(self._run.prefetch_gb * 1e9)
+        with Prefetch(paths, self._open, window=self._video.window, ahead=self._run.prefetch, max_bytes=bound) as ahead:
             yield from ahead
 
-    return frames
+    def keep(self, path: Path, video: Any, features: Any) -> None:
+        """See `Frames`."""
+        if self._store is not None:
+            self._store.keep(path, video, features)
+
+    def _open(self, path: Path) -> Any:
+        from harness.video.decode import open_video
+
+        if self._store is not None and (stored := self._store.find(path)) is not None:
+            return stored
+        return open_video(path, self._policy, backend=self._video.backend, timeout_s=self._video.timeout_s)
 
 
-def open_in_turn(cell: Cell, run: RunConfig) -> Frames:
-    """Open each video when its turn comes."""
-    from harness.video.decode import open_video
+class _Stored:
+    """A model's features under one sampling policy, in `run.feature_dir`. Used by two threads."""
 
-    policy, video = sampling_policy(cell.video), cell.video
+    def __init__(self, cell: Cell, run: RunConfig, policy: SamplingPolicy) -> None:
+        from harness.video.features import FeatureStore
 
-    def frames(paths: Sequence[Path]) -> Generator[Any]:
-        for path in paths:
-            try:
-                opened = open_video(path, policy, backend=video.backend, timeout_s=video.timeout_s)
-            except VideoError as error:
-                opened = error
-            yield opened
+        limit = None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9)
+        self._store = FeatureStore(int(run.feature_memory_gb * 1e9), folder=run.feature_dir, folder_bytes=limit)
+        self._lock = threading.Lock()
+        transformers = importlib.metadata.version("transformers")
+        self._common = {
+            "policy": policy,
+            "backend": cell.video.backend,
+            "weights": cell.weights,
+            "dtype": cell.model.dtype,
+            "encoder": f"{cell.model.adapter} {code_digest('harness/models')} transformers {transformers}",
+        }
 
-    return frames
+    def find(self, path: Path) -> StoredVideo | None:
+        """The stored features of a video; an absent file has none."""
+        from harness.models.adapter import VideoFeatures
+        from harness.video.sampling import FramePlan
+
+        if not path.is_file():
+            return None
+        with self._lock:
+            held = self._store.find(self._key(path))
+        if held is None:
+            return None
+        facts = held.facts
+        plan = {**facts["plan"], **{name: tuple(facts["plan"][name]) for name in ("indices", "timestamps")}}
+        features = VideoFeatures(held.tensors["features"], tuple(facts["grid"]), *facts["grids"])
+        return StoredVideo(path, StoredPlan(FramePlan(**plan), features), self._common["backend"])
+
+    def keep(self, path: Path, video: Any, features: Any) -> None:
+        """Store a video's features."""
+        from harness.video.features import Features
+
+        facts = {
+            "plan": {name: _plain(value) for name, value in dataclasses.asdict(video.plan).items()},
+            "grid": list(features.grid),
+            "grids": [features.tokens_per_grid, features.second_per_grid],
+        }
+        with self._lock:
+            self._store.add(self._key(path), Features({"features": features.features}, facts))
+            self._store.clear_memory()  # the loop holds the video at hand; the folder is for the others
+
+    def _key(self, path: Path) -> Any:
+        from harness.video.features import FeatureKey, video_digest
+
+        return FeatureKey(video=video_digest(path), **self._common)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value.item() if hasattr(value, "item") else value

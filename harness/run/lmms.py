@@ -27,7 +27,7 @@ from harness.data.questions import Question, functions
 from harness.errors import UserError
 from harness.run.answer import Streak
 from harness.run.cell import Cell
-from harness.run.frames import open_ahead
+from harness.run.frames import VideoFrames
 from harness.run.lmms_args import choose_cell, compose_arguments, known_tasks
 from harness.run.plan import cell_folder
 from harness.run.progress import Progress, summary, take_snapshot
@@ -182,7 +182,7 @@ class HarnessModel(lmms):
             with Progress(order, sys.stderr):
                 responder = self._responder(cell)
                 streak = Streak(run.max_consecutive_failures)
-                answer_group(group, responder, open_ahead(cell, run), board, streak, run)
+                answer_group(group, responder, VideoFrames(cell, run), board, streak, run)
             board.state("done")
         finally:
             log.info(summary(take_snapshot(order)))

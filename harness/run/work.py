@@ -81,7 +81,7 @@ class WorkOrder:
     workers: int = 1
     threads: int | None = None  # of the CPU, per worker
     responder: str = "harness.run.respond:load_responder"  # cell -> Responder
-    frames: str = "harness.run.frames:open_ahead"  # (cell, run settings) -> Frames
+    frames: str = "harness.run.frames:VideoFrames"  # (cell, run settings) -> Frames
 
 
 def is_needed(answer: Answer | None, retry: str, since: str | None = None) -> bool:

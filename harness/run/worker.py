@@ -19,9 +19,10 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import UserError
-from harness.run.answer import Frames, Loop, Streak, release_memory
+from harness.run.answer import Loop, Streak, release_memory
 from harness.run.cell import Cell
 from harness.run.environment import git_state, versions
+from harness.run.frames import Frames
 from harness.run.status import Board, GroupStatus
 from harness.run.work import GroupWork, WorkOrder, for_worker, load_order, still_needed
 from harness.store import AnswerLog, note_start

@@ -48,17 +48,21 @@ class FakeVideo:
             yield np.zeros((min(size, self.behaviour["frames"] - start), 2, 2, 3), np.uint8)
 
 
-def open_fakes(cell: Cell, run: RunConfig):
-    """Dotted name `fake_model:open_fakes` of a work order."""
+class FakeFrames:
+    """Dotted name `fake_model:FakeFrames` of a work order."""
 
-    def frames(paths):
+    def __init__(self, cell: Cell, run: RunConfig) -> None:
+        self.kept: list[Path] = []
+
+    def open(self, paths):
         for path in paths:
             if not path.exists():
                 yield VideoError(f"{path} does not exist")
             else:
                 yield FakeVideo(path, json.loads(path.read_text()))
 
-    return frames
+    def keep(self, path, video, features):
+        self.kept.append(path)
 
 
 class FakeResponder:
@@ -135,4 +139,4 @@ def make_order(
     answers = [read_answers(each.folder) for each in cells]
     group = build_group("group", cells, [questions] * len(cells), answers, retry=run.retry, sharing=sharing)
     order = WorkOrder((group,), run, now(), folder / "logs" / stamp, workers)
-    return replace(order, responder="fake_model:load_fake", frames="fake_model:open_fakes")
+    return replace(order, responder="fake_model:load_fake", frames="fake_model:FakeFrames")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from fake_model import FakeResponder, make_order, make_video, open_fakes
+from fake_model import FakeFrames, FakeResponder, make_order, make_video
 
 from harness.config import RunConfig
 from harness.data.parse import parse_letter
@@ -20,7 +20,7 @@ def run(order, responder=None, limit=5, parse=parse_letter):
     board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks)])
     logs = [AnswerLog(cell.folder) for cell in group.cells]
     try:
-        frames = open_fakes(group.cells[0].cell, order.run)
+        frames = FakeFrames(group.cells[0].cell, order.run)
         Loop(group, responder or FakeResponder(), logs, frames, board, parse, Streak(limit)).run()
     finally:
         for log in logs:
@@ -178,7 +178,7 @@ def test_a_full_disk_stops_the_run_and_is_no_failed_answer(tmp_path):
     board.plan([GroupStatus(group.name)])
     logs = [Full(cell.folder) for cell in group.cells]
     with pytest.raises(UserError, match="No space left on device.*start the same command again"):
-        Loop(group, FakeResponder(), logs, open_fakes(None, None), board, parse_letter, Streak(5)).run()
+        Loop(group, FakeResponder(), logs, FakeFrames(None, None), board, parse_letter, Streak(5)).run()
     assert not any(read_answers(folder) for folder in folders(tmp_path))
 
 

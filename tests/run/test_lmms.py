@@ -28,7 +28,7 @@ def build(tmp_path, monkeypatch):
         return loaded[-1]
 
     monkeypatch.setattr(room, "load_responder", load)
-    monkeypatch.setattr(room, "open_ahead", fake_model.open_fakes)
+    monkeypatch.setattr(room, "VideoFrames", fake_model.FakeFrames)
 
     def make(**arguments):
         model = Qwen25VL(**{"pretrained": str(TOY), "results": str(tmp_path / "results"), **arguments})
