@@ -14,7 +14,7 @@ from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import kind_of
-from harness.toy.world import FPS
+from harness.toy.world import FPS, sampled
 
 UNCOMPRESSED = {"uncompressed": (MethodOptions(name="none"), None)}
 
@@ -41,7 +41,7 @@ def answers(
             by_video[tasks.video_path(root, row)].append(row)
         for path in list(by_video)[::every]:
             frames = render.decode(path)
-            shown = frames[render.sampled(len(frames))]
+            shown = frames[sampled(len(frames))]
             features = adapter.encode([shown], len(shown), 2 / FPS)
             for row in by_video[path]:
                 prompt = adapter.prompt(tasks.doc_to_text(row, {"root": str(root)}), features)

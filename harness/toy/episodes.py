@@ -19,7 +19,7 @@ from harness.toy import render
 from harness.toy.prompts import LETTERS, STYLES, prompt
 from harness.toy.questions import BOTH, NEITHER, NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
 from harness.toy.tokens import OPTIONS_OPEN
-from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Event, Storyboard, compose
+from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Event, Storyboard, compose, sampled
 
 IGNORE = -100
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -119,10 +119,10 @@ class Episodes:
     def _frames(self, story: Storyboard, encoded: float) -> np.ndarray:
         drawn = render.draw(story)
         if self.rng.random() < encoded:
-            return through_h264(drawn)[render.sampled(story.frames)]
+            return through_h264(drawn)[sampled(story.frames)]
         start = int(self.rng.integers(self.noise.size))
         noise = np.resize(np.roll(self.noise, -start) if drawn.size > self.noise.size else self.noise[start:], drawn.size)
-        return np.clip(drawn + noise.reshape(drawn.shape), 0, 255).astype(np.uint8)[render.sampled(story.frames)]
+        return np.clip(drawn + noise.reshape(drawn.shape), 0, 255).astype(np.uint8)[sampled(story.frames)]
 
     def _seen(self, story: Storyboard) -> torch.Tensor:
         word = self.tokenizer.convert_tokens_to_ids
@@ -130,7 +130,7 @@ class Episodes:
         for scene in story.scenes:
             scenes[scene.start : scene.stop] = word(scene.background)
         seen = torch.full((story.frames // 2 * BOARD * BOARD, 3), IGNORE)
-        seen[:, 2] = scenes[render.sampled(story.frames)][::2].flatten()
+        seen[:, 2] = scenes[sampled(story.frames)][::2].flatten()
         for e in story.events:
             seen[_tokens([e], story.frames)] = torch.tensor([word(w) for w in (e.shape, e.colour, e.background)])
         return seen
@@ -194,7 +194,7 @@ class Episodes:
 
 def _tokens(events: Sequence[Event], frames: int) -> torch.Tensor:
     """The video tokens bool [16g] in which `events` are seen in at least one of the two frames."""
-    shown = render.sampled(frames)
+    shown = sampled(frames)
     at = torch.zeros(frames // 2, BOARD * BOARD, dtype=torch.bool)
     for e in events:
         inside = (shown >= e.start) & (shown < e.start + EVENT_FRAMES)

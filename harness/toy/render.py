@@ -103,15 +103,3 @@ def decode(source: Path | io.BytesIO) -> np.ndarray:
     with av.open(str(source) if isinstance(source, Path) else source) as container:
         container.streams.video[0].thread_count = 1
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def sampled(frames: int, *, fps: float = FPS, most: int | None = None) -> np.ndarray:
-    """Indices of the native frames that the harness's sampler shows, int [n].
-
-    The sampler spreads n frames evenly over a time grid of 25 fps, both ends included; the grid's
-    last point lies before the last native frame ends, so the indices drift by up to one frame.
-    """
-    points = frames * 25 // FPS
-    n = int(min(points, most or points, frames / FPS * fps)) // 2 * 2
-    times = np.linspace(0, points - 1, n).astype(int) / 25
-    return np.minimum(np.rint(times * FPS).astype(int), frames - 1)

@@ -34,6 +34,10 @@ HARD_KINDS = {"colour": 1.5, "shape": 1.0, "scene": 0.6, "named": 1.0, "order": 
 HALF = 4
 """So many events take half of the attention of a word that names them."""
 
+SPAN = 256
+"""Temporal ids of the longest video: 128 grids at two frames per second."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """`steps` batches of about `clips` clips of lo..hi grids, `questions` questions to each clip.
@@ -87,7 +91,8 @@ def batches(episodes: Episodes, stage: Stage) -> Iterator[Batch]:
     def draw() -> Batch:
         grids = int(episodes.rng.integers(stage.lo, stage.hi + 1))
         clips = max(1, round(stage.clips * (stage.lo + stage.hi) / 2 / grids))
-        step = float(episodes.rng.choice([1.0, 2.0, 2.0, 2.0, 4.0]))
+        # Short clips are spread over up to as many temporal ids as long ones: order is read from them.
+        step = float(episodes.rng.uniform(2, max(2, SPAN / grids)))
         return episodes.batch(clips, grids, stage.questions, encoded=stage.encoded, step=step)
 
     with ThreadPoolExecutor(1) as pool:

@@ -73,6 +73,18 @@ class Storyboard:
         return [event for event in self.events if event.shape == shape]
 
 
+def sampled(frames: int, *, fps: float = FPS, most: int | None = None) -> np.ndarray:
+    """Indices of the native frames that the harness's sampler shows, int [n].
+
+    The sampler spreads n frames evenly over a time grid of 25 fps, both ends included; the grid's
+    last point lies before the last native frame ends, so the indices drift by up to one frame.
+    """
+    points = frames * 25 // FPS
+    n = int(min(points, most or points, frames / FPS * fps)) // 2 * 2
+    times = np.linspace(0, points - 1, n).astype(int) / 25
+    return np.minimum(np.rint(times * FPS).astype(int), frames - 1)
+
+
 def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> Storyboard:
     """Draw a storyboard of `frames` frames.
 
@@ -99,6 +111,9 @@ def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> 
 
     spare = frames - len(moments) * slot
     starts = np.sort(rng.integers(0, spare + 1, len(moments))) + np.arange(len(moments)) * slot
+    # A token shows two sampled frames: events begin with one, so that each fills two tokens.
+    firsts = sampled(frames)[::2]
+    starts = firsts[np.searchsorted(firsts, starts)]
     events = []
     for start, index in zip(starts, rng.permutation(len(moments))):
         cells = rng.permutation(BOARD * BOARD)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.toy import render
-from harness.toy.world import EVENT_FRAMES, FPS, compose
+from harness.toy.world import EVENT_FRAMES, FPS, compose, sampled
 
 
 def _bytes(seed: int) -> bytes:
@@ -34,7 +34,7 @@ def test_decoded_frames_are_the_drawn_ones():
 def test_every_event_fills_a_whole_grid(frames):
     for seed in range(20):
         story = compose(np.random.default_rng(seed), frames)
-        pairs = render.sampled(frames).reshape(-1, 2)
+        pairs = sampled(frames).reshape(-1, 2)
         for event in story.events:
             inside = (pairs >= event.start) & (pairs < event.start + EVENT_FRAMES)
             assert inside.all(axis=1).any()
@@ -58,7 +58,7 @@ def test_time_is_unevenly_redundant():
 
 
 def test_sampling_spreads_over_the_whole_video():
-    assert len(render.sampled(256)) == 256 and render.sampled(256)[-1] == 255
-    half = render.sampled(256, most=128)
+    assert len(sampled(256)) == 256 and sampled(256)[-1] == 255
+    half = sampled(256, most=128)
     assert len(half) == 128 and half[0] == 0 and half[-1] == 255
-    assert len(render.sampled(24, fps=FPS)) == 24
+    assert len(sampled(24, fps=FPS)) == 24
