@@ -120,7 +120,8 @@ def inputs_digest(cell: CellResult) -> str:
 def _line(cell: CellResult, record: dict[str, Any]) -> str:
     main = main_metric(cell.benchmark)
     value = record["metrics"].get(main)
-    score = "no public answers" if value is None else f"{main} {value:.2f}"
+    unscored = "nothing answered" if cell.missing == cell.n else "the right answers are not public"
+    score = unscored if value is None else f"{main} {value:.2f}"
     counts = [f"{record[name]} {name}" for name in ("failed", "unparsed", "missing") if record[name]]
     state = "" if record["complete"] else ", INCOMPLETE: not compared with anything published"
     return f"{score}, n {record['n']}{', ' if counts else ''}{', '.join(counts)}, {record['scored_by']}{state}"

@@ -80,7 +80,7 @@ def expectation(
         for baseline in baselines:
             if (stored := baseline.find(cell)) is not None:
                 return f"{stored.score[metric]:.1f}", stored.compare(cell).summary if cell.complete else "incomplete"
-        return "-", "no baseline"
+        return "-", "no baseline" if cell.complete else "incomplete"
     found = [judge_cell(cell, published, config) for published in matching_numbers(cell, tables)]
     if not found:
         return "-", "no published number at this setting" if cell.complete else "incomplete"

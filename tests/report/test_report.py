@@ -27,13 +27,13 @@ def test_report_of_a_toy_and_a_published_cell(tmp_path, capsys):
     write_cell(tmp_path, toy, [True] * 55 + [None] * 5, model__name="toy", context=264, failed={2}, unparsed={4})
     assert main(config(tmp_path)) == 0
     printed = capsys.readouterr().out
-    assert "no baseline" in printed and "75.41 (B)" in printed
+    assert "(incomplete)" in printed and "75.41 (B)" in printed
     text = (tmp_path / "report" / "report.md").read_text()
     toy_row = next(line for line in text.splitlines() if "| toy |" in line)
     fields = [field.strip() for field in toy_row.strip("|").split("|")]
     assert fields[:8] == ["lvbench", "overall", "toy", "adaretake release_2026 full", "release", "1024", "2", "264"]
     assert fields[8] == "96.4 (incomplete)" and fields[10:14] == ["60", "1", "1", "5"]
-    assert fields[14:] == ["-", "no baseline"]
+    assert fields[14:] == ["-", "incomplete"]
     row = next(
         line for line in text.splitlines() if line.startswith("| mlvu |") and "release_2026 full | release" in line
     )
