@@ -6,6 +6,7 @@ Each function draws one matplotlib figure from cells, or returns None when the c
 from __future__ import annotations
 
 import io
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,12 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.06,
+}
+COST_PANELS = {
+    "tokens kept": lambda spent: spent.kept,
+    "seconds": lambda spent: spent.total,
+    "GFLOP": lambda spent: None if spent.flops is None else spent.flops / 1e9,
+    "peak GiB": lambda spent: None if spent.peak_memory is None else spent.peak_memory / 2**30,
 }
 BENCHMARKS = {"videomme": "Video-MME", "mlvu": "MLVU", "longvideobench": "LongVideoBench", "lvbench": "LVBench"}
 
@@ -176,23 +183,26 @@ def costs(cells: Sequence[CellResult]) -> Any | None:
         return None
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(WIDTH + 1.2, _height(len(shown))), sharey=True)
+    panels = [title for title, has in COST_PANELS.items() if any(has(found) for _, found in shown)]
+    size = (WIDTH + 1.2, _height(len(shown)) + 0.3)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     stages = sorted({stage for _, found in shown for stage in found.seconds})
-    for y, (_, found) in enumerate(shown):
-        axes[0].barh(y, found.kept or 0, color=OURS, height=0.6)
-        left = 0.0
-        for i, stage in enumerate(stages):
-            width = found.seconds.get(stage, 0.0)
-            axes[1].barh(y, width, left=left, color=CYCLE[i % len(CYCLE)], height=0.6, label=stage if y == 0 else None)
-            left += width
-        axes[2].barh(y, (found.flops or 0) / 1e9, color=OURS, height=0.6)
-    for axis, title in zip(axes, ("tokens kept", "seconds", "GFLOP"), strict=True):
-        axis.set_title(title)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        axis.set_title(panel)
         axis.locator_params(axis="x", nbins=3)
         axis.grid(axis="y", visible=False)
+        for y, (_, found) in enumerate(shown):
+            if panel != "seconds":
+                axis.barh(y, COST_PANELS[panel](found) or 0, color=OURS, height=0.6)
+                continue
+            left = 0.0
+            for stage, colour in zip(stages, itertools.cycle(CYCLE)):
+                width = found.seconds.get(stage, 0.0)
+                axis.barh(y, width, left=left, color=colour, height=0.6, label=stage if y == 0 else None)
+                left += width
     if stages:
-        axes[1].legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    _label_rows(axes[0], [_row_label(cell, cells) for cell, _ in shown])
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=len(stages))
+    _label_rows(axes[0, 0], [_row_label(cell, cells) for cell, _ in shown])
     return figure
 
 
@@ -208,23 +218,28 @@ def accuracy_cost(cells: Sequence[CellResult], config: ReportConfig) -> Any | No
         return None
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
     tasks = list(dict.fromkeys(cell.task for *_, cell in points))
     methods = list(dict.fromkeys(cell.short_title for *_, cell in points))
-    for x, found, cell in points:
-        low, high = found.interval(config.confidence)
-        colour = CYCLE[tasks.index(cell.task) % len(CYCLE)]
-        marker = MARKERS[methods.index(cell.short_title) % len(MARKERS)]
-        axis.plot([x, x], [low, high], color=colour, alpha=0.35, lw=1.2)
-        axis.plot(x, found.value, marker, color=colour, ms=6)
-    for i, task in enumerate(tasks):
-        axis.plot([], [], "s", color=CYCLE[i % len(CYCLE)], label=BENCHMARKS.get(task, task))
-    for i, method in enumerate(methods):
-        axis.plot([], [], MARKERS[i % len(MARKERS)], color=MUTED, label=method)
-    axis.set_title("Accuracy and work")
-    axis.set_xlabel("GFLOP of the language model per answer, counted from shapes")
-    axis.set_ylabel("percent")
-    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.18), ncols=2)
+    rows = -(-len(tasks) // 2)
+    size = (WIDTH, 0.6 + 2.1 * rows)
+    figure, axes = plt.subplots(
+        rows, min(2, len(tasks)), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        axis.set_title(BENCHMARKS.get(task, task))
+        for x, found, cell in points:
+            if cell.task == task:
+                place = methods.index(cell.short_title)
+                colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
+                axis.plot([x, x], found.interval(config.confidence), color=colour, alpha=0.35, lw=1.2)
+                axis.plot(x, found.value, marker, color=colour, ms=5.5, alpha=0.85)
+    for axis in list(axes.flat)[len(tasks) :]:
+        axis.set_visible(False)
+    for place, method in enumerate(methods):
+        axes[0, 0].plot([], [], MARKERS[place % len(MARKERS)], color=CYCLE[place % len(CYCLE)], label=method)
+    figure.supxlabel("GFLOP of the language model per answer, counted from shapes", fontsize=9)
+    figure.supylabel("percent", fontsize=9)
+    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=min(5, len(methods)))
     return figure
 
 
