@@ -1,0 +1,149 @@
+"""The run verb on a small toy with the embedded checkpoint: nice python -m pytest tests/run/test_run.py"""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+
+from harness.config import compose_config
+from harness.errors import UserError
+from harness.run.run import main
+from harness.store import answer_files, iter_answers, read_answers, read_manifest, read_questions
+
+FRAMES = 16
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    from harness.toy.benchmarks import build
+
+    root = tmp_path_factory.mktemp("toy") / "data"
+    build(root, scale=0.06)
+    return root
+
+
+@pytest.fixture
+def run(toy, tmp_path, monkeypatch):
+    """Runs the verb in this process; returns (status, what it printed)."""
+    monkeypatch.setenv("ADARETAKE_DATA", str(toy))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def call(*overrides, results=tmp_path / "results", data=toy):
+        base = ["profile=toy", "matrix=ablation", "matrix.task=[videomme]", "matrix.variant=[no_both,full]"]
+        base += [f"data.root={data}", f"results={results}", f"matrix.frames=[{FRAMES}]", "matrix.context=[96]"]
+        return main(compose_config([*base, "task.max_new_tokens=2", "engine.threads=1", *overrides]))
+
+    return call
+
+
+def cells(results):
+    return sorted((results / "runs").iterdir())
+
+
+def texts(results):
+    return {folder.name: {k: a.text for k, a in sorted(read_answers(folder).items())} for folder in cells(results)}
+
+
+def counters(output):
+    names = ("answers given", "failed;", "videos decoded", "encoded")
+    return [int(re.search(rf"(\d+) {name}", output)[1]) for name in names]
+
+
+def test_everything_is_answered_once_then_nothing_is_left(run, tmp_path, capsys):
+    assert run() == 0
+    results = tmp_path / "results"
+    assert len(cells(results)) == 2
+    questions = read_questions(cells(results)[0])
+    videos = {question.video_id for question in questions}
+    output = capsys.readouterr().out
+    assert counters(output) == [2 * len(questions), 0, len(videos), len(videos)]
+    for folder in cells(results):
+        manifest = read_manifest(folder)
+        assert (manifest.status, manifest.device, manifest.attention_backend) == ("complete", "cpu", "sdpa")
+        assert folder.name.endswith(manifest.digest) and manifest.versions["torch"]
+        (path,) = answer_files(folder)
+        answers = list(iter_answers(path))
+        assert sorted(a.question_id for a in answers) == sorted(q.question_id for q in questions)
+        for answer in answers:
+            assert len(answer.frame_indices) == len(answer.timestamps) == FRAMES and answer.backend == "decord"
+            assert answer.n_prompt > 96 and answer.n_cache_mean == 96 and answer.n_new >= 1
+    first = texts(results)
+    assert run() == 0
+    assert "0 questions to answer" in capsys.readouterr().out
+    assert texts(results) == first and len(list((results / "logs").iterdir())) == 1
+
+
+def test_stored_features_replace_decoding_and_encoding(run, tmp_path, capsys):
+    store = f"run.feature_dir={tmp_path}/features"
+    assert run(store, results=tmp_path / "a") == 0
+    n_videos = counters(capsys.readouterr().out)[2]
+    assert run(store, "run.prefetch=0", results=tmp_path / "b") == 0
+    output = capsys.readouterr().out
+    assert counters(output)[2:] == [0, 0] and f"{n_videos} taken from the feature store" in output
+    assert texts(tmp_path / "a") == texts(tmp_path / "b")
+    fields = ("frame_indices", "timestamps", "sampling_fps", "backend", "n_prompt", "cache_length")
+    for folder in cells(tmp_path / "a"):
+        decoded, stored = read_answers(folder), read_answers(tmp_path / "b" / "runs" / folder.name)
+        for name, answer in decoded.items():
+            assert [getattr(answer, key) for key in fields] == [getattr(stored[name], key) for key in fields]
+
+
+def test_a_damaged_video_costs_its_questions_until_it_is_mended(run, toy, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    video = sorted((data / "videomme" / "videos").iterdir())[0]
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 3])
+    assert run(data=data) == 1
+    output = capsys.readouterr().out
+    assert "run.retry=failed" in output and video.name in output
+    failed = {k for k, a in read_answers(cells(tmp_path / "results")[0]).items() if not a.ok}
+    assert failed and read_manifest(cells(tmp_path / "results")[0]).status == "failed"
+    assert run(data=data) == 1, "failed questions stay failed without being asked"
+    video.write_bytes(whole)
+    assert run("run.retry=failed", data=data) == 0
+    assert all(a.ok for folder in cells(tmp_path / "results") for a in read_answers(folder).values())
+
+
+def test_missing_videos_are_named_with_the_command_before_a_model_is_loaded(run, toy, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    shutil.rmtree(data / "videomme" / "videos")
+    with pytest.raises(UserError, match=r"videos are absent, the first is .*python -m harness prepare"):
+        run(data=data)
+
+
+def test_features_that_cannot_fit_stop_the_run_before_the_first_video(run, tmp_path):
+    with pytest.raises(UserError, match=r"run\.feature_memory_gb=1e-06.*video\.max_frames"):
+        run("run.feature_memory_gb=0.000001")
+    assert not any(read_answers(folder) for folder in cells(tmp_path / "results"))
+
+
+def test_answers_to_a_question_that_has_changed_are_refused(run, tmp_path):
+    assert run("matrix.variant=[full]") == 0
+    (cell,) = cells(tmp_path / "results")
+    lines = (cell / "questions.jsonl").read_text().splitlines()
+    record = json.loads(lines[0])
+    lines[0] = json.dumps({**record, "prompt_digest": "0" * 12})
+    (cell / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="reads differently from when it was answered"):
+        run("matrix.variant=[full]")
+
+
+def test_a_cell_folder_of_another_identity_is_refused(run, tmp_path):
+    assert run("matrix.variant=[full]") == 0
+    (cell,) = cells(tmp_path / "results")
+    record = json.loads((cell / "manifest.json").read_text())
+    (cell / "manifest.json").write_text(json.dumps({**record, "digest": "00000000"}))
+    with pytest.raises(UserError, match="another identity"):
+        run("matrix.variant=[full]")
+
+
+def test_manifests_hold_the_resolved_settings(run, tmp_path):
+    assert run("matrix.variant=[full]", "run.prefetch=1") == 0
+    manifest = read_manifest(cells(tmp_path / "results")[0])
+    assert manifest.cell["video"]["max_frames"] == FRAMES and manifest.cell["context"] == 96
+    assert manifest.runtime["run"]["prefetch"] == 1 and "profile=toy" in manifest.runtime["overrides"]
+    assert dataclasses.is_dataclass(manifest)
