@@ -95,7 +95,7 @@ def test_what_is_missing_is_named_without_a_traceback(video, capsys, words, mess
 def test_a_damaged_video_is_named_before_a_model_is_loaded(video, tmp_path, capsys, damage):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(damage(video.read_bytes()))
-    assert run("--video", str(broken), *QUESTION, "model.path=no/such/model") == 2
+    assert run("model.path=no/such/model", "--video", str(broken), *QUESTION) == 2
     assert str(broken) in capsys.readouterr().err
 
 
