@@ -96,9 +96,12 @@ def load_responder(cell: Cell) -> ModelResponder:
     """
     import importlib
 
+    from transformers.utils import logging as transformers_logging
+
     from harness.errors import UserError
     from harness.run.weights import find_weights
 
+    transformers_logging.disable_progress_bar()  # it would run through ours
     model = cell.model
     module, _, name = model.adapter.rpartition(".")
     try:

@@ -1,4 +1,8 @@
-"""Worker processes on this machine: one per visible accelerator, or `engine.workers` on the CPU."""
+"""Worker processes on this machine: one per visible accelerator, or `engine.workers` on the CPU.
+
+A single worker runs in the process of the command itself; with `engine.workers=1` it gets its own, so that a video that
+crashes it (a fault in a decoder, no host memory) is recorded and passed over as with several.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class Engine:
                 f"engine.workers={self.workers} x engine.gpus_per_worker={self._per_worker} needs more than the "
                 f"{len(self._accelerators)} visible accelerators; lower engine.workers to {room}, or leave it null"
             )
-        self.in_place = self.workers == 1
+        self.in_place = self.workers == 1 and config.workers is None  # engine.workers=1 asks for a supervised process
         self._threads = config.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
     def start(self, order: Path, index: int, attempt: int, slot: int) -> Process:

@@ -28,10 +28,13 @@ class Engine:
         self._ray = ray
         self._own = not ray.is_initialized()
         if self._own:
-            if config.address:  # its nodes need this package installed, at the same place as here
-                ray.init(address=config.address, log_to_driver=False)
-            else:
-                ray.init(num_cpus=max(1, config.workers or 1), include_dashboard=False, log_to_driver=False)
+            local = {"num_cpus": max(1, config.workers or 1), "include_dashboard": False}
+            try:  # the nodes of a cluster need this package installed, at the same place as here
+                ray.init(address=config.address, log_to_driver=False, **({} if config.address else local))
+            except Exception as error:  # Ray raises bare exceptions, RuntimeError and ConnectionError here
+                place = f"join the cluster at engine.address={config.address}" if config.address else "be started here"
+                message = f"engine=ray: Ray could not {place}: {error}. See: ray status; or use engine=local"
+                raise UserError(message) from error
         resources = ray.cluster_resources()
         gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         self.workers = config.workers or max(1, gpus // max(1, config.gpus_per_worker))
