@@ -1,7 +1,7 @@
 """Make the toy's checkpoint again: python scripts/train_toy.py [--seed 0] [--device cuda]
 
 Prints progress and, at the end, the accuracy on the toy benchmarks, whose videos it never trains on.
-The log of the committed checkpoint is harness/toy/training.log.
+The log is kept beside the checkpoint: harness/toy/training.log.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="checkpoint that the first stage starts from")
     args = parser.parse_args()
 
+    record = args.out.with_name("training.log").open("a" if args.start else "w", encoding="utf-8")
+
     def log(line: str) -> None:
         print(line, flush=True)
+        print(line, file=record, flush=True)
 
     train(args.out, seed=args.seed, device=args.device, first=args.first, start=args.start, log=log)
     with tempfile.TemporaryDirectory() as folder:

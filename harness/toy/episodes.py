@@ -121,7 +121,9 @@ class Episodes:
         if self.rng.random() < encoded:
             return through_h264(drawn)[sampled(story.frames)]
         start = int(self.rng.integers(self.noise.size))
-        noise = np.resize(np.roll(self.noise, -start) if drawn.size > self.noise.size else self.noise[start:], drawn.size)
+        noise = np.resize(
+            np.roll(self.noise, -start) if drawn.size > self.noise.size else self.noise[start:], drawn.size
+        )
         return np.clip(drawn + noise.reshape(drawn.shape), 0, 255).astype(np.uint8)[sampled(story.frames)]
 
     def _seen(self, story: Storyboard) -> torch.Tensor:

@@ -120,7 +120,9 @@ def attention(
 
     k = own.k_proj(normed)[..., key_value_head * size : (key_value_head + 1) * size]
     q = own.q_proj(normed.take_along_dim(looking, 1))[..., key_value_head * heads * size :][..., : heads * size]
-    q = rotate(q.unflatten(-1, (heads, size)).transpose(1, 2), cos.take_along_dim(looking, 1), sin.take_along_dim(looking, 1))
+    q = rotate(
+        q.unflatten(-1, (heads, size)).transpose(1, 2), cos.take_along_dim(looking, 1), sin.take_along_dim(looking, 1)
+    )
     logits = q @ rotate(k[:, None], cos, sin).transpose(-1, -2) * own.scaling
     allowed = attention_mask(batch.groups)[:, 0].to(rows.device).take_along_dim(looking, 1)
     return logits.masked_fill(~allowed[:, None], -torch.inf).log_softmax(-1)

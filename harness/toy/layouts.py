@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.toy.prompts import LETTERS
-from harness.toy.questions import ONE_EVENT, SEVERAL_EVENTS, SUBTITLES, Question
+from harness.toy.questions import SUBTITLES, Question
 from harness.toy.world import FPS, Storyboard
 
 
@@ -61,8 +61,9 @@ class Layout:
     options: Callable[[int], int] = lambda i: 4
 
 
-def _mixed(i: int, several: Sequence[str] = SEVERAL_EVENTS, one: Sequence[str] = ONE_EVENT[:3]) -> tuple[str, ...]:
+def _mixed(i: int, one: Sequence[str] = ("colour", "shape", "scene")) -> tuple[str, ...]:
     """Three kinds for video i: in turn two or one of those that need several events."""
+    several = ("both", "count", "order", "both", "count")
     pair = [several[i % len(several)], several[(i + 1) % len(several)]]
     alone = [one[i % len(one)], one[(i + 1) % len(one)]]
     return (alone[0], *pair) if i % 2 else (*alone, pair[0])
@@ -130,7 +131,7 @@ def _videomme_annotate(root: Path, videos: Sequence[Made]) -> None:
                     "question_id": f"{i + 1:03d}-{j}",
                     "task_type": VIDEOMME_TASKS[asked.question.kind],
                     "question": asked.question.text,
-                    "options": [f"{letter}. {option}." for letter, option in zip(LETTERS, asked.options)],
+                    "options": [f"{letter}. {option}." for letter, option in zip(LETTERS, asked.options, strict=False)],
                     "answer": LETTERS[asked.correct],
                 }
             )
@@ -146,9 +147,9 @@ def _videomme_annotate(root: Path, videos: Sequence[Made]) -> None:
 
 
 MLVU_TASKS = {
-    "1_plotQA": ("plotQA", "both"),
+    "1_plotQA": ("plotQA", "colour"),
     "2_needle": ("findNeedle", "colour"),
-    "3_ego": ("ego", "order"),
+    "3_ego": ("ego", "both"),
     "4_count": ("count", "count"),
     "5_order": ("order", "order"),
     "6_anomaly_reco": ("anomaly_reco", "shape"),
@@ -202,7 +203,7 @@ def _longvideobench_plan(scale: float) -> list[Wanted]:
             i = len(wanted)
             kinds = _mixed(i, one=("named", "scene", "named", "shape", "named", "colour"))
             if group == 15:
-                kinds = ("named", "scene", "order")
+                kinds = ("named", "scene", "both")
             wanted.append(Wanted(f"videos/clip{i:03d}.mp4", LONGVIDEOBENCH_SECONDS[group], kinds, str(group)))
     return wanted
 
@@ -263,7 +264,7 @@ def _lvbench_annotate(root: Path, videos: Sequence[Made]) -> None:
         qa = []
         for asked in made.asked:
             uid += 1
-            listed = "".join(f"\n({letter}) {option}" for letter, option in zip(LETTERS, asked.options))
+            listed = "".join(f"\n({letter}) {option}" for letter, option in zip(LETTERS, asked.options, strict=False))
             moments = [event.start / FPS for event in asked.question.evidence] or [0.0, made.wanted.seconds - 2.0]
             span = (_clock(t)[3:8] for t in (min(moments), max(moments) + 2))
             qa.append(

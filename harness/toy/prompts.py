@@ -19,7 +19,7 @@ def prompt(style: str, question: str, options: Sequence[str], subtitles: str = "
     The four differ in the full stop: LVBench has one behind its last option only; LongVideoBench
     puts the subtitles first.
     """
-    stop = ("\n" if style == "lvbench" else ".\n")
-    listed = stop.join(f"{letter}. {option}" for letter, option in zip(LETTERS, options))
+    stop = "\n" if style == "lvbench" else ".\n"
+    listed = stop.join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
     head = f"Subtitles: {subtitles}\n" if style == "longvideobench" else ""
     return f"{head}{question}\nOptions:\n{listed}.\n{ANSWER}"

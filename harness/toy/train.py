@@ -1,18 +1,18 @@
 """Train the toy's checkpoint from a seed.
 
-Three things make it learn within minutes. Short clips come before long ones. Where a question is
-complete but no option has been read, the answer's word is a target too, beside the option's letter.
-And each video feature has to name the shape, colour and background that it shows, in the language
-model's own embedding: so a word in a question finds the feature that shows it.
+What makes it learn within half an hour: short clips come before long ones; where a question is
+complete but no option has been read, the answer's word is a target too, and at each option whether it
+is right, beside the letter at the end; each video feature has to name what it shows in the language
+model's own embedding; and questions are told where to look (see `looking`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,12 @@ from harness.toy.questions import KINDS
 from harness.toy.tokens import build_tokenizer
 
 WARM_UP = 50
-ALL_KINDS = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}
-HARD_KINDS = {"colour": 1.5, "shape": 1.0, "scene": 0.6, "named": 1.0, "order": 3.0, "both": 0.6, "count": 2.5}
-"""How often each kind of question is drawn: at first, and when the easy ones are learnt."""
+EVEN = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}
+HARD = {"colour": 1.0, "shape": 0.8, "scene": 1.5, "named": 1.0, "order": 3.0, "both": 0.5, "count": 2.5}
+CUTS = {"colour": 0.8, "shape": 0.8, "scene": 4.0, "named": 0.8, "order": 2.0, "both": 0.5, "count": 2.0}
+ALL = {"colour": 1.0, "shape": 1.0, "scene": 2.0, "named": 1.0, "order": 2.0, "both": 0.5, "count": 2.5}
+"""How often each kind of question is drawn: at first; when the easy ones are learnt; where clips with
+several scenes are new, in which one event's background is not that of the clip; and at the end."""
 
 HALF = 4
 """So many events take half of the attention of a word that names them."""
@@ -43,9 +46,9 @@ class Stage:
     """`steps` batches of about `clips` clips of lo..hi grids, `questions` questions to each clip.
 
     The learning rate runs straight from `rate` to `rate_end`; `encoded` is the share of clips that
-    pass through H.264; `weights` are those of the five costs (see `losses`); `hard`
-    asks more of the hard kinds. Optimizers start anew with each stage, so that a stage depends on nothing
-    but its seed and the weights before it.
+    pass through H.264; `weights` are those of the five costs (see `losses`); `kinds` is how often each
+    kind of question is drawn. Optimizers start anew with each stage, so that a stage depends on
+    nothing but its seed and the weights before it.
     """
 
     steps: int
@@ -57,15 +60,20 @@ class Stage:
     rate_end: float
     encoded: float = 0.0
     weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 0.5)
-    hard: bool = False
+    kinds: Mapping[str, float] = field(default_factory=lambda: EVEN)
 
+
+LATE = (3.0, 1.0, 0.5, 1.0, 1.0)
 
 STAGES = (
     Stage(700, 12, 6, 4, 8, 1e-2, 8e-3),
     Stage(900, 7, 9, 5, 15, 8e-3, 4e-3),
-    Stage(700, 7, 9, 5, 16, 5e-3, 2e-3, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
-    Stage(300, 4, 12, 16, 48, 2.5e-3, 1.5e-3, 0.3, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
-    Stage(200, 2, 16, 32, 128, 1.5e-3, 3e-5, 1.0, weights=(3.0, 1.0, 0.5, 1.0, 1.0), hard=True),
+    Stage(700, 7, 9, 5, 16, 5e-3, 2e-3, weights=LATE, kinds=HARD),
+    Stage(300, 4, 12, 16, 48, 2.5e-3, 1.5e-3, 0.3, weights=LATE, kinds=HARD),
+    Stage(250, 4, 12, 12, 40, 2.5e-3, 1.56e-3, 0.3, weights=LATE, kinds=HARD),
+    Stage(400, 7, 9, 6, 16, 6e-3, 2e-3, weights=LATE, kinds=CUTS),
+    Stage(300, 5, 11, 8, 32, 2.5e-3, 1e-3, 0.4, weights=LATE, kinds=ALL),
+    Stage(140, 2, 16, 32, 128, 1e-3, 2e-5, 1.0, weights=LATE, kinds=ALL),
 )
 
 
@@ -133,7 +141,7 @@ def losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tally: Tally
     # Each question has two targets: the letter, and <|im_end|> behind it, which is learnt at once.
     letter_right = (letter_scores.argmax(-1) == letters[at_letter])[::2].tolist()
     word_right = (word_scores.argmax(-1) == words[at_word]).tolist()
-    for kind, *right in zip(kinds, letter_right, word_right):
+    for kind, *right in zip(kinds, letter_right, word_right, strict=False):
         tally.add(kind, *right)
     return torch.stack(
         [
@@ -155,9 +163,7 @@ def naming(model: Qwen2_5_VLForConditionalGeneration, video: torch.Tensor, seen:
     return (costs[event].mean() + costs[~event].mean()) / 2
 
 
-def looking(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, entered: tuple[torch.Tensor, ...]
-) -> torch.Tensor:
+def looking(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, entered: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Where questions look, as a cost.
 
     In the first layer a word looks at the features of the events that it names (half of the heads),
@@ -165,9 +171,7 @@ def looking(
     the second and third, where the question is complete it looks at the evidence of the answer.
     """
     device = entered[0].device
-    ids, times, evidence, seen = (
-        t.to(device) for t in (batch.input_ids, batch.times, batch.evidence, batch.seen)
-    )
+    ids, times, evidence, seen = (t.to(device) for t in (batch.input_ids, batch.times, batch.evidence, batch.seen))
     first = int((batch.groups[0] == 0).sum()) - seen.shape[1]
     video = slice(first, first + seen.shape[1])
 
@@ -218,8 +222,7 @@ def train(
     for number, stage in enumerate(stages, start=1):
         if number >= first:
             log(f"stage {number} of {len(stages)}: {stage}")
-            kinds = HARD_KINDS if stage.hard else ALL_KINDS
-            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, kinds), log, every, target)
+            _run(model, stage, Episodes(tokenizer, seed * 1000 + number, stage.kinds), log, every, target)
             save(model, target)
     return model.eval()
 
@@ -252,7 +255,8 @@ def _run(
             letter, word, feature, option, look = np.mean(seen, axis=0)
             log(
                 f"step {step:5d}/{stage.steps}  {spent:5.0f} s, ~{spent / step * (stage.steps - step):5.0f} s left"
-                f"  loss: letter {letter:.3f}, word {word:.3f}, feature {feature:.3f}, option {option:.3f}, look {look:.3f}  % right letter/word: {tally}"
+                f"  cost: letter {letter:.3f}, word {word:.3f}, feature {feature:.3f}, option {option:.3f},"
+                f" look {look:.3f}  % right letter/word: {tally}"
             )
             tally, seen = Tally.empty(), []
             save(model, target)

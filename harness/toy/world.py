@@ -89,14 +89,14 @@ def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> 
     """Draw a storyboard of `frames` frames.
 
     Each shape keeps one colour throughout, and no two shapes share a colour, so that a shape and a
-    colour name each other. Two shapes come back up to three times (for counting), the rest once or, two at least, never.
-    Two of the shapes seen once may share a moment (for "both together"); all other events are apart.
+    colour name each other. Two shapes are seen up to three times (for counting), the rest once or, at
+    least two, never. Two of the shapes seen once may share a moment (for "both together"); all other events are apart.
     """
     scenes = _scenes(rng, frames)
     slot = EVENT_FRAMES + GAP_FRAMES
     room = min(most_events, frames // slot)
     shapes = rng.permutation(SHAPES).tolist()
-    colours = dict(zip(shapes, rng.permutation(list(COLOURS)).tolist()))
+    colours = dict(zip(shapes, rng.permutation(list(COLOURS)).tolist(), strict=False))
 
     often = [int(rng.integers(1, MOST_OFTEN + 1)) for _ in range(2)]
     moments: list[list[str]] = []
@@ -115,21 +115,24 @@ def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> 
     firsts = sampled(frames)[::2]
     starts = firsts[np.searchsorted(firsts, starts)]
     events = []
-    for start, index in zip(starts, rng.permutation(len(moments))):
+    for start, index in zip(starts, rng.permutation(len(moments)), strict=False):
         cells = rng.permutation(BOARD * BOARD)
         behind = _scene_for(scenes, int(start))
-        for cell, shape in zip(cells, moments[index]):
+        for cell, shape in zip(cells, moments[index], strict=False):
             row, column = divmod(int(cell), BOARD)
             events.append(Event(int(start), row, column, shape, colours[shape], behind.background))
     return Storyboard(frames, _stretch(scenes, events), tuple(events))
 
 
 def _scenes(rng: np.random.Generator, frames: int) -> list[Scene]:
+    # Short clips are cut too: else the background of an event would be that of nearly all tokens.
+    shortest = max(2, min(10, frames // 6))
+    longest = max(shortest + 1, min(44, frames // 2))
     scenes: list[Scene] = []
     start, background = 0, ""
     while start < frames:
-        length = int(rng.integers(10, 44))
-        stop = frames if frames - start - length < 10 else start + length
+        length = int(rng.integers(shortest, longest))
+        stop = frames if frames - start - length < shortest else start + length
         background = str(rng.choice([name for name in BACKGROUNDS if name != background]))
         ball = None
         if rng.random() < 0.6:
@@ -151,4 +154,4 @@ def _stretch(scenes: list[Scene], events: list[Event]) -> tuple[Scene, ...]:
             if event.start < cut < event.start + EVENT_FRAMES:
                 cuts[i] = event.start + EVENT_FRAMES
     starts, stops = [0, *cuts], [*cuts, scenes[-1].stop]
-    return tuple(Scene(a, b, s.background, s.ball) for a, b, s in zip(starts, stops, scenes))
+    return tuple(Scene(a, b, s.background, s.ball) for a, b, s in zip(starts, stops, scenes, strict=False))

@@ -14,7 +14,7 @@ from harness.toy.episodes import BEFORE, BEHIND, Episodes
 from harness.toy.forward import encode, patches
 from harness.toy.questions import KINDS
 from harness.toy.tokens import build_tokenizer
-from harness.toy.train import ALL_KINDS, HARD_KINDS, Stage, train
+from harness.toy.train import ALL, CUTS, EVEN, HARD, Stage, train
 from harness.toy.world import compose
 
 
@@ -75,4 +75,4 @@ def test_training_is_seeded(tmp_path: Path):
         train(tmp_path / name, seed=1, stages=(stage,), log=lambda line: None).state_dict() for name in "ab"
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert set(ALL_KINDS) == set(HARD_KINDS) == set(KINDS)
+    assert set(EVEN) == set(HARD) == set(CUTS) == set(ALL) == set(KINDS)

@@ -1,6 +1,7 @@
 """Videos: seeded, byte-stable, with events that sampling cannot miss and H.264 does not blur."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,10 +45,12 @@ def test_scenes_cover_the_video_and_cuts_spare_events():
     for seed in range(50):
         story = compose(np.random.default_rng(seed), 256)
         assert story.scenes[0].start == 0 and story.scenes[-1].stop == 256
-        for left, right in zip(story.scenes, story.scenes[1:]):
+        for left, right in pairwise(story.scenes):
             assert left.stop == right.start
         for event in story.events:
-            behind = {s.background for s in story.scenes if s.start < event.start + EVENT_FRAMES and s.stop > event.start}
+            behind = {
+                s.background for s in story.scenes if s.start < event.start + EVENT_FRAMES and s.stop > event.start
+            }
             assert behind == {event.background}
 
 
