@@ -171,7 +171,7 @@ def read_baseline(path: Path) -> Baseline:
         UserError: the file is absent, or no baseline of this version.
     """
     if not path.is_file():
-        raise UserError(f"there is no baseline {path}; write one with: python -m harness check --update-baseline")
+        raise UserError(f"there is no baseline {path}; write it with the same command and --update-baseline")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:

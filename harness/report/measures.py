@@ -14,7 +14,7 @@ from harness.data.metrics import BENCHMARKS, accuracy, circular_accuracy, group_
 from harness.errors import UserError
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
-from harness.report.statistics import Difference, Estimate, difference, score
+from harness.report.statistics import Difference, Estimate, bootstrap, difference, score
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ def paired(
     """Difference a - b on the questions scored in both; None when they share none."""
     config = config or ReportConfig()
     return _paired(a, b, metric or main_metric(a.benchmark), config.resamples, config.seed)
+
+
+def bootstrap_error(cell: CellResult, config: ReportConfig) -> float | None:
+    """Standard error of the main score by resampling videos, in points: a check on the formula's."""
+    taken = sample(cell.benchmark, main_metric(cell.benchmark), cell.answered)
+    if not len(taken.values):
+        return None
+    replicates = bootstrap(taken.values, taken.videos, taken.groups, resamples=config.resamples, seed=config.seed)
+    return float(replicates.std())
 
 
 @cache

@@ -46,8 +46,9 @@ class Findings:
 def main(config: Any) -> int:
     """Print the configured matrix's table and write the whole report.
 
-    Files, in ``report.output``: ``report.md``, ``scores.csv``, ``tables/*.md`` and ``*.tex`` (the published tables with
-    our numbers beside), and with ``report.html`` also ``report.html`` and ``figures/*.svg`` and ``*.png``.
+    Files, in ``report.output``: ``report.md``; ``scores.csv``, ``numbers.csv``, ``claims.csv``; ``tables/*.md`` and
+    ``*.tex``, the published tables with our numbers beside; with ``report.html`` on also ``report.html`` and
+    ``figures/*.svg`` and ``*.png``.
 
     Returns:
         0, or 1 when there is no cell to report.
@@ -99,6 +100,8 @@ def write_files(found: Findings, settings: ReportConfig) -> str:
     output = Path(settings.output)
     write_atomic(output / "report.md", report_markdown(found, settings))
     write_atomic(output / "scores.csv", exports.scores_csv(found.cells, settings))
+    write_atomic(output / "numbers.csv", exports.grid_csv(numbers(found.numbers, settings)))
+    write_atomic(output / "claims.csv", exports.grid_csv(claims(found.claims, settings)))
     for table in found.tables:
         write_atomic(output / "tables" / f"{table.name}.md", exports.published_markdown(table, found.numbers, settings))
         write_atomic(output / "tables" / f"{table.name}.tex", exports.published_latex(table, found.numbers, settings))
