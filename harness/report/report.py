@@ -12,7 +12,7 @@ from harness.report import exports
 from harness.report.baseline import Baseline, load_baselines
 from harness.report.cells import CellResult, load_cells
 from harness.report.config import ReportConfig
-from harness.report.current import current_ids
+from harness.report.current import current_ids, newest
 from harness.report.expected import Table, load_tables
 from harness.report.reasons import why_not
 from harness.report.tables import claims, compact, differences, markdown, numbers, scores, show
@@ -73,9 +73,9 @@ def main(config: Any) -> int:
 
 
 def find(cells: list[CellResult], settings: ReportConfig) -> Findings:
-    """Judge every published number and claim by these cells."""
-    tables = load_tables(settings.expected)
-    number_verdicts, claim_verdicts = judge_numbers(tables, cells, settings), judge_claims(tables, cells, settings)
+    """Judge every published number and claim by these cells; of cells with the same setting, by the newest."""
+    tables, judging = load_tables(settings.expected), newest(cells)
+    number_verdicts, claim_verdicts = judge_numbers(tables, judging, settings), judge_claims(tables, judging, settings)
     return Findings(cells, tables, load_baselines(settings.baselines), number_verdicts, claim_verdicts)
 
 

@@ -106,6 +106,17 @@ def test_tables_keep_their_published_shape_with_ours_beside(report):
         assert len(widths) == 1 and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
 
 
+def test_of_two_cells_of_one_setting_the_newest_is_judged(tmp_path):
+    asked = questions("lvbench", 103, 15) + questions("lvbench", 105, 2)[206:]
+    for digest, share in (("old", 0.2), ("new", 0.485)):
+        right = [i < share * 1549 for i in np.random.default_rng(0).permutation(1549)]
+        write_cell(tmp_path, asked, right, digest=digest, code=digest)
+    found = find(load_cells(tmp_path), ReportConfig(resamples=200))
+    judged = [v for v in found.numbers if v.published.id == "B.full.lvbench"]
+    assert len(found.cells) == 2
+    assert [v.cell.manifest.digest for v in judged] == ["new"] and judged[0].verdict != "differs"
+
+
 def test_toy_numbers_never_reach_a_published_table(report):
     settings = ReportConfig(resamples=200)
     found = find([cell for cell in load_cells(report) if cell.toy], settings)
