@@ -178,6 +178,8 @@ def looking(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, entered: tu
     m = int((times != IGNORE).sum(1).max())
     rows = (times != IGNORE).int().topk(m, dim=1).indices
     n = times.gather(1, rows)
+    # Rows of clips with fewer words must look at something too: the last place sees the whole video.
+    rows = rows.where(n != IGNORE, ids.shape[1] - 1)
     word = ids.gather(1, rows)[..., None]
     named = ((word == seen[:, None, :, 0]) | (word == seen[:, None, :, 1]))[:, None]
     looks = attention(model, batch, 0, entered[0], rows, 0)[..., video].log_softmax(-1)
