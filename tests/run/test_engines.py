@@ -244,3 +244,13 @@ def test_progress_prints_lines_where_there_is_no_terminal(tmp_path, videos):
         carry_out(order)
     lines = stream.getvalue().splitlines()
     assert len(lines) >= 3 and all("ETA" in line and "answers" in line for line in lines)
+
+
+def test_one_worker_runs_in_place_unless_asked_for_by_number(tmp_path, videos, expected):
+    assert build_engine(EngineConfig(), "cpu").in_place
+    engine = build_engine(EngineConfig(workers=1), "cpu")
+    assert not engine.in_place
+    make_video(videos[3].parent, "v3", fail="die", title="x" * 30)
+    carry_out(make_order(tmp_path / "own", videos), engine)
+    left = state(tmp_path / "own")["cell-100"]
+    assert {q for q, answer in left.items() if answer[0] == "failed"} == {"v3-q0", "v3-q1", "v3-q2"}
