@@ -64,8 +64,8 @@ def test_text_of_a_prompt_is_short():
 
 
 def test_it_answers_what_it_has_never_seen(root):
-    rows = list(answers(CHECKPOINT, root, every=2))
-    assert len(rows) >= 20
+    rows = list(answers(CHECKPOINT, root, every=3))
+    assert len(rows) >= 15
     assert np.mean([row["right"] for row in rows]) > 0.7
 
 
