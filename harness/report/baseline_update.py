@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,19 @@ from harness.store import write_atomic
 from harness.store.answers import now
 
 
-def update(path: Path, cells: Sequence[CellResult], absent: Sequence[str], exact: bool | None) -> int:
+def update(path: Path, cells: Sequence[CellResult], absent: Mapping[str, str], exact: bool | None) -> int:
     """Write ``path`` from complete cells.
 
     Args:
         path: of the baseline; an old one there measures the flip rate when code, weights and prompts are the same.
         cells: the cells of the matrix.
-        absent: ids of cells of the matrix that were not run.
+        absent: ids of cells of the matrix that are not there, and why.
         exact: whether later runs must agree to the letter; None: yes when every cell ran on a CPU.
 
     Returns:
         0 when written, 2 when a cell is incomplete or has failed answers: such a baseline would hide what it misses.
     """
-    problems = [f"{name}: was not run" for name in absent]
+    problems = [f"{name}: {reason}" for name, reason in absent.items()]
     problems += [
         f"{cell.id}: {cell.missing} missing, {cell.failed} failed" for cell in cells if cell.missing or cell.failed
     ]

@@ -62,7 +62,7 @@ def main(config: Any) -> int:
     wanted = [] if config.report.cells else current_ids(config)
     stored = load_cells(config.results, config.report.cells)
     cells = [cell for cell in stored if cell.id in set(wanted)] if wanted else newest(stored)
-    absent = sorted(set(wanted) - {cell.id for cell in cells})
+    absent = {name: _why_absent(name, stored) for name in wanted if name not in {cell.id for cell in cells}}
     if config.check.update_baseline:
         return update(path, cells, absent, config.check.exact)
     baseline = read_baseline(path)
@@ -74,7 +74,9 @@ def main(config: Any) -> int:
             "from the second, or give one: check.flip_rate=0.01"
         )
     checks = check(baseline, cells, exact=exact, flip_rate=rate or 0.0)
-    checks += [CellCheck(name, INCOMPLETE, "was not run: python -m harness run") for name in absent]
+    absent_names = {name.rpartition("-")[0] for name in absent}
+    checks = [c for c in checks if c.comparison is not None or c.name.rpartition("-")[0] not in absent_names]
+    checks += [CellCheck(name, INCOMPLETE, reason) for name, reason in absent.items()]
     verdict = next(v for v in ORDER if v == PASS or any(c.verdict == v for c in checks))
     record = as_record(path, baseline, cells, checks, verdict, exact, rate)
     output = Path(config.report.output)
@@ -187,6 +189,14 @@ def _without_cell(stored: StoredCell, cells: Sequence[CellResult], used: set[str
             reason = f"setting changed: {', '.join(changed)}; {found.summary}"
             return CellCheck(cell.id, REGRESSION, reason, found)
     return CellCheck(stored.id, INCOMPLETE, "was not run: python -m harness run")
+
+
+def _why_absent(name: str, stored: Sequence[CellResult]) -> str:
+    """Why a wanted cell is not there: never run, or run with other code, weights or prompts (another digest)."""
+    readable = name.rpartition("-")[0]
+    if any(cell.id.rpartition("-")[0] == readable for cell in stored):
+        return "was run with other code, weights, prompts or settings only: python -m harness run"
+    return "was not run: python -m harness run"
 
 
 def _at(key: dict[str, Any], path: str) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import lmms_eval
 from lmms_eval import evaluator
 from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
@@ -22,7 +22,7 @@ from harness.data.root import TASKS
 from harness.errors import UserError
 from harness.report.cells import CellResult
 
-LMMS_EVAL_VERSION: str = getattr(lmms_eval, "__version__", "unknown")
+LMMS_EVAL_VERSION: str = importlib.metadata.version("lmms-eval")
 
 
 class Replay(lmms):
