@@ -145,10 +145,12 @@ def make_manifest(cell: Cell, config: Config) -> Manifest:
 
 
 def lengths(cell: Cell, root: Path) -> dict[Path, float]:
-    """Seconds of each video, where the annotations say."""
-    module = functions(cell.task.data)
+    """Frames that the model sees of each video, where the annotations give its length; a longer one counts a little
+    more at the same number of frames.
+    """
+    module, video = functions(cell.task.data), cell.video
     seconds = {module.video_path(root, row): module.duration_s(row) for row in load_rows(cell.task, root)}
-    return {path: s for path, s in seconds.items() if s is not None}
+    return {path: min(s * video.fps, video.max_frames) + s * 1e-3 for path, s in seconds.items() if s is not None}
 
 
 def carry_out(config: Config, groups: Sequence[GroupWork]) -> bool:

@@ -44,7 +44,7 @@ class VideoWork:
     video_id: str
     path: Path
     asks: tuple[Ask, ...]
-    size: float  # for ordering and sharding: seconds, or bytes of the file where seconds are not known
+    size: float  # for ordering and sharding: frames, or bytes of the file where its length is not known
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def build_group(
         retry: see `is_needed`.
         sharing: False makes every question of every cell its own video to decode and encode, as a harness without
             sharing does; for measurements.
-        length: seconds of each video, for ordering; where one is not known, the bytes of the files stand for all.
+        length: of each video, in frames; where one is not known, the bytes of the files stand for all.
 
     Returns:
         The group with its videos longest first; within a video question by question, each in all cells that need it.
