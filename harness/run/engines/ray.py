@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class Engine:
     in_place = False
 
     def __init__(self, config: EngineConfig, device: str = "auto") -> None:
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")  # a busy machine needs more than Ray's own 30 s
         try:
             import ray
         except ImportError as error:
