@@ -88,6 +88,7 @@ def uploads(root) -> dict[str, dict[str, bytes]]:
 def hub(uploads, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the hub of these tests runs here
     with serve(FakeHub({name: dict(files) for name, files in uploads.items()})) as served:
         yield served
 
