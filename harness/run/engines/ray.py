@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ class Engine:
     in_place = False
 
     def __init__(self, config: EngineConfig, device: str = "auto") -> None:
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")  # a busy machine needs more than Ray's own 30 s
         try:
             import ray
         except ImportError as error:
