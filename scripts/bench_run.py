@@ -57,11 +57,11 @@ class Setting:
     seed: int
 
 
-def start(overrides: list[str], results: Path, kill_after: Callable[[Path], float] | None = None) -> int:
+def start(overrides: list[str], results: Path, kill_after: Callable[[Path, int], None] | None = None) -> int:
     """Run the `run` verb in a forked process (torch is loaded once); return its status, negative for a signal.
 
     Args:
-        kill_after: given the results folder, waits for the moment of the kill and returns.
+        kill_after: given the results folder and the process, waits for the moment of the kill and returns.
     """
     sys.stdout.flush()
     child = os.fork()
@@ -76,8 +76,11 @@ def start(overrides: list[str], results: Path, kill_after: Callable[[Path], floa
         finally:
             os._exit(status)
     if kill_after is not None:
-        kill_after(results)
-        os.killpg(child, signal.SIGKILL)
+        kill_after(results, child)
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:  # not yet the leader of a group of its own
+            os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -126,16 +129,21 @@ def count_lost_and_doubled(results: Path) -> tuple[int, int]:
     return lost, doubled
 
 
+def alive(child: int) -> bool:
+    """Whether a child still runs; it is not reaped."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def torture(setting: Setting, folder: Path, expected: dict[str, dict[str, str]], work_s: float) -> dict[str, int]:
     """Kill starts at random moments until all is answered; again from nothing until there were enough kills."""
     dice = random.Random(setting.seed)
     kills = lost = doubled = forgotten = differ = rounds = 0
 
-    def at_random(results: Path) -> None:
+    def at_random(results: Path, child: int) -> None:
         before = len(list((results / "logs").glob("*/status-0.0.json")))
         deadline = time.monotonic() + LONGEST_START_S
         at_work = dice.random() > 0.1  # one in ten dies while it is still starting
-        while at_work and time.monotonic() < deadline:
+        while at_work and time.monotonic() < deadline and alive(child):
             statuses = sorted((results / "logs").glob("*/status-0.0.json"))
             if len(statuses) > before and '"running"' in statuses[-1].read_text():
                 break
