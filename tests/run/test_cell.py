@@ -11,7 +11,8 @@ SCHEMAS = {"model": ModelConfig, "method": MethodConfig, "video": VideoConfig, "
 
 
 def make_cell(**changes) -> Cell:
-    task = TaskConfig(name="videomme", lmms_task="adaretake_videomme", data="videomme", split="test", protocol="release")
+    names = {"name": "videomme", "lmms_task": "adaretake_videomme", "data": "videomme"}
+    task = TaskConfig(**names, split="test", protocol="release")
     fields = {
         "model": ModelConfig(name="toy", adapter="a.B", path="somewhere", dtype="float32"),
         "method": resolve_method(MethodConfig(name="adaretake"), task),
