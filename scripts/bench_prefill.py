@@ -12,25 +12,25 @@ Features are random: speed and memory do not depend on what a video shows. The t
     full           the method with temporal and layer allocation; no_temporal, no_layer, no_both switch them off
 
 The last line is one JSON object. `overhead` is the time of `full` over that of `sliced`, minus 1, at the largest number
-of frames that has both; `memory_growth` is the peak memory of `full` at 4096 frames over that at 512. Memory is the
-allocator's peak on an accelerator (weights included), and on a CPU the resident memory of the process (weights and
-Python included) without the features, which wait on the host in either case. Times are the fastest of `--repeats` runs,
-taken in turn. A CPU runs one thread and compares processor time, which other processes do not disturb.
+of frames that has both: the two take turns `--repeats` times, and the median of the pairs' ratios counts.
+`memory_growth` is the peak memory of `full` at 4096 frames over that at 512: of the allocator on an accelerator
+(weights included), on a CPU the resident memory of the process (weights and Python included) without the features,
+which wait on the host in either case. A CPU runs one thread, and its seconds are processor time, which other processes
+disturb little. The context is 16000 tokens on an accelerator, as published for 2048 frames, and 4000 on a CPU, the
+same share of 512 frames.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import platform
-import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 FRAMES = (256, 512, 1024, 2048, 4096)
@@ -57,7 +57,6 @@ class Setting:
     width: int
     context: int
     repeats: int
-    once: bool  # only `sliced` and `full` are repeated
     chunk_frames: int = 32
 
     @property
@@ -72,11 +71,11 @@ class Row:
     frames: int
     variant: str
     tokens: int
-    seconds: float
-    cost: float  # seconds that overhead compares: of the clock, on a CPU of the processor
+    seconds: float  # the fastest run's; on a CPU of the processor
     memory: int  # of the device; see the module's text
     host_memory: int  # resident, features included
     cache_length: list[int]  # [L]
+    overhead: float | None = None  # of the seconds over those of `sliced`
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -84,8 +83,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, npu:0 (default: cpu)")
     parser.add_argument("--quick", action="store_true", help="smaller frames, shorter context, fewer rows")
     parser.add_argument("--frames", type=int, nargs="+", metavar="N", help=f"default: {' '.join(map(str, FRAMES))}")
-    parser.add_argument("--context", type=int, metavar="TOKENS", help="default: 16000, on a CPU 2000 (quick: 1000)")
-    parser.add_argument("--repeats", type=int, metavar="N", help="runs per row; default: 3")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="default: 16000, on a CPU 4000")
+    parser.add_argument("--repeats", type=int, metavar="N", help="pairs of sliced and full; default: 5 (quick: 9)")
     parser.add_argument("--attention", default="auto", help="auto, flash_attention_2, sdpa, eager")
     args = parser.parse_args(argv)
     for name in ("frames", "context", "repeats"):
@@ -103,32 +102,27 @@ def setting(args: argparse.Namespace) -> Setting:
     if on_cpu:
         rows_up_to = {"uncompressed": 256 if quick else 512}
     if quick:
-        rows_up_to |= {"sliced": 512, "no_temporal": 256, "no_layer": 256, "no_both": 256}
+        rows_up_to |= {"sliced": 256, "no_temporal": 256, "no_layer": 256, "no_both": 256}
     return Setting(
         frames=tuple(sorted(set(args.frames or (QUICK_FRAMES if quick else FRAMES)))),
         rows_up_to=rows_up_to,
         text=TEXT["toy" if on_cpu else "7B"],
         height=18,
         width=32,
-        context=args.context or (16000 if not on_cpu else 1000 if quick else 2000),
-        repeats=args.repeats or (2 if quick else 3),
-        once=quick,
+        context=args.context or (4000 if on_cpu else 16000),
+        repeats=args.repeats or (9 if quick else 5),
     )
 
 
 def toy_language(attention: str) -> tuple[Any, str]:
     """The embedded toy's language model in float32, with its name."""
+    from transformers.utils import logging
+
     from harness.models.qwen2_5_vl import Qwen25VL
-    from harness.toy.checkpoint import CHECKPOINT, build_model
-    from harness.toy.tokens import build_tokenizer
+    from harness.toy.checkpoint import CHECKPOINT
 
-    if (CHECKPOINT / "config.json").exists():
-        return Qwen25VL.load(str(CHECKPOINT), device="cpu", attention=attention).language, "toy"
-    from harness.models.language import Decoder
-
-    model = build_model(0, build_tokenizer()).eval()
-    backend = "sdpa" if attention == "auto" else attention
-    return Decoder(model.model.language_model, model.lm_head, backend=backend, rows=3), "toy shape, random weights"
+    logging.disable_progress_bar()
+    return Qwen25VL.load(str(CHECKPOINT), device="cpu", attention=attention).language, "toy"
 
 
 def seven_billion_language(device: str, attention: str) -> tuple[Any, str]:
@@ -210,54 +204,49 @@ class Bench:
         reserve = max(length + n for length, n in zip(lengths, [0, *map(max, after)], strict=False)) + layout.n_pre
         cache = SlicedCache(self.language.num_layers, reserve=max(reserve, max(after[-1]) + layout.n_post))
         forward = self.language.forward
-        forward(self.language.embed(ids[: layout.n_pre]), layout.positions[:, : layout.n_pre], cache)
+        forward(self.language.embed(ids[: layout.n_pre]), layout.positions[:, : layout.n_pre], cache, output=False)
         start = layout.n_pre
         for length, kept in zip(lengths, after, strict=True):
             part = features[start - layout.n_pre : start - layout.n_pre + length]
             embeds = part.to(self.language.device, self.dtype, non_blocking=True)
-            forward(embeds, layout.positions[:, start : start + length], cache)
+            forward(embeds, layout.positions[:, start : start + length], cache, output=False)
             cache.cut(kept)
             start += length
         forward(self.language.embed(ids[start:]), layout.positions[:, start:], cache)
         return cache.lengths
 
-    def measure(
-        self, frames: int, variant: str, prompt: tuple, run: Callable[[], tuple[list[int], Any]]
-    ) -> tuple[Row, Any]:
-        """The row of one run, which returns the cache length per layer and anything else."""
-        import torch
+    def timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
+        """Seconds of one run (on a CPU of the processor), and what it returns."""
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        self._finish()
+        started = clock()
+        result = run()
+        self._finish()
+        return clock() - started, result
+
+    def measure(self, frames: int, variant: str, prompt: tuple, run: Callable[[], tuple[list[int], Any]]) -> tuple:
+        """The row of one run, which returns the cache length per layer and anything else; and that."""
+        from harness.run.memory import resident_peak
 
         gc.collect()
-        on_cpu = self.device.type == "cpu"
-        backend = None if on_cpu else getattr(torch, self.device.type)
-        if backend:
-            backend.synchronize(self.device)
-            backend.reset_peak_memory_stats(self.device)
-        _reset_resident_peak()
-        started, cpu_started = time.perf_counter(), time.process_time()
-        cache_length, result = run()
-        if backend:
-            backend.synchronize(self.device)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-        host = _resident_peak()
+        accelerator = self._accelerator()
+        if accelerator:
+            accelerator.reset_peak_memory_stats(self.device)
+        with resident_peak() as peak:
+            seconds, (cache_length, result) = self.timed(run)
+            host = peak()
         features = prompt[2].numel() * prompt[2].element_size()
-        memory = backend.max_memory_allocated(self.device) if backend else host - features
-        cost = cpu_seconds if on_cpu else seconds
-        return Row(frames, variant, prompt[0].n_prompt, seconds, cost, memory, host, cache_length), result
+        memory = accelerator.max_memory_allocated(self.device) if accelerator else host - features
+        return Row(frames, variant, prompt[0].n_prompt, seconds, memory, host, cache_length), result
 
+    def _accelerator(self) -> Any:
+        import torch
 
-def _reset_resident_peak() -> None:
-    if sys.platform != "linux":
-        return  # the peak of the whole process is reported
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+        return None if self.device.type == "cpu" else getattr(torch, self.device.type)
 
-
-def _resident_peak() -> int:
-    if sys.platform != "linux":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+    def _finish(self) -> None:
+        if accelerator := self._accelerator():
+            accelerator.synchronize(self.device)
 
 
 def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[Row]:
@@ -269,7 +258,7 @@ def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[R
         state = bench.compressed(prompt, **options)
         return state.cache.lengths, state.chunks if state.compressed else []
 
-    # The first run warms up, gives the baseline its lengths, and stands for itself where it is the only one.
+    # The first run gives the baseline its lengths, and stands for itself where it is the only one.
     first, chunks = bench.measure(frames, "full", prompt, compressed)
     lengths, after = [chunk.length for chunk in chunks], [chunk.cache_length for chunk in chunks]
     runs: dict[str, Callable[[], tuple[list[int], Any]]] = {"uncompressed": lambda: compressed(name="none")}
@@ -277,33 +266,22 @@ def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[R
         runs["sliced"] = lambda: (bench.sliced(prompt, lengths, after), None)
     runs |= {name: lambda options=options: compressed(**options) for name, options in VARIANTS.items()}
     runs = {name: run for name, run in runs.items() if frames <= how.rows_up_to.get(name, frames)}
-    best: dict[str, Row] = {}
-    for repeat in range(how.repeats):
-        for name, run in runs.items():
-            if repeat and how.once and name not in ("sliced", "full"):
-                continue
-            row = first if len(runs) == 1 else bench.measure(frames, name, prompt, run)[0]
-            best[name] = faster(best.get(name, row), row)
-    for row in best.values():
+    rows = {name: bench.measure(frames, name, prompt, run)[0] for name, run in runs.items() if name != "full"}
+    rows["full"] = first
+    if "sliced" in runs:
+        pairs = [{name: bench.timed(runs[name])[0] for name in ("sliced", "full")} for _ in range(how.repeats)]
+        for name in pairs[0]:
+            rows[name].seconds = min(pair[name] for pair in pairs)
+        rows["full"].overhead = round(statistics.median(pair["full"] / pair["sliced"] for pair in pairs) - 1, 4)
+    for row in rows.values():
         report(row)
-    return list(best.values())
-
-
-def faster(one: Row, other: Row) -> Row:
-    """The smaller times and the larger memory of two runs of the same row."""
-    least = {key: min(getattr(one, key), getattr(other, key)) for key in ("seconds", "cost")}
-    most = {key: max(getattr(one, key), getattr(other, key)) for key in ("memory", "host_memory")}
-    return replace(one, **least, **most)
+    return list(rows.values())
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
     """`overhead` at the largest number of frames that was compressed, all overheads, and `memory_growth`."""
     found = {(row.frames, row.variant): row for row in rows}
-    overheads = {
-        frames: round(row.cost / found[frames, "sliced"].cost - 1, 4)
-        for (frames, variant), row in found.items()
-        if variant == "full" and (frames, "sliced") in found
-    }
+    overheads = {row.frames: row.overhead for row in rows if row.overhead is not None}
     small, large = (found.get((frames, "full")) for frames in GROWTH_FRAMES)
     return {
         "overhead": overheads[max(overheads)] if overheads else None,
@@ -316,13 +294,11 @@ def line(row: Row) -> str:
     lengths = row.cache_length
     shown = " ".join(map(str, lengths)) if len(lengths) <= 8 else f"{min(lengths)} to {max(lengths)}"
     speed, memory, host = row.tokens / row.seconds, row.memory / 2**20, row.host_memory / 2**20
-    return (
-        f"{row.frames:6} {row.variant:13} {row.tokens:8} {row.seconds:9.3f} {row.cost:9.3f} {speed:10.0f} "
-        f"{memory:11.1f} {host:10.1f}  {shown}"
-    )
+    numbers = f"{row.tokens:8} {row.seconds:9.3f} {speed:10.0f} {memory:11.1f} {host:10.1f}"
+    return f"{row.frames:6} {row.variant:13} {numbers}  {shown}"
 
 
-HEADER = "frames variant         tokens   seconds      cost   tokens/s  device MiB   host MiB  cache length per layer"
+HEADER = "frames variant         tokens   seconds   tokens/s  device MiB   host MiB  cache length per layer"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -48,6 +48,7 @@ def test_last_line_is_the_summary(script, small, capsys):
     found = json.loads(lines[-1])
     rows = {(row["frames"], row["variant"]): row for row in found["rows"]}
     assert len(lines) == len(rows) + 3
+    assert rows[16, "full"]["overhead"] is None and found["overhead"] == rows[48, "full"]["overhead"]
     variants = ("uncompressed", "sliced", "full", "no_temporal", "no_layer", "no_both")
     assert set(rows) == {(16, v) for v in variants if v != "sliced"} | {(48, v) for v in variants}
     tokens = 24 * 4 + 23
@@ -57,7 +58,7 @@ def test_last_line_is_the_summary(script, small, capsys):
     assert sum(rows[48, "full"]["cache_length"]) == 4 * 60
     assert rows[48, "no_layer"]["cache_length"] == [60] * 4
     assert rows[48, "sliced"]["cache_length"] == rows[48, "full"]["cache_length"]
-    assert found["overhead"] == pytest.approx(rows[48, "full"]["cost"] / rows[48, "sliced"]["cost"] - 1, abs=1e-3)
+    assert found["overhead"] == pytest.approx(rows[48, "full"]["seconds"] / rows[48, "sliced"]["seconds"] - 1, abs=1e-3)
     assert found["memory_growth"] is None and found["context"] == 60
 
 
@@ -98,17 +99,11 @@ def test_baseline_attends_over_the_same_cache_lengths(script, language):
 
 
 def test_growth_compares_4096_with_512_frames(script):
-    def row(frames, variant, cost, memory):
-        return script.Row(frames, variant, 1, 9.0, cost, memory, 0, [1])
+    def row(frames, variant, memory, overhead=None):
+        return script.Row(frames, variant, 1, 9.0, memory, 0, [1], overhead)
 
-    rows = [row(512, "full", 1.1, 1000), row(512, "sliced", 1.0, 900), row(4096, "full", 9.0, 1050)]
+    rows = [row(512, "full", 1000, 0.1), row(512, "sliced", 900), row(4096, "full", 1050)]
     assert script.summary(rows) == {"overhead": 0.1, "memory_growth": 1.05, "overhead_by_frames": {512: 0.1}}
-
-
-def test_fastest_run_and_largest_memory_count(script):
-    one = script.Row(8, "full", 1, 3.0, 2.0, 10, 40, [1])
-    other = script.Row(8, "full", 1, 4.0, 1.0, 20, 30, [1])
-    assert script.faster(one, other) == script.Row(8, "full", 1, 3.0, 1.0, 20, 40, [1])
 
 
 def test_accelerators_run_the_shape_of_seven_billion(script):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -12,26 +13,27 @@ def water_filling(weights: Sequence[float], total: float, low: int, high: Sequen
     Entries of weight zero get more than `low` only when all others are full; they then share the rest in proportion
     to `high`. Weights that are all zero stand for weights = high.
     """
-    w, total = [Fraction(x) for x in weights], Fraction(total)
+    w, total = _in_proportion(weights), Fraction(total)
     if not any(w):
-        w = [Fraction(h) for h in high]
+        w = list(high)
     if len(w) != len(high) or not low * len(w) <= total <= sum(high):
         bounds = f"{len(w)} entries of at least {low} and at most {list(high)}"
         raise ValueError(f"cannot divide {float(total):g} over {bounds}")
 
     def filled(scale: Fraction) -> Fraction:
-        return sum((_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)), Fraction(0))
+        p, q = scale.numerator, scale.denominator
+        return Fraction(sum(min(max(p * x, low * q), h * q) for x, h in zip(w, high, strict=True)), q)
 
     # The sum is piecewise linear in lambda. Find the last breakpoint that does not exceed the total, then solve the
     # linear piece behind it.
     pairs = [(x, h) for x, h in zip(w, high, strict=True) if x]
-    breaks = sorted({Fraction(0)} | {bound / x for x, h in pairs for bound in (low, h)})
+    breaks = sorted({Fraction(0)} | {Fraction(bound, x) for x, h in pairs for bound in (low, h)})
     first, last = 0, len(breaks) - 1
     while first < last:
         middle = (first + last + 1) // 2
         first, last = (middle, last) if filled(breaks[middle]) <= total else (first, middle - 1)
     scale = breaks[first]
-    slope = sum((x for x, h in zip(w, high, strict=True) if low <= scale * x < h), Fraction(0))
+    slope = sum(x for x, h in zip(w, high, strict=True) if low <= scale * x < h)
     rest = total - filled(scale)
     if rest and not slope:  # every weighted entry is full
         empty = [0 if x else h - low for x, h in zip(w, high, strict=True)]
@@ -62,6 +64,13 @@ def allocate(weights: Sequence[float], total: int, high: Sequence[int]) -> list[
     """
     low = 1 if total >= len(high) else 0
     return largest_remainder(water_filling(weights, total, low, high), total)
+
+
+def _in_proportion(weights: Sequence[float]) -> list[int]:
+    """Whole numbers in exactly the proportion of the weights: much faster to add than fractions."""
+    exact = [Fraction(x) for x in weights]
+    denominator = math.lcm(*(x.denominator for x in exact))
+    return [x.numerator * (denominator // x.denominator) for x in exact]
 
 
 def _clip(x: Fraction, low: int, high: int) -> Fraction:

@@ -21,9 +21,14 @@ from harness.errors import UserError
 
 BACKENDS = ("flash_attention_2", "sdpa", "eager")
 _BLOCK_BYTES = 256 * 2**20  # most that the attention weights of one block of queries may take in eager attention
+_CPU_BLOCK = 256  # queries that share a mask in SDPA on a CPU, whose kernel also computes what the mask hides
 
 # Called once per layer with: layer index, queries [h, n, d] and all keys [kv, m, d] after rotation, logit scale.
 Observer = Callable[[int, torch.Tensor, torch.Tensor, float], None]
+
+
+class KeysCached(Exception):
+    """Ends a forward pass whose output nobody wants, once the last layer's keys and values are cached and observed."""
 
 
 def flash_attention_available(device: torch.device) -> bool:
@@ -100,8 +105,15 @@ def sdpa_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     if gqa and query.device.type != "cpu":  # no masked kernel but the slow reference one knows grouped heads
         groups, gqa = query.shape[1] // key.shape[1], False
         key, value = _expand_heads(key, groups), _expand_heads(value, groups)
-    mask = _visible(n, m, query.device)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa)
+    block = _CPU_BLOCK if query.device.type == "cpu" else n
+    outputs = []
+    for start in range(0, n, block):
+        part = query[:, :, start : start + block]
+        seen = m - n + start + part.shape[2]
+        mask = _visible(part.shape[2], seen, query.device)
+        keys, values = key[:, :, :seen], value[:, :, :seen]
+        outputs.append(F.scaled_dot_product_attention(part, keys, values, attn_mask=mask, scale=scale, enable_gqa=gqa))
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
 
 def _flash_kernel_takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gqa: bool) -> bool:
@@ -128,13 +140,15 @@ def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch
         attention_mask: torch.Tensor | None,
         scaling: float | None = None,
         observer: Observer | None = None,
+        final_layer: int | None = None,
         **_kwargs: object,
     ) -> tuple[torch.Tensor, None]:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output = kernel(query, key, value, scale)
         if observer is not None:
             observer(module.layer_idx, query[0], key[0], scale)
-        return output.transpose(1, 2), None
+        if module.layer_idx == final_layer:
+            raise KeysCached
+        return kernel(query, key, value, scale).transpose(1, 2), None
 
     return attend
 

@@ -58,7 +58,5 @@ def greedy(
         index = len(tokens) - 1
         embeds = language.embed(torch.tensor([token]))
         ids = first_position + index
-        hidden = run_segment(
-            language, state.cache, method, embeds, ids, input_ids.shape[0] + index, decoded=True
-        )
+        hidden = run_segment(language, state.cache, method, embeds, ids, input_ids.shape[0] + index, decoded=True)
     return tokens, recorded

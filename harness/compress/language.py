@@ -30,13 +30,17 @@ class LanguageModel(Protocol):
         cache: CompressedCache,
         observer: Observer | None = None,
         layer_positions: list[torch.Tensor] | None = None,
-    ) -> torch.Tensor:
+        *,
+        output: bool = True,
+    ) -> torch.Tensor | None:
         """Run one segment [n, d] behind what is cached; returns the last hidden state of its last token [d].
 
         Args:
             positions: ids [r, n].
             observer: sees each layer's queries and keys.
             layer_positions: ids [r, n] per layer, instead of `positions`.
+            output: false where only the segment's keys and values are wanted; returns None, and saves most of the
+                last layer.
         """
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,11 +17,13 @@ MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fal
 
 def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
     """How many of the `top` largest scores of all layers lie in each layer [L]; ties by lower layer, then index."""
-    length = scores[0].shape[0]
     device = scores[0].device
-    pooled = torch.cat([s.to(device) for s in scores])  # [L * c]: small, even when the layers are on many devices
-    order = torch.sort(pooled, descending=True, stable=True).indices[:top]
-    return torch.bincount(order // length, minlength=len(scores)).tolist()
+    pooled = torch.stack([s.to(device) for s in scores])  # [L, c]: small, even when the layers are on many devices
+    least = pooled.flatten().topk(top, sorted=False).values.min()
+    above, equal = torch.stack(((pooled > least).sum(dim=1), (pooled == least).sum(dim=1))).tolist()
+    rest = top - sum(above)
+    before = itertools.accumulate(equal, initial=0)  # hits among the equal scores of lower layers
+    return [more + min(same, max(rest - b, 0)) for more, same, b in zip(above, equal, before, strict=False)]
 
 
 def even(scores: Sequence[torch.Tensor], budget: float, num_layers: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +24,16 @@ SEMANTICS = ("paper", "release_2025", "release_2026")
 GuideRule = Callable[[torch.Tensor, slice, slice], torch.Tensor]  # positions [r, N], chunk, guide -> ids [r, g]
 
 
-def highest(scores: torch.Tensor, count: int, *, chunk: int, layer: int) -> torch.Tensor:
-    """Indices [count] of the highest scores [c], ascending; among equal scores the lower index wins."""
-    return torch.sort(scores, descending=True, stable=True).indices[:count].sort().values
+Choice = Callable[..., list[torch.Tensor]]  # scores [L, c], counts [L], chunk=i -> indices, ascending, per layer
+
+
+def highest(scores: torch.Tensor, counts: Sequence[int], *, chunk: int) -> list[torch.Tensor]:
+    """Per layer the indices [count] of its highest scores, ascending; among equal scores the lower index wins."""
+    length = scores.shape[1]
+    order = torch.sort(scores, descending=True, stable=True).indices
+    chosen = torch.arange(length, device=scores.device) < torch.tensor(counts, device=scores.device)[:, None]
+    ascending = torch.where(chosen, order, length).sort().values  # what is not chosen goes last
+    return [row[:count] for row, count in zip(ascending, counts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Method:
         scorer: score per video token in one layer.
         mark: which of the video's tokens [V] the scorer should see marked; from layout, features and device.
         layers: kept tokens per layer.
-        choose: which tokens, given one layer's scores and its number.
+        choose: which tokens, given the scores and the number of kept tokens of each layer.
         guide_positions: ids of the guide behind a chunk.
         whole: whether a chunk of this budget is stored without being looked at.
         whole_keeps_guide: whether the guide's states stay in the cache behind such a chunk.
@@ -68,7 +75,7 @@ class Method:
     scorer: Scorer = guide_attention
     mark: Callable[[Layout, torch.Tensor, torch.device], torch.Tensor] | None = None
     layers: LayerAllocator = even
-    choose: Callable[..., torch.Tensor] = highest
+    choose: Choice = highest
     guide_positions: GuideRule = after_chunk
     whole: Callable[[float], bool] = field(default=lambda budget: False)
     whole_keeps_guide: bool = False

@@ -85,8 +85,8 @@ def prefill(
     """
     compress = method.compresses and layout.over_context
     guide = layout.guide(method.max_guide_length if compress and method.uses_guide else 0)
-    if compress and method.uses_guide and guide.start == guide.stop:
-        raise ValueError("the prompt has no text after the video, so nothing can score the chunks")
+    if not layout.n_post:
+        raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
     lengths = method.cut(layout, method.chunk_frames)
     budgets = method.temporal(layout, features, lengths, language.device) if compress else [None] * len(lengths)
     marks = method.mark(layout, features, language.device) if compress and method.mark else None
@@ -97,9 +97,9 @@ def prefill(
         track_positions=record or method.reforge is not None,
     )
     positions, first = layout.positions, layout.video.start
-    hidden = None
     if layout.n_pre:
-        hidden = run_segment(language, cache, method, language.embed(input_ids[:first]), positions[:, :first], 0)
+        embeds = language.embed(input_ids[:first])
+        run_segment(language, cache, method, embeds, positions[:, :first], 0, output=False)
     guide_embeds = language.embed(input_ids[guide])
     chunks = [ChunkLog(length, budget) for length, budget in zip(lengths, budgets, strict=True)]
     for i, log in enumerate(chunks):
@@ -115,12 +115,11 @@ def prefill(
             collector = ScoreCollector(language, method, i, log.length, [ids] * language.num_layers, marked)
             _compressed_chunk(collector, cache, layout, embeds, ids, log, record=record)
         else:
-            hidden = run_segment(language, cache, method, embeds, ids, first)
+            run_segment(language, cache, method, embeds, ids, first, output=False)
             log.kept = [log.length] * language.num_layers
         log.cache_length = cache.lengths
         first = chunk.stop
-    if layout.n_post:
-        hidden = run_segment(language, cache, method, language.embed(input_ids[first:]), positions[:, first:], first)
+    hidden = run_segment(language, cache, method, language.embed(input_ids[first:]), positions[:, first:], first)
     return Prefilled(cache, hidden, chunks, compress)
 
 
@@ -133,13 +132,14 @@ def run_segment(
     index: int,
     *,
     decoded: bool = False,
-) -> torch.Tensor:
+    output: bool = True,
+) -> torch.Tensor | None:
     """Run tokens [n, d] with ids [r, n] that all stay in the cache; returns the last one's hidden state [d].
 
-    `index` is the place of the first token in prompt and answer.
+    `index` is the place of the first token in prompt and answer; without `output` only the cache is filled.
     """
     layer_ids = method.reforge.layer_positions(cache, ids, decoded=decoded) if method.reforge else None
-    hidden = language.forward(embeds, ids, cache, layer_positions=layer_ids)
+    hidden = language.forward(embeds, ids, cache, layer_positions=layer_ids, output=output)
     recorded = layer_ids or [ids] * language.num_layers
     if method.text_index_recorded:
         recorded = [torch.arange(index, index + ids.shape[1]).repeat(ids.shape[0], 1)] * language.num_layers
@@ -164,7 +164,8 @@ def _compressed_chunk(
     whole = method.whole(log.budget)
     layer_ids = method.reforge.layer_positions(cache, ids) if method.reforge else None
     collector.layer_ids = layer_ids or collector.layer_ids
-    language.forward(embeds, ids, cache, None if whole else collector, layer_positions=layer_ids)
+    observer = None if whole else collector
+    language.forward(embeds, ids, cache, observer, layer_positions=layer_ids, output=False)
     for layer, segment in enumerate(collector.layer_ids):
         cache.append_positions(layer, segment)
     if not (whole and method.whole_keeps_guide):
@@ -178,9 +179,8 @@ def _compressed_chunk(
         vectors = [text] * language.num_layers + vectors
     counts = method.layers(vectors, log.budget, language.num_layers)
     judged = vectors[0].shape[0]  # tokens at the end of the cache that the scores decide about
-    kept = [
-        method.choose(vectors[layer], count, chunk=collector.chunk, layer=layer) for layer, count in enumerate(counts)
-    ]
+    deciding = torch.stack([v.to(vectors[0].device) for v in vectors[: language.num_layers]])  # small: [L, judged]
+    kept = method.choose(deciding, counts, chunk=collector.chunk)
     if method.reforge:
         _squeeze_chunk(collector, cache, layout, kept, judged)
     for layer, indices in enumerate(kept):

@@ -40,9 +40,9 @@ SHARED_QUIRKS = {
 }
 
 
-def highest_by_topk(scores: torch.Tensor, count: int, *, chunk: int, layer: int) -> torch.Tensor:
-    """Indices [count] of the highest scores [c], ascending; among equal scores torch.topk decides."""
-    return scores.topk(count).indices.sort().values
+def highest_by_topk(scores: torch.Tensor, counts: Sequence[int], *, chunk: int) -> list[torch.Tensor]:
+    """Per layer the indices [count] of its highest scores, ascending; among equal scores torch.topk decides."""
+    return [row.topk(count).indices.sort().values for row, count in zip(scores, counts, strict=True)]
 
 
 def sample_ratio(layout: Layout, *, of_whole_prompt: bool) -> float:

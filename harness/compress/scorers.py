@@ -42,10 +42,10 @@ def attention_received(queries: torch.Tensor, keys: torch.Tensor, scale: float) 
     (heads, count, dim), (groups, length, _) = queries.shape, keys.shape
     total = torch.zeros(length, dtype=torch.float32, device=keys.device)
     block = max(1, _BLOCK_BYTES // (4 * heads * length))
-    transposed = (keys * scale).transpose(1, 2)
+    transposed = keys.transpose(1, 2)
     for start in range(0, count, block):
         part = queries[:, start : start + block].reshape(groups, -1, dim)  # heads of one group share their keys
-        total += torch.softmax(part @ transposed, dim=-1, dtype=torch.float32).sum(dim=(0, 1))
+        total += torch.softmax(part * scale @ transposed, dim=-1, dtype=torch.float32).sum(dim=(0, 1))
     return total / heads
 
 

@@ -64,16 +64,12 @@ def video_budget(layout: Layout) -> int:
     return layout.context - text
 
 
-def by_length(
-    layout: Layout, features: torch.Tensor, lengths: Sequence[int], device: torch.device
-) -> list[int]:
+def by_length(layout: Layout, features: torch.Tensor, lengths: Sequence[int], device: torch.device) -> list[int]:
     """Budgets in proportion to the chunks' lengths; they add up to B."""
     return allocate(lengths, video_budget(layout), lengths)
 
 
-def by_distance(
-    layout: Layout, features: torch.Tensor, lengths: Sequence[int], device: torch.device
-) -> list[int]:
+def by_distance(layout: Layout, features: torch.Tensor, lengths: Sequence[int], device: torch.device) -> list[int]:
     """Budgets in proportion to distance times length (eq. 8, 9): a chunk where more changes keeps more; sum is B."""
     n = layout.tokens_per_grid
     distances = chunk_distances(grid_distances(features, n, device), [c // n for c in lengths])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 from harness.data.metrics import metric_names
 from harness.data.parse import PARSERS
@@ -45,3 +45,37 @@ def by_metric(benchmark: str, item: Scored) -> dict[str, Scored]:
     """
     scored = metric_names(benchmark, item["tags"]) if item["answer"] is not None else []
     return {name: item for name in [*scored, "unparsed"]}
+
+
+def choice_results(
+    benchmark: str,
+    *,
+    question_id: Callable[[dict], str],
+    video_id: Callable[[dict], str],
+    options: Callable[[dict], dict[str, str]],
+    answer: Callable[[dict], str | None],
+    tags: Callable[[dict], dict[str, Any]],
+    parser: str = "anchored",
+) -> Callable[[dict, list[str]], dict[str, Scored]]:
+    """A benchmark's ``process_results``: from a row and the model's replies to the items of its metrics.
+
+    Args:
+        question_id, video_id, options, answer, tags: read a row.
+        parser: one of `harness.data.parse.PARSERS`.
+    """
+
+    def process_results(doc: dict, results: list[str]) -> dict[str, Scored]:
+        if not options(doc):
+            return {}
+        item = score_choice(
+            results[0],
+            question_id=question_id(doc),
+            video_id=video_id(doc),
+            options=options(doc),
+            answer=answer(doc),
+            tags=tags(doc),
+            parser=parser,
+        )
+        return by_metric(benchmark, item)
+
+    return process_results

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
+from harness.compress.attention import choose_backend
 from harness.compress.generate import Generation, generate
 from harness.compress.method import Method, build_method
 from harness.compress.positions import check_rule
+from harness.errors import UserError
+from harness.models.language import Decoder
+from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from harness.models.language import Decoder
 
 
 @dataclass(frozen=True)
@@ -38,24 +41,39 @@ class Prompt:
     second_per_grid: float
 
 
-class Adapter(Protocol):
-    """One model of one family, loaded. A new family subclasses this and implements the abstract part.
+class Adapter(ABC):
+    """One model of one family, loaded. A family subclasses this: its facts as class attributes, and what is abstract.
 
     Attributes:
-        family: the name of the family, as `build_method` knows it.
+        family: the name of the family, as `build_method` and the checkpoints' `model_type` know it.
         frames_per_grid: frames that share one grid of tokens.
+        window: frames that the vision tower sees at a time; memory only.
+        position_rows: rows of position ids (3 for M-RoPE, 1 otherwise).
+        text_behind_video: placeholders that follow the video's own in the prompt, and are embedded as text.
         language: the decoder, as `compress` needs it.
         device, dtype, attention_backend: what was chosen; recorded with each run.
         eos_token_ids: tokens that end an answer.
     """
 
-    family: str
-    frames_per_grid: int
-    language: Decoder
-    device: torch.device
-    dtype: torch.dtype
-    attention_backend: str
-    eos_token_ids: frozenset[int]
+    family: ClassVar[str]
+    frames_per_grid: ClassVar[int]
+    window: int
+    position_rows: ClassVar[int]
+    text_behind_video: ClassVar[int] = 0
+
+    def __init__(self, model: Any, processor: Any, backend: str) -> None:
+        self.model, self.processor, self.attention_backend = model, processor, backend
+        self.tokenizer = processor.tokenizer
+        self.language = Decoder(
+            model.model.language_model,
+            model.lm_head,
+            backend=backend,
+            rows=self.position_rows,
+            repetition_penalty=getattr(model.generation_config, "repetition_penalty", None) or 1.0,
+            embed=self.embed_text,
+        )
+        self.device, self.dtype = self.language.device, model.dtype
+        self.eos_token_ids = end_tokens(model, self.tokenizer)
 
     @classmethod
     def load(
@@ -67,7 +85,7 @@ class Adapter(Protocol):
         device_map: str | None = None,
         attention: str = "auto",
         yarn_factor: float = 1.0,
-    ) -> Adapter:
+    ) -> Self:
         """Load weights and processor from a folder or hub id.
 
         Args:
@@ -80,7 +98,31 @@ class Adapter(Protocol):
         Raises:
             UserError: weights that are missing or of another family, or a setting that this machine cannot run.
         """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        chosen = choose_device(device)
+        number = choose_dtype(dtype, chosen)
+        backend = choose_backend(attention, chosen, number)
+        config = load_config(path, cls.family)
+        scale_rope(config.text_config, yarn_factor)
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, config=config, dtype=number, attn_implementation=backend, device_map=device_map
+        ).eval()
+        return cls(model if device_map else model.to(chosen), AutoProcessor.from_pretrained(path), backend)
+
+    @abstractmethod
+    def encode_window(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """Tokens [t, d] of some frames uint8 [frames, height, width, 3], and their grid (see `VideoFeatures.grid`)."""
+
+    @abstractmethod
+    def position_ids(self, prompt: Prompt, rule: str) -> torch.Tensor:
+        """Position ids [r, N] by a named rule."""
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [n, d] of the prompt's tokens [n] that are not the video's."""
+        return self.model.model.language_model.get_input_embeddings()(ids)
+
+    @torch.inference_mode()
     def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> VideoFeatures:
         """Encode a video window by window; only one window of pixels exists at a time.
 
@@ -89,15 +131,41 @@ class Adapter(Protocol):
             n_frames: how many frames there are in all.
             second_per_grid: seconds between two grids.
         """
+        grids, buffer, grid, filled = -(-n_frames // self.frames_per_grid), None, (0, 0, 0), 0
+        for window in regrouped(windows, self.window):
+            tokens, grid = self.encode_window(window)
+            if buffer is None:
+                buffer = host_buffer(grids * len(tokens) // grid[0], tokens)
+            buffer[filled : filled + len(tokens)].copy_(tokens)
+            filled += len(tokens)
+        if buffer is None or filled != len(buffer):
+            raise ValueError(f"{n_frames} frames were announced, but the windows held {filled} tokens' worth")
+        return VideoFeatures(buffer, (grids, *grid[1:]), filled // grids, second_per_grid)
 
     def prompt(self, text: str, features: VideoFeatures) -> Prompt:
-        """The chat prompt that shows the video and then says `text`."""
+        """The chat prompt that shows the video and then says `text`.
 
-    def position_ids(self, prompt: Prompt, rule: str) -> torch.Tensor:
-        """Position ids [r, N] by a named rule."""
+        Raises:
+            UserError: the text holds the video's placeholder.
+        """
+        pad = self.model.config.video_token_id
+        message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}
+        chat = self.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(chat, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        where = (ids == pad).nonzero().flatten().tolist()
+        if len(where) != 1:
+            name = self.tokenizer.convert_ids_to_tokens(pad)
+            raise UserError(
+                f"the prompt holds {name} {len(where)} times, but it must stand for the video once: {text!r}"
+            )
+        start, count = where[0], len(features.features)
+        placeholders = torch.full((count + self.text_behind_video,), pad)
+        input_ids = torch.cat((ids[:start], placeholders, ids[start + 1 :]))
+        return Prompt(input_ids, slice(start, start + count), features.grid, features.second_per_grid)
 
     def decode_text(self, token_ids: list[int]) -> str:
         """The text of new tokens, without special tokens."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def positions(self, prompt: Prompt, rule: str | None = None) -> torch.Tensor:
         """Position ids [r, N] by a named rule (`None`: `float`)."""

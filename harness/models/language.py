@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from harness.compress.attention import Observer, attached
+from harness.compress.attention import KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
 
 
@@ -57,10 +57,13 @@ class Decoder:
         cache: CompressedCache,
         observer: Observer | None = None,
         layer_positions: list[torch.Tensor] | None = None,
-    ) -> torch.Tensor:
+        *,
+        output: bool = True,
+    ) -> torch.Tensor | None:
         ids = self._batched(positions, embeds.device)
-        with attached(self.text_model.config, self.backend), self._rotated_per_layer(layer_positions):
-            output = self.text_model(
+        attention = attached(self.text_model.config, self.backend)
+        with suppress(KeysCached), attention, self._rotated_per_layer(layer_positions):
+            result = self.text_model(
                 inputs_embeds=embeds[None],
                 # A mapping is taken as already prepared, so no mask is built from layers of different lengths.
                 attention_mask={"full_attention": None, "sliding_attention": None},
@@ -68,8 +71,10 @@ class Decoder:
                 past_key_values=cache,
                 use_cache=True,
                 observer=observer,
+                final_layer=None if output else self.num_layers - 1,
             )
-        return output.last_hidden_state[0, -1]
+            return result.last_hidden_state[0, -1]
+        return None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(hidden).float()

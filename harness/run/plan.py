@@ -179,9 +179,7 @@ def show(plan: Plan, console: Console) -> None:
         table.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")
     for group in plan.groups:
         for cell in group.cells:
-            table.add_row(
-                cell.cell.id, *(str(n) for n in (cell.questions, cell.answered, cell.failed, cell.to_answer))
-            )
+            table.add_row(cell.cell.id, *(str(n) for n in (cell.questions, cell.answered, cell.failed, cell.to_answer)))
     console.print(table)
     decode = sum(group.videos_to_decode for group in plan.groups)
     hours = sum(group.hours_to_decode or 0 for group in plan.groups)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.data.prompts import ANSWER, protocol_of, root_of
 from harness.data.root import find_video, require
-from harness.data.scoring import by_metric, score_choice
+from harness.data.scoring import choice_results
 from harness.data.subtitles import cut_to_tokens, srt_text
 
 PROTOCOLS = ("release", "release_subtitles", "lmms_eval")
@@ -88,18 +88,12 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return True
 
 
-def process_results(doc: dict, results: list[str], parser: str = "anchored") -> dict[str, dict]:
-    item = score_choice(
-        results[0],
-        question_id=question_id(doc),
-        video_id=video_id(doc),
-        options=options(doc),
-        answer=doc_to_target(doc),
-        tags=tags(doc),
-        parser=parser,
-    )
-    return by_metric("videomme", item)
-
-
-def process_results_lmms_eval(doc: dict, results: list[str]) -> dict[str, dict]:
-    return process_results(doc, results, parser="lmms_eval")
+ROW = {
+    "question_id": question_id,
+    "video_id": video_id,
+    "options": options,
+    "answer": doc_to_target,
+    "tags": tags,
+}
+process_results = choice_results("videomme", **ROW)
+process_results_lmms_eval = choice_results("videomme", **ROW, parser="lmms_eval")

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.prompts import ANSWER, lettered, protocol_of, root_of
 from harness.data.root import find_video, require
-from harness.data.scoring import by_metric, score_choice
+from harness.data.scoring import choice_results
 
 PROTOCOLS = ("official",)
 SPLITS = ("test",)
@@ -68,14 +68,11 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return True
 
 
-def process_results(doc: dict, results: list[str], parser: str = "anchored") -> dict[str, dict]:
-    item = score_choice(
-        results[0],
-        question_id=question_id(doc),
-        video_id=video_id(doc),
-        options=options(doc),
-        answer=doc_to_target(doc),
-        tags=tags(doc),
-        parser=parser,
-    )
-    return by_metric("vnbench", item)
+ROW = {
+    "question_id": question_id,
+    "video_id": video_id,
+    "options": options,
+    "answer": doc_to_target,
+    "tags": tags,
+}
+process_results = choice_results("vnbench", **ROW)

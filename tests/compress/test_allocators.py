@@ -86,7 +86,8 @@ def test_a_context_of_zero_is_an_error() -> None:
 
 def test_hits_break_ties_by_layer_then_index() -> None:
     assert top_hits([torch.ones(4), torch.ones(4)], 5) == [4, 1]
-    assert highest(torch.tensor([1.0, 2, 2, 1]), 3, chunk=0, layer=0).tolist() == [0, 1, 2]
+    scores = torch.tensor([[1.0, 2, 2, 1], [0, 3, 1, 3], [1, 1, 1, 1]])
+    assert [kept.tolist() for kept in highest(scores, [3, 1, 0], chunk=0)] == [[0, 1, 2], [1], []]
 
 
 @pytest.mark.parametrize("seed", range(10))

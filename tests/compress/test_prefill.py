@@ -59,9 +59,7 @@ def test_the_paper_fills_the_context_exactly(run, sample: Sample, temporal: bool
         for budget, kept, length in zip(trace.chunk_budget, trace.kept, trace.chunk_lengths, strict=True):
             assert sum(kept) == 3 * budget and max(kept) <= length
             assert layers or len(set(kept)) == 1
-        for scores, indices, kept in zip(
-            trace.recording.scores, trace.recording.kept_indices, trace.kept, strict=True
-        ):
+        for scores, indices, kept in zip(trace.recording.scores, trace.recording.kept_indices, trace.kept, strict=True):
             for s, i, count in zip(scores, indices, kept, strict=True):
                 assert i.tolist() == sorted(set(i.tolist())) and len(i) == count
                 if name == "adaretake" and 0 < count < len(s):
@@ -122,12 +120,12 @@ def test_a_guide_may_be_shortened(run) -> None:
 
 def test_random_choice_depends_on_seed_chunk_and_layer_only() -> None:
     choice = RandomChoice(3)
-    scores = torch.rand(50)
-    first = choice(scores, 20, chunk=1, layer=2)
-    choice(scores, 20, chunk=0, layer=0)
-    assert torch.equal(first, choice(torch.zeros(50), 20, chunk=1, layer=2))
-    others = [RandomChoice(4)(scores, 20, chunk=1, layer=2), choice(scores, 20, chunk=2, layer=1)]
-    assert all(not torch.equal(first, other) for other in others)
+    scores = torch.rand(2, 50)
+    first = choice(scores, [20, 20], chunk=1)
+    choice(scores, [20, 7], chunk=0)
+    assert torch.equal(first[1], choice(torch.zeros(2, 50), [3, 20], chunk=1)[1])
+    others = [first[0], RandomChoice(4)(scores, [20, 20], chunk=1)[1], choice(scores, [20, 20], chunk=2)[1]]
+    assert all(not torch.equal(first[1], other) for other in others)
 
 
 def test_random_keeps_the_budgets_of_the_method(run) -> None:

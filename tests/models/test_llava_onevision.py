@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from harness.compress.method import MethodOptions
+from harness.convert.llava_video_config import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 from harness.errors import UserError
 from harness.models.llava_onevision import LlavaOnevision
-from harness.models.llava_video_parts import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 
 FRAMES = 13
 CONTEXT = 130  # the text alone has 90 tokens
@@ -108,7 +108,7 @@ def test_a_frame_is_its_patches_pooled_to_half_the_side(adapter, features):
 
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_windows_do_not_change_features(adapter, features, size, monkeypatch):
-    monkeypatch.setattr(adapter, "frames_at_a_time", size)
+    monkeypatch.setattr(adapter, "window", size)
     again = adapter.encode(iter(np.split(frames(), [1, 2, 9])), FRAMES, 1.0)
     torch.testing.assert_close(again.features, features.features, atol=1e-6, rtol=0)
 

@@ -57,7 +57,7 @@ def test_what_was_chosen_is_known(adapter: QwenVL) -> None:
 def test_features_do_not_depend_on_windows(adapter: QwenVL, monkeypatch, window: int) -> None:
     whole = encoded(adapter)
     assert whole.grid == (6, 4, 6) and whole.tokens_per_grid == 6 and whole.features.shape == (36, 32)
-    monkeypatch.setattr(type(adapter), "frame_chunk_size", 2)
+    monkeypatch.setattr(type(adapter), "window", 4)
     assert torch.allclose(encoded(adapter, window=window).features, whole.features, atol=1e-5)
 
 

@@ -39,8 +39,8 @@ def swapped_temporal(layout, features, lengths, device):
     return by_distance(layout, features, lengths, device)[::-1]
 
 
-def lowest(scores, count, *, chunk, layer):
-    return scores.argsort()[:count].sort().values
+def lowest(scores, counts, *, chunk):
+    return [row.argsort()[:count].sort().values for row, count in zip(scores, counts, strict=True)]
 
 
 def answer_all(results, tiny, **broken):

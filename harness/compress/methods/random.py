@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -20,7 +21,10 @@ class RandomChoice:
 
     seed: int
 
-    def __call__(self, scores: torch.Tensor, count: int, *, chunk: int, layer: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + chunk) * 1_000_003 + layer)
-        drawn = torch.rand(scores.shape[0], generator=generator)
-        return drawn.topk(count).indices.sort().values.to(scores.device)
+    def __call__(self, scores: torch.Tensor, counts: Sequence[int], *, chunk: int) -> list[torch.Tensor]:
+        chosen = []
+        for layer, count in enumerate(counts):
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + chunk) * 1_000_003 + layer)
+            drawn = torch.rand(scores.shape[1], generator=generator)
+            chosen.append(drawn.topk(count).indices.sort().values.to(scores.device))
+        return chosen

@@ -23,8 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
-from harness.errors import UserError
-from harness.models.llava_video_parts import (
+from harness.convert.llava_video_config import (
     SIGLIP_SO400M,
     generation_config,
     given_processor,
@@ -33,6 +32,7 @@ from harness.models.llava_video_parts import (
     read_config,
     source_tokenizer,
 )
+from harness.errors import UserError
 
 PREFIXES = {
     "model.vision_tower.vision_tower.vision_model.": "vision_tower.vision_model.",

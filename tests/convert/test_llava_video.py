@@ -22,8 +22,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from harness.models import convert_llava_video
-from harness.models.llava_video_parts import SIGLIP_SO400M, model_config
+from harness.convert import llava_video
+from harness.convert.llava_video_config import SIGLIP_SO400M, model_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_llava_video.py"
 TEXT = {
@@ -210,7 +210,7 @@ def test_names_of_the_seven_billion_model():
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
             "num_key_value_heads": 4, "vocab_size": 152064, "rope_theta": 1e6}  # fmt: skip
     config = model_config(text, SIGLIP_SO400M, tied=False, dtype=torch.bfloat16, image_id=151646, video_id=151647)
-    shapes = convert_llava_video.expected_shapes(config)
+    shapes = llava_video.expected_shapes(config)
     assert len(shapes) == 28 * 12 + 3 + 26 * 16 + 5 + 4 + 1
     assert shapes["vision_tower.vision_model.encoder.layers.25.mlp.fc1.weight"] == (4304, 1152)
     assert shapes["multi_modal_projector.linear_1.weight"] == (3584, 1152)
@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint_is_named_without_a_traceback(script, writable, tmp
 
 
 def test_too_small_a_disk_is_refused_before_writing(script, original, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(convert_llava_video.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(llava_video.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert convert(script, original, tmp_path / "out") == 2
     assert "GB free" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Converting published weights to a layout that `from_pretrained` loads. Nothing here takes part in an answer."""

@@ -1,0 +1,34 @@
+"""Peak memory of a stretch of work, on the host and on accelerators."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_M_MMAP_THRESHOLD = -3  # glibc: the size from which memory is mapped, and given back, piece by piece
+
+
+@contextlib.contextmanager
+def resident_peak() -> Iterator[Callable[[], int]]:
+    """Within the context, a function that returns the peak of resident memory since its start, in bytes.
+
+    Large tensors are then mapped one by one, which is slower, or what the C library holds back of freed memory would
+    count. Only on Linux; elsewhere the peak is that of the whole process.
+    """
+    if sys.platform != "linux":
+        yield lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return
+    library, status = ctypes.CDLL(None), Path("/proc/self/status")
+    library.malloc_trim(0)
+    library.mallopt(_M_MMAP_THRESHOLD, 2**20)
+    Path("/proc/self/clear_refs").write_text("5")
+    peak = re.compile(r"VmHWM:\s*(\d+) kB")
+    try:
+        yield lambda: int(peak.search(status.read_text())[1]) * 1024
+    finally:
+        library.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
