@@ -22,8 +22,9 @@ class Question:
     """One question as a model gets it.
 
     ``prompt`` is the text behind the video, ``options`` maps letters to texts, ``answer`` is the right letter or None
-    (test splits), ``tags`` are the groups that the question counts in. ``video`` may not exist on disk. Several
-    questions share a ``video``; ``video_id`` is what statistics cluster by.
+    (test splits), ``tags`` are the groups that the question counts in. ``video`` may not exist on disk; ``video_s`` is
+    its length in seconds where the annotation has one. Several questions share a ``video``; ``video_id`` is what
+    statistics cluster by.
     """
 
     question_id: str
@@ -33,6 +34,7 @@ class Question:
     options: dict[str, str]
     answer: str | None
     tags: dict[str, str | list[str]]
+    video_s: float | None = None
 
 
 @cache
@@ -87,6 +89,7 @@ def load_questions(task: TaskConfig, root: Path) -> list[Question]:
             options=module.options(row),
             answer=module.doc_to_target(row),
             tags=module.tags(row),
+            video_s=module.duration_s(row),
         )
         for row in load_rows(task, root)
     ]

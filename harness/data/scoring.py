@@ -49,12 +49,12 @@ def by_metric(benchmark: str, item: Scored) -> dict[str, Scored]:
 
 def choice_results(
     benchmark: str,
-    *,
     question_id: Callable[[dict], str],
     video_id: Callable[[dict], str],
     options: Callable[[dict], dict[str, str]],
     answer: Callable[[dict], str | None],
     tags: Callable[[dict], dict[str, Any]],
+    *,
     parser: str = "anchored",
 ) -> Callable[[dict, list[str]], dict[str, Scored]]:
     """A benchmark's ``process_results``: from a row and the model's replies to the items of its metrics.

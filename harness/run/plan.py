@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.config import Config
-from harness.data.questions import Question, functions, load_questions, load_rows
+from harness.config import Config, TaskConfig
+from harness.data.questions import Question, load_questions
 from harness.errors import UserError, VideoError
 from harness.run.cell import Cell
 from harness.run.matrix import Group, build_groups
-from harness.store.answers import Answer, read_answers
+from harness.run.work import is_needed
+from harness.store.answers import read_answers
 from harness.store.manifest import read_manifest
 from harness.video.sampling import SamplingPolicy, plan_frames, resized
 
@@ -40,9 +41,11 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Siblings and the videos that they still need."""
+    """Siblings, their questions (by cell id), and the videos that they still need with their seconds where known."""
 
     group: Group
+    questions: dict[str, list[Question]]
+    seconds: dict[Path, float]
     cells: tuple[CellPlan, ...]
     videos: int
     videos_to_decode: int
@@ -75,12 +78,6 @@ def cell_folder(config: Config, cell: Cell) -> Path:
     return Path(config.results) / "runs" / cell.id
 
 
-def pending(questions: list[Question], answers: dict[str, Answer], retry: str) -> list[Question]:
-    """The questions that a run has to answer: those without a record, and failed ones where ``run.retry=failed``."""
-    again = {"none": (), "failed": ("failed",)}[retry]
-    return [q for q in questions if q.question_id not in answers or answers[q.question_id].status in again]
-
-
 def make_plan(config: Config) -> Plan:
     """Plan a matrix.
 
@@ -102,33 +99,40 @@ def make_plan(config: Config) -> Plan:
 
 def _plan_group(config: Config, group: Group) -> GroupPlan:
     first = group.cells[0]
-    root = Path(config.data.root)
-    questions = {cell.id: load_questions(cell.task, root) for cell in group.cells}
+    questions = _questions(group, Path(config.data.root).absolute())
     cells, needed = [], set()
     for cell in group.cells:
         answers = read_answers(cell_folder(config, cell))
-        todo = pending(questions[cell.id], answers, config.run.retry)
+        todo = [q for q in questions[cell.id] if is_needed(answers.get(q.question_id), config.run.retry)]
         known = [answers[q.question_id] for q in questions[cell.id] if q.question_id in answers]
         failed = sum(answer.status == "failed" for answer in known)
         cells.append(CellPlan(cell, len(questions[cell.id]), len(known) - failed, failed, len(todo)))
         needed |= {q.video for q in todo}
-    seconds = video_seconds(first, root)
-    videos = {q.video for q in questions[first.id]}
+    videos = {q.video: q for q in questions[first.id]}
+    seconds = {path: header_seconds(path) or q.video_s for path, q in videos.items()}
+    seconds = {path: s for path, s in seconds.items() if s is not None}
     policy = SamplingPolicy(**{f.name: getattr(first.video, f.name) for f in dataclasses.fields(SamplingPolicy)})
     per_grid = _tokens_per_grid(next(iter(videos)), policy)
     grids = [len(plan_frames(seconds[v], policy).indices) // 2 for v in needed if v in seconds]
     tokens = sum(grids) * per_grid
     hours = sum(seconds[v] for v in needed if v in seconds) / 3600 if seconds else None
     largest = max(grids, default=0) * per_grid
-    return GroupPlan(group, tuple(cells), len(videos), len(needed), hours, tokens, largest * 2 * 3584)
+    return GroupPlan(
+        group, questions, seconds, tuple(cells), len(videos), len(needed), hours, tokens, largest * 2 * 3584
+    )
 
 
-def video_seconds(cell: Cell, root: Path) -> dict[Path, float]:
-    """Seconds of each video: from the file's header where it is on disk, else from the annotation."""
-    module = functions(cell.task.data)
-    rows = {module.video_path(root, row): row for row in load_rows(cell.task, root)}
-    seconds = {path: header_seconds(path) or module.duration_s(row) for path, row in rows.items()}
-    return {path: s for path, s in seconds.items() if s is not None}
+def _questions(group: Group, root: Path) -> dict[str, list[Question]]:
+    """Each cell's questions; siblings of the same task share one list, for a long annotation takes a while to read."""
+    of_task: list[tuple[TaskConfig, list[Question]]] = []
+    found = {}
+    for cell in group.cells:
+        known = next((questions for task, questions in of_task if task == cell.task), None)
+        if known is None:
+            known = load_questions(cell.task, root)
+            of_task.append((cell.task, known))
+        found[cell.id] = known
+    return found
 
 
 def header_seconds(path: Path) -> float | None:

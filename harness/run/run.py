@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from harness.config import Config
-from harness.data.questions import Question, functions, load_questions, load_rows
+from harness.data.questions import Question
 from harness.errors import UserError
 from harness.run import plan as planning
 from harness.run.cell import Cell
@@ -29,9 +28,6 @@ from harness.run.work import CellWork, GroupWork, WorkOrder, build_group, check_
 from harness.run.worker import INTERRUPTED, STOPPED, interrupt_on_term, log_to, status_path, work
 from harness.store import FolderLock, Manifest, open_cell, read_answers, set_status
 from harness.store.answers import now
-
-if TYPE_CHECKING:
-    from harness.run.matrix import Group
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +64,7 @@ def main(config: Config) -> int:
     planning.show(plan, console)
     planning.report_problems(plan)
     with handle_term(), contextlib.ExitStack() as locks:
-        groups, questions = open_groups(config, [group.group for group in plan.groups], locks)
+        groups, questions = open_groups(config, plan.groups, locks)
         try:
             interrupted = carry_out(config, groups) if any(group.videos for group in groups) else False
         finally:
@@ -97,7 +93,7 @@ def prepare_toy(config: Config) -> None:
 
 
 def open_groups(
-    config: Config, groups: Sequence[Group], locks: contextlib.ExitStack
+    config: Config, groups: Sequence[planning.GroupPlan], locks: contextlib.ExitStack
 ) -> tuple[list[GroupWork], dict[Path, list[Question]]]:
     """Take the cells' folders for this process, write manifests and questions, and collect what is missing.
 
@@ -107,15 +103,15 @@ def open_groups(
     Raises:
         UserError: a folder is in use, holds something foreign, or its questions have changed since.
     """
-    root = Path(config.data.root).absolute()
     opened, questions = [], {}
-    for group in groups:
+    for planned in groups:
+        group = planned.group
         cells = [CellWork(cell, planning.cell_folder(config, cell).absolute()) for cell in group.cells]
         answers = []
         for each in cells:
             locks.enter_context(FolderLock(each.folder))
             open_cell(each.folder, make_manifest(each.cell, config))
-            questions[each.folder] = load_questions(each.cell.task, root)
+            questions[each.folder] = planned.questions[each.cell.id]
             answers.append(record_questions(each, questions[each.folder]))
         opened.append(
             build_group(
@@ -125,7 +121,7 @@ def open_groups(
                 answers,
                 retry=config.run.retry,
                 sharing=config.run.sharing,
-                length=lengths(group.cells[0], root),
+                length=lengths(planned),
             )
         )
     check_files(opened)
@@ -144,13 +140,12 @@ def make_manifest(cell: Cell, config: Config) -> Manifest:
     )
 
 
-def lengths(cell: Cell, root: Path) -> dict[Path, float]:
-    """Frames that the model sees of each video, where the annotations give its length; a longer one counts a little
-    more at the same number of frames.
+def lengths(planned: planning.GroupPlan) -> dict[Path, float]:
+    """Frames that the model sees of each video whose length is known; a longer one counts a little more at the same
+    number of frames.
     """
-    module, video = functions(cell.task.data), cell.video
-    seconds = {module.video_path(root, row): module.duration_s(row) for row in load_rows(cell.task, root)}
-    return {path: min(s * video.fps, video.max_frames) + s * 1e-3 for path, s in seconds.items() if s is not None}
+    video = planned.group.cells[0].video
+    return {path: min(s * video.fps, video.max_frames) + s * 1e-3 for path, s in planned.seconds.items()}
 
 
 def carry_out(config: Config, groups: Sequence[GroupWork]) -> bool:

@@ -103,12 +103,6 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return True
 
 
-ROW = {
-    "question_id": question_id,
-    "video_id": video_id,
-    "options": options,
-    "answer": doc_to_target,
-    "tags": tags,
-}
-process_results = choice_results("longvideobench", **ROW)
-process_results_lmms_eval = choice_results("longvideobench", **ROW, parser="lmms_eval_longvideobench")
+READERS = (question_id, video_id, options, doc_to_target, tags)
+process_results = choice_results("longvideobench", *READERS)
+process_results_lmms_eval = choice_results("longvideobench", *READERS, parser="lmms_eval_longvideobench")

@@ -83,12 +83,6 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return True
 
 
-ROW = {
-    "question_id": question_id,
-    "video_id": video_id,
-    "options": options,
-    "answer": doc_to_target,
-    "tags": tags,
-}
-process_results = choice_results("lvbench", **ROW)
-process_results_lmms_eval = choice_results("lvbench", **ROW, parser="lmms_eval")
+READERS = (question_id, video_id, options, doc_to_target, tags)
+process_results = choice_results("lvbench", *READERS)
+process_results_lmms_eval = choice_results("lvbench", *READERS, parser="lmms_eval")

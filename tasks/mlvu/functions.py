@@ -118,12 +118,6 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return not (protocol == "release" and unanswerable)
 
 
-ROW = {
-    "question_id": question_id,
-    "video_id": video_id,
-    "options": options,
-    "answer": doc_to_target,
-    "tags": tags,
-}
-process_results = choice_results("mlvu", **ROW)
-process_results_lmms_eval = choice_results("mlvu", **ROW, parser="lmms_eval")
+READERS = (question_id, video_id, options, doc_to_target, tags)
+process_results = choice_results("mlvu", *READERS)
+process_results_lmms_eval = choice_results("mlvu", *READERS, parser="lmms_eval")

@@ -88,12 +88,6 @@ def evaluated(doc: dict, protocol: str) -> bool:
     return True
 
 
-ROW = {
-    "question_id": question_id,
-    "video_id": video_id,
-    "options": options,
-    "answer": doc_to_target,
-    "tags": tags,
-}
-process_results = choice_results("videomme", **ROW)
-process_results_lmms_eval = choice_results("videomme", **ROW, parser="lmms_eval")
+READERS = (question_id, video_id, options, doc_to_target, tags)
+process_results = choice_results("videomme", *READERS)
+process_results_lmms_eval = choice_results("videomme", *READERS, parser="lmms_eval")

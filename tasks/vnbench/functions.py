@@ -63,16 +63,15 @@ def tags(doc: dict) -> dict[str, str | list[str]]:
     return {"task": doc["type"].split("_")[0], "type": doc["type"], "sample": f"{_name(doc)}_{doc['type']}"}
 
 
+def duration_s(doc: dict) -> float | None:
+    """Not in the annotation."""
+    return None
+
+
 def evaluated(doc: dict, protocol: str) -> bool:
     """Whether the protocol asks this question."""
     return True
 
 
-ROW = {
-    "question_id": question_id,
-    "video_id": video_id,
-    "options": options,
-    "answer": doc_to_target,
-    "tags": tags,
-}
-process_results = choice_results("vnbench", **ROW)
+READERS = (question_id, video_id, options, doc_to_target, tags)
+process_results = choice_results("vnbench", *READERS)
