@@ -33,6 +33,7 @@ class ModelConfig:
 
     ``dtype`` and ``attention`` may be ``auto``: bfloat16 and the fastest backend on an accelerator, float32 and
     SDPA on a CPU. ``yarn_factor`` 1 leaves the rotary embedding alone; the releases use 4 (method.md 1.8).
+    ``tokens_per_frame`` is for plans; null where the picture's size decides.
     """
 
     name: str = MISSING
@@ -43,6 +44,7 @@ class ModelConfig:
     device: str = "auto"
     device_map: str | None = None
     yarn_factor: float = 1.0
+    tokens_per_frame: int | None = None
 
 
 @dataclass

@@ -226,27 +226,21 @@ class Bench:
 
     def measure(self, frames: int, variant: str, prompt: tuple, run: Callable[[], tuple[list[int], Any]]) -> tuple:
         """The row of one run, which returns the cache length per layer and anything else; and that."""
-        from harness.run.memory import resident_peak
+        from harness.run.memory import device_peak, resident_peak
 
         gc.collect()
-        accelerator = self._accelerator()
-        if accelerator:
-            accelerator.reset_peak_memory_stats(self.device)
-        with resident_peak() as peak:
+        with resident_peak() as resident, device_peak([self.device]) as allocated:
             seconds, (cache_length, result) = self.timed(run)
-            host = peak()
-        features = prompt[2].numel() * prompt[2].element_size()
-        memory = accelerator.max_memory_allocated(self.device) if accelerator else host - features
+            host, memory = resident(), allocated()
+        if memory is None:
+            memory = host - prompt[2].numel() * prompt[2].element_size()
         return Row(frames, variant, prompt[0].n_prompt, seconds, memory, host, cache_length), result
 
-    def _accelerator(self) -> Any:
+    def _finish(self) -> None:
         import torch
 
-        return None if self.device.type == "cpu" else getattr(torch, self.device.type)
-
-    def _finish(self) -> None:
-        if accelerator := self._accelerator():
-            accelerator.synchronize(self.device)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize(self.device)
 
 
 def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[Row]:

@@ -99,10 +99,10 @@ def answer_flops(shape: Shape, answer: Answer) -> float | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means per answer of one cell; None where the store does not say.
+    """Means per answer of one cell; None where the store does not say. `peak_memory` is the largest of all answers.
 
     tokens: of the prompt; kept: cache slots after the prefill, mean over layers; seconds: per stage; total: their sum;
-    flops: of the language model; peak_memory: bytes on the device, of the whole run.
+    flops: of the language model; peak_memory: bytes on the accelerators, weights included.
     """
 
     tokens: float | None
@@ -126,7 +126,7 @@ def cost(cell: CellResult) -> Cost:
         seconds=seconds,
         total=sum(seconds.values()) if seconds else None,
         flops=_mean(flops),
-        peak_memory=cell.manifest.runtime.get("peak_memory_bytes"),
+        peak_memory=max((a.peak_memory for a in answers if a.peak_memory is not None), default=None),
     )
 
 

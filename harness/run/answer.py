@@ -241,6 +241,7 @@ class Loop:
             cache_length=length,
             chunk_budget=reply.chunk_budget,
             n_new=reply.n_new,
+            peak_memory=reply.peak_memory,
             seconds={name: round(value, 6) for name, value in {**seconds, **reply.seconds}.items()},
             **known,
         )

@@ -27,7 +27,7 @@ IDENTITY = {
 """Fields that can change an answer, per group. The weights enter by their digest, not by their path."""
 
 RUNTIME = {
-    "model": {"path", "device", "device_map", "attention"},
+    "model": {"path", "device", "device_map", "attention", "tokens_per_frame"},
     "method": set(),
     "video": {"window", "timeout_s"},
     "task": {"data", "reforge", "max_guide_length"},

@@ -27,6 +27,7 @@ from harness.data.questions import Question, functions
 from harness.errors import UserError
 from harness.run.answer import Streak
 from harness.run.cell import Cell
+from harness.run.feature_size import check_feature_memory, read_header
 from harness.run.frames import VideoFrames
 from harness.run.lmms_args import choose_cell, compose_arguments, known_tasks
 from harness.run.plan import cell_folder
@@ -174,6 +175,7 @@ class HarnessModel(lmms):
 
     def _run(self, group: GroupWork) -> None:
         cell, run = group.cells[0].cell, self.config.run
+        check_feature_memory(cell, ((video.path, read_header(video.path)) for video in group.videos), run)
         order = WorkOrder((group,), run, now(), new_logs(self.config))
         handler = log_to(worker_log(order.logs, 0))
         board = Board("0", status_path(order.logs, 0, 0))

@@ -7,8 +7,12 @@ import ctypes
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _M_MMAP_THRESHOLD = -3  # glibc: the size from which memory is mapped, and given back, piece by piece
 
@@ -32,3 +36,20 @@ def resident_peak() -> Iterator[Callable[[], int]]:
         yield lambda: int(peak.search(status.read_text())[1]) * 1024
     finally:
         library.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+
+
+@contextlib.contextmanager
+def device_peak(devices: Iterable[torch.device]) -> Iterator[Callable[[], int | None]]:
+    """Within the context, a function that returns the peak of allocated memory since its start, in bytes.
+
+    Args:
+        devices: whose memory is added up; a CPU's is not, and without an accelerator the function returns None.
+    """
+    import torch
+
+    counted = [
+        (getattr(torch, d.type), d) for d in devices if hasattr(getattr(torch, d.type, None), "max_memory_allocated")
+    ]
+    for backend, device in counted:
+        backend.reset_peak_memory_stats(device)
+    yield lambda: sum(backend.max_memory_allocated(device) for backend, device in counted) if counted else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,14 @@ from rich.table import Table
 
 from harness.config import Config, TaskConfig
 from harness.data.questions import Question, load_questions
-from harness.errors import UserError, VideoError
+from harness.errors import UserError
 from harness.run.cell import Cell
+from harness.run.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.run.matrix import Group, build_groups
 from harness.run.work import is_needed
 from harness.store.answers import read_answers
 from harness.store.manifest import read_manifest
-from harness.video.sampling import SamplingPolicy, plan_frames, resized
 
-TYPICAL_SIZE = (1280, 720)
-"""Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""
-PATCH, MERGE = 14, 2
 BYTES_PER_ANSWER = 400
 BYTES_PER_FRAME_RECORD = 14
 """An answer's line holds index and time of every frame it saw."""
@@ -52,6 +48,7 @@ class GroupPlan:
     hours_to_decode: float | None
     tokens: int
     feature_bytes: int
+    largest_feature_bytes: int
 
     @property
     def to_answer(self) -> int:
@@ -108,18 +105,17 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
         failed = sum(answer.status == "failed" for answer in known)
         cells.append(CellPlan(cell, len(questions[cell.id]), len(known) - failed, failed, len(todo)))
         needed |= {q.video for q in todo}
-    videos = {q.video: q for q in questions[first.id]}
-    seconds = {path: header_seconds(path) or q.video_s for path, q in videos.items()}
-    seconds = {path: s for path, s in seconds.items() if s is not None}
-    policy = SamplingPolicy(**{f.name: getattr(first.video, f.name) for f in dataclasses.fields(SamplingPolicy)})
-    per_grid = _tokens_per_grid(next(iter(videos)), policy)
-    grids = [len(plan_frames(seconds[v], policy).indices) // 2 for v in needed if v in seconds]
-    tokens = sum(grids) * per_grid
-    hours = sum(seconds[v] for v in needed if v in seconds) / 3600 if seconds else None
-    largest = max(grids, default=0) * per_grid
+    annotated = {q.video: q.video_s for of_cell in questions.values() for q in of_cell}
+    headers = {path: read_header(path, seconds) for path, seconds in annotated.items()}
+    seconds = {path: header.seconds for path, header in headers.items() if header.seconds is not None}
+    tokens = [video_tokens(first, headers[path]) for path in needed]
+    hours = sum(seconds[path] for path in needed if path in seconds) / 3600 if seconds else None
+    check_feature_memory(first, ((path, headers[path]) for path in needed), config.run)
+    size = bytes_per_token(first)
     return GroupPlan(
-        group, questions, seconds, tuple(cells), len(videos), len(needed), hours, tokens, largest * 2 * 3584
-    )
+        group, questions, seconds, tuple(cells), len(headers), len(needed), hours, sum(tokens),
+        feature_bytes=size * sum(tokens), largest_feature_bytes=size * max(tokens, default=0),
+    )  # fmt: skip
 
 
 def _questions(group: Group, root: Path) -> dict[str, list[Question]]:
@@ -133,33 +129,6 @@ def _questions(group: Group, root: Path) -> dict[str, list[Question]]:
             of_task.append((cell.task, known))
         found[cell.id] = known
     return found
-
-
-def header_seconds(path: Path) -> float | None:
-    """Seconds that a video's header claims; None without a readable file. Nothing is decoded."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            return container.duration / av.time_base if container.duration else None
-    except (av.FFmpegError, OSError):
-        return None
-
-
-def _tokens_per_grid(video: Path, policy: SamplingPolicy) -> int:
-    width, height = TYPICAL_SIZE
-    if video.exists():
-        from harness.video.decode import probe
-
-        try:
-            info = probe(video)
-            width, height = info.width, info.height
-        except VideoError:
-            pass  # only an estimate: the run itself reports the damaged video
-    unit = PATCH * MERGE
-    return max(1, round(resized(width, height, policy)[0] / unit)) * max(
-        1, round(resized(width, height, policy)[1] / unit)
-    )
 
 
 def _measured_rates(results: Path) -> dict[str, float]:
@@ -202,10 +171,11 @@ def show(plan: Plan, console: Console) -> None:
         console.print("time: not known; this results folder has no measured answers yet")
     frames = max((g.group.cells[0].video.max_frames for g in plan.groups), default=0)
     disk = plan.to_answer * (BYTES_PER_ANSWER + frames * BYTES_PER_FRAME_RECORD)
-    features = max((group.feature_bytes for group in plan.groups), default=0)
+    features = sum(group.feature_bytes for group in plan.groups)
+    largest = max((group.largest_feature_bytes for group in plan.groups), default=0)
     console.print(
-        f"disk: up to {disk / 2**20:,.0f} MiB of answers; host memory: up to {features / 2**20:,.0f} MiB of features "
-        "per video"
+        f"disk: up to {disk / 1e6:,.1f} MB of answers, and {features / 1e9:,.3f} GB of features where run.feature_dir "
+        f"is set; host memory: up to {largest / 1e9:,.3f} GB of features at a time"
     )
 
 

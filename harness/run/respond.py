@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.run.memory import device_peak
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -26,10 +28,7 @@ class Reply:
     chunk_budget: list[int] = field(default_factory=list)  # [K]
     n_new: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-TOKENS_PER_FRAME = 196
-"""Of models that do not merge frames (LLaVA-OneVision, LLaVA-Video)."""
+    peak_memory: int | None = None  # bytes on the accelerators; None on a CPU
 
 
 class Responder(Protocol):
@@ -47,20 +46,7 @@ class ModelResponder:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
-
-    def feature_bytes(self, cell: Cell) -> int:
-        """Host memory that the features of one video of the cell's longest kind take: a wide picture, all frames."""
-        import torch
-
-        from harness.run.frames import sampling_policy
-        from harness.video.sampling import resized
-
-        width, height = resized(1280, 720, sampling_policy(cell.video))
-        per_grid = TOKENS_PER_FRAME if self.adapter.frames_per_grid == 1 else (width // 28) * (height // 28)
-        one = torch.zeros(1, dtype=torch.long, device=self.adapter.language.device)
-        size = self.adapter.language.embed(one).shape[-1]
-        grids = -(-cell.video.max_frames // self.adapter.frames_per_grid)
-        return grids * per_grid * size * self.adapter.dtype.itemsize
+        self._devices = sorted({parameter.device for parameter in adapter.model.parameters()}, key=str)
 
     def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> Any:
         """See `Responder`."""
@@ -69,13 +55,15 @@ class ModelResponder:
     def reply(self, features: Any, question: Question, cell: Cell) -> Reply:
         """See `Responder`. The method is built anew, so that an answer does not depend on the questions before it."""
         start = time.perf_counter()
-        generation = self.adapter.generate(
-            self.adapter.prompt(question.prompt, features),
-            features,
-            self.adapter.method(cell.method),
-            context=cell.context,
-            max_new_tokens=cell.task.max_new_tokens,
-        )
+        with device_peak(self._devices) as peak:
+            generation = self.adapter.generate(
+                self.adapter.prompt(question.prompt, features),
+                features,
+                self.adapter.method(cell.method),
+                context=cell.context,
+                max_new_tokens=cell.task.max_new_tokens,
+            )
+            peak_memory = peak()
         trace = generation.trace
         return Reply(
             text=self.adapter.decode_text(generation.tokens),
@@ -84,6 +72,7 @@ class ModelResponder:
             cache_length=[int(n) for n in trace.cache_length],
             chunk_budget=[int(n) for n in trace.chunk_budget],
             n_new=len(generation.tokens),
+            peak_memory=peak_memory,
             seconds={"generate": time.perf_counter() - start},
         )
 

@@ -127,12 +127,11 @@ def answer_group(
     """Answer what a group still needs, into the answers files of the worker `name`.
 
     Raises:
-        UserError: as `Loop.run`, and when one video's features cannot fit.
+        UserError: as `Loop.run`.
     """
     from harness.data.parse import parse_letter
 
     note_environment(group, responder)
-    check_feature_memory(group.cells[0].cell, responder, run)
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
         Loop(group, responder, logs, frames, board, parse_letter, streak).run()
@@ -151,21 +150,6 @@ class _Models:
             release_memory()
             self._held, self._key = self._load(cell), key
         return self._held
-
-
-def check_feature_memory(cell: Cell, responder: Any, run: RunConfig) -> None:
-    """Before the first video: do one video's features fit into what the run may use of host memory?
-
-    Raises:
-        UserError: they do not; the message holds what would.
-    """
-    estimate = getattr(responder, "feature_bytes", None)
-    needed = estimate(cell) / 1e9 if estimate else 0.0
-    if needed > run.feature_memory_gb:
-        raise UserError(
-            f"one video of {cell.video.max_frames} frames needs {needed:.3g} GB of host memory for its features, but "
-            f"run.feature_memory_gb={run.feature_memory_gb:g}. Raise that, or lower video.max_frames or video.long_side"
-        )
 
 
 def note_environment(group: GroupWork, responder: Any) -> None:

@@ -54,6 +54,7 @@ class Answer:
     backend: str | None = None  # decoder that made the frames
     seconds: dict[str, float] = field(default_factory=dict)
     n_new: int | None = None  # generated tokens
+    peak_memory: int | None = None  # most bytes on the accelerators while this was answered
     error: dict[str, str] | None = None  # {"type", "message"} of a failed answer
     time: str = field(default_factory=now)
     schema: int = SCHEMA

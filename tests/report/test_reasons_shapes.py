@@ -1,5 +1,6 @@
 """python -m pytest tests/report/test_reasons_shapes.py"""
 
+import dataclasses
 import json
 import re
 
@@ -134,3 +135,6 @@ def test_cost_is_the_mean_of_the_answers(tmp_path):
     spent = cost(cell)
     assert (spent.tokens, spent.kept, spent.total) == (2100, 264, pytest.approx(0.9))
     assert spent.seconds["prefill"] == 0.5 and spent.peak_memory is None and spent.flops > 0
+    for name, peak in zip(list(cell.answers), (3, 9, 5), strict=False):
+        cell.answers[name] = dataclasses.replace(cell.answers[name], peak_memory=peak)
+    assert cost(cell).peak_memory == 9

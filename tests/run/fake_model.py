@@ -98,7 +98,7 @@ class FakeResponder:
                 once.write_text("")
                 raise KeyboardInterrupt
         number = int(re.search(r"\d+$", question.question_id)[0])
-        return Reply(f"({'ABCD'[number % 4]})", 100, 80, [10, 20], [5, 5], 2, {"generate": 0.001})
+        return Reply(f"({'ABCD'[number % 4]})", 100, 80, [10, 20], [5, 5], 2, {"generate": 0.001}, 1000)
 
 
 def load_fake(cell: Cell) -> FakeResponder:

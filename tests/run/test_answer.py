@@ -62,7 +62,7 @@ def test_an_answer_holds_what_the_contract_lists(tmp_path):
     answer = read_answers(folders(tmp_path)[0])["v-q1"]
     assert (answer.video_id, answer.status, answer.text, answer.letter) == ("v", "ok", "(B)", "B")
     assert (answer.n_prompt, answer.n_video, answer.n_new, answer.n_cache_mean) == (100, 80, 2, 15.0)
-    assert (answer.cache_length, answer.chunk_budget) == ([10, 20], [5, 5])
+    assert (answer.cache_length, answer.chunk_budget, answer.peak_memory) == ([10, 20], [5, 5], 1000)
     assert (answer.frame_indices, answer.timestamps) == ([0, 2, 4, 6, 8, 10], [0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
     assert (answer.sampling_fps, answer.backend) == (2.0, "fake")
     assert set(answer.seconds) == {"frames", "encode", "generate"} and answer.error is None

@@ -4,11 +4,15 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from harness.config import compose_config
+from harness.data.questions import load_questions
 from harness.errors import UserError
+from harness.run.feature_size import read_header, video_tokens
+from harness.run.matrix import build_groups
 from harness.run.run import main
 from harness.store import answer_files, iter_answers, read_answers, read_manifest, read_questions
 
@@ -51,12 +55,21 @@ def counters(output):
     return [int(re.search(rf"(\d+) {name}", output)[1]) for name in names]
 
 
+def tokens_planned():
+    """Tokens that the plan expects of each video of the run."""
+    config = compose_config(["profile=toy", "matrix=ablation", "matrix.task=[videomme]", f"matrix.frames=[{FRAMES}]"])
+    (group,) = build_groups(config)
+    questions = load_questions(group.cells[0].task, Path(config.data.root))
+    return {video_tokens(group.cells[0], read_header(question.video)) for question in questions}
+
+
 def test_everything_is_answered_once_then_nothing_is_left(run, tmp_path, capsys):
     assert run() == 0
     results = tmp_path / "results"
     assert len(cells(results)) == 2
     questions = read_questions(cells(results)[0])
     videos = {question.video_id for question in questions}
+    planned = tokens_planned()
     output = capsys.readouterr().out
     assert counters(output) == [2 * len(questions), 0, len(videos), len(videos)]
     for folder in cells(results):
@@ -69,6 +82,7 @@ def test_everything_is_answered_once_then_nothing_is_left(run, tmp_path, capsys)
         for answer in answers:
             assert len(answer.frame_indices) == len(answer.timestamps) == FRAMES and answer.backend == "decord"
             assert answer.n_prompt > 96 and answer.n_cache_mean == 96 and answer.n_new >= 1
+            assert answer.n_video in planned
     first = texts(results)
     assert run() == 0
     assert "0 questions to answer" in capsys.readouterr().out
@@ -118,7 +132,9 @@ def test_missing_videos_are_named_with_the_command_before_a_model_is_loaded(run,
 def test_features_that_cannot_fit_stop_the_run_before_the_first_video(run, tmp_path):
     with pytest.raises(UserError, match=r"run\.feature_memory_gb=1e-06.*video\.max_frames"):
         run("run.feature_memory_gb=0.000001")
-    assert not any(read_answers(folder) for folder in cells(tmp_path / "results"))
+    assert not (tmp_path / "results" / "runs").exists()
+    with pytest.raises(UserError, match=r"with run\.prefetch=3"):
+        run("run.feature_memory_gb=0.00001", "run.prefetch=3", f"run.feature_dir={tmp_path / 'features'}")
 
 
 def test_answers_to_a_question_that_has_changed_are_refused(run, tmp_path):
