@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,14 +103,13 @@ class VideoFrames:
 
 
 class _Stored:
-    """A model's features under one sampling policy, in `run.feature_dir`. Used by two threads."""
+    """A model's features under one sampling policy, in `run.feature_dir`; find and keep may run in two threads."""
 
     def __init__(self, cell: Cell, run: RunConfig, policy: SamplingPolicy) -> None:
-        from harness.video.features import FeatureStore
+        from harness.video.features import FeatureFolder
 
         limit = None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9)
-        self._store = FeatureStore(int(run.feature_memory_gb * 1e9), folder=run.feature_dir, folder_bytes=limit)
-        self._lock = threading.Lock()
+        self._folder = FeatureFolder(run.feature_dir, limit)
         transformers = importlib.metadata.version("transformers")
         self._common = {
             "policy": policy,
@@ -128,8 +126,7 @@ class _Stored:
 
         if not path.is_file():
             return None
-        with self._lock:
-            held = self._store.find(self._key(path))
+        held = self._folder.find(self._key(path))
         if held is None:
             return None
         facts = held.facts
@@ -146,9 +143,7 @@ class _Stored:
             "grid": list(features.grid),
             "grids": [features.tokens_per_grid, features.second_per_grid],
         }
-        with self._lock:
-            self._store.add(self._key(path), Features({"features": features.features}, facts))
-            self._store.clear_memory()  # the loop holds the video at hand; the folder is for the others
+        self._folder.add(self._key(path), Features({"features": features.features}, facts))
 
     def _key(self, path: Path) -> Any:
         from harness.video.features import FeatureKey, video_digest

@@ -1,7 +1,6 @@
-"""What the vision encoder made of a video, kept so that a video is encoded once.
+"""What the vision encoder made of a video, kept in a folder for later runs and other processes.
 
-In host memory, bounded, for the questions and sibling cells of the moment; and, if wanted, in a folder for later runs
-and other processes. A stored entry is found by everything that could change it, never by a file name.
+A stored entry is found by everything that could change it, never by the name of the video's file.
 """
 
 import hashlib
@@ -12,8 +11,8 @@ import os
 import time
 import uuid
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -88,114 +87,34 @@ def feature_bytes(shapes: Iterable[Sequence[int]], dtype: str) -> int:
     return sum(math.prod(shape) for shape in shapes) * DTYPE_BYTES[name]
 
 
-class FeatureStore:
-    """Features by key: in memory, least recently used out first; then in the folder, if there is one.
+class FeatureFolder:
+    """Features on disk as `<digest>.safetensors`, least recently used out first.
 
-    memory_bytes: host memory for features. What is handed out is not counted once it has been pushed out.
-    folder: entries as `<digest>.safetensors`; any number of processes may share it, on one machine or many
-    folder_bytes: size limit of the folder, least recently used out first; None = no limit
-
-    Attributes:
-        hits_memory, hits_folder, computed: how often features were found there, or had to be computed
-    """
-
-    def __init__(self, memory_bytes: int, *, folder: str | Path | None = None, folder_bytes: int | None = None) -> None:
-        self._memory_bytes = memory_bytes
-        self._memory: OrderedDict[str, Features] = OrderedDict()
-        self._folder = _Folder(Path(folder), folder_bytes) if folder is not None else None
-        self.hits_memory = self.hits_folder = self.computed = 0
-
-    def require(self, n_bytes: int, what: str = "one video's features") -> None:
-        """Call before the first video, with `feature_bytes` of the largest.
-
-        Raises:
-            UserError: they do not fit into memory_bytes.
-        """
-        if n_bytes > self._memory_bytes:
-            enough = math.ceil(n_bytes / 1e8) / 10
-            raise UserError(
-                f"{what} take {n_bytes / 1e9:.2f} GB of host memory, more than "
-                f"run.feature_memory_gb={self._memory_bytes / 1e9:g} allows; set run.feature_memory_gb={enough:g} or "
-                "more, or lower video.max_frames or video.long_side"
-            )
-
-    def get_or_compute(self, key: FeatureKey, compute: Callable[[], Features]) -> Features:
-        """The stored features, or those that compute() makes, which are then stored.
-
-        Raises:
-            UserError: the features do not fit into memory_bytes.
-            Whatever compute raises; nothing is stored then.
-        """
-        features = self.find(key)
-        if features is None:
-            features = compute()
-            self.computed += 1
-            self.add(key, features)
-        return features
-
-    def find(self, key: FeatureKey) -> Features | None:
-        """The stored features, if there are any: ask before the video is decoded.
-
-        Raises:
-            UserError: the features on disk do not fit into memory_bytes.
-        """
-        digest = key.digest
-        if digest in self._memory:
-            self._memory.move_to_end(digest)
-            self.hits_memory += 1
-            return self._memory[digest]
-        features = self._folder.read(digest) if self._folder else None
-        if features is not None:
-            self._keep(digest, features)
-            self.hits_folder += 1
-        return features
-
-    def add(self, key: FeatureKey, features: Features) -> None:
-        """Stores features, in memory and in the folder.
-
-        Raises:
-            UserError: they do not fit into memory_bytes.
-        """
-        self._keep(key.digest, features)
-        if self._folder:
-            self._folder.write(key.digest, features)
-
-    def clear_memory(self) -> None:
-        """Forgets what is in memory; the folder keeps its entries."""
-        self._memory.clear()
-
-    @property
-    def bytes_in_memory(self) -> int:
-        return sum(features.nbytes for features in self._memory.values())
-
-    def _keep(self, digest: str, features: Features) -> None:
-        self.require(features.nbytes)
-        while self._memory and self.bytes_in_memory + features.nbytes > self._memory_bytes:
-            self._memory.popitem(last=False)
-        self._memory[digest] = features
-
-
-class _Folder:
-    """Entries on disk. Every change is one rename or one removal, so processes need no lock.
+    path: any number of threads, processes and machines may share it: every change is one rename or one removal, so
+    none needs a lock
+    limit_bytes: size limit of the folder; None = no limit
 
     Time of last use is the file's modification time: access times are often switched off. A cache must not stop a run:
-    whatever goes wrong here is a warning, and the features are computed.
+    whatever goes wrong after the folder is made is a warning at most, and the features are computed.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
 
-    def __init__(self, path: Path, limit: int | None) -> None:
-        self._path, self._limit = path, limit
+    def __init__(self, path: str | Path, limit_bytes: int | None) -> None:
+        self._path, self._limit = Path(path), limit_bytes
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"run.feature_dir={path} cannot be made ({error.strerror}); set another folder, or null to store none"
             ) from None
 
-    def read(self, digest: str) -> Features | None:
-        """The entry, or None if there is no sound one; a damaged one is removed."""
+    def find(self, key: FeatureKey) -> Features | None:
+        """The stored features, or None if there is no sound entry; a damaged one is removed."""
         from safetensors import SafetensorError, safe_open
 
-        path = self._file(digest)
+        path = self._file(key)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -203,16 +122,18 @@ class _Folder:
             if metadata["checksum"] != _checksum(tensors, metadata["facts"]):
                 raise ValueError("its checksum differs")
             facts = json.loads(metadata["facts"])
-            os.utime(path)
         except (SafetensorError, ValueError, KeyError, OSError, RuntimeError) as error:
             if not path.exists():  # never there, or another process evicted it between two steps of reading
                 return None
             log.warning("%s is damaged (%s); it is removed and the features are computed again", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
+        with suppress(OSError):  # evicted meanwhile, or a folder that may only be read
+            os.utime(path)
         return Features(tensors, facts)
 
-    def write(self, digest: str, features: Features) -> None:
+    def add(self, key: FeatureKey, features: Features) -> None:
         """Stores under a temporary name, then renames: readers see a whole entry or none."""
         from safetensors.torch import save_file
 
@@ -223,14 +144,15 @@ class _Folder:
             return
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in features.tensors.items()}
         metadata = {"facts": facts, "checksum": _checksum(tensors, facts)}
-        temporary = self._path / f".{digest[:16]}-{uuid.uuid4().hex}.tmp"
+        temporary = self._path / f".{key.digest[:16]}-{uuid.uuid4().hex}.tmp"
         try:
             self._make_room(size)
             save_file(tensors, temporary, metadata)
-            os.replace(temporary, self._file(digest))
+            os.replace(temporary, self._file(key))
         except Exception as error:  # a full disk shows as several exception types
             log.warning("features could not be stored in %s (%s); the run goes on without", self._path, error)
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def _make_room(self, n_bytes: int) -> None:
         """Removes temporary files of killed processes, and least recently used entries beyond the limit."""
@@ -251,8 +173,8 @@ class _Folder:
             path.unlink(missing_ok=True)
             total -= size
 
-    def _file(self, digest: str) -> Path:
-        return self._path / f"{digest}.safetensors"
+    def _file(self, key: FeatureKey) -> Path:
+        return self._path / f"{key.digest}.safetensors"
 
 
 def _checksum(tensors: Mapping[str, "torch.Tensor"], facts: str) -> str:

@@ -1,15 +1,16 @@
-"""Features come back exactly, within their bounds, whatever happens to the folder."""
+"""Features come back exactly or not at all, and the folder keeps its bound, whatever happens to it."""
 
 import logging
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
 from harness.errors import UserError
-from harness.video.features import FeatureKey, Features, FeatureStore, feature_bytes, video_digest
+from harness.video.features import FeatureFolder, FeatureKey, Features, feature_bytes, video_digest
 from harness.video.sampling import SamplingPolicy
 
 KEY = FeatureKey(
@@ -19,7 +20,6 @@ KEY = FeatureKey(
     weights="w1",
     dtype="bfloat16",
 )
-ENTRY_BYTES = 1000 * 2
 
 
 def features(seed=0, n=1000):
@@ -38,45 +38,8 @@ def same(a, b):
         assert tensor.dtype == b.tensors[name].dtype and torch.equal(tensor, b.tensors[name])
 
 
-def never():
-    raise AssertionError("computed again")
-
-
 def entries(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_features_are_computed_once():
-    store = FeatureStore(10**6)
-    same(store.get_or_compute(KEY, features), features())
-    same(store.get_or_compute(KEY, never), features())
-    assert (store.computed, store.hits_memory, store.hits_folder) == (1, 1, 0)
-
-
-def test_memory_is_bounded_and_the_least_recently_used_go_first():
-    store = FeatureStore(2 * ENTRY_BYTES)
-    for i in (0, 1, 0, 2):  # 0 was used again, so 1 goes
-        store.get_or_compute(other(i), lambda i=i: features(i))
-        assert store.bytes_in_memory <= 2 * ENTRY_BYTES
-    assert store.find(other(1)) is None
-    same(store.find(other(0)), features(0))
-    same(store.find(other(2)), features(2))
-
-
-def test_one_video_that_cannot_fit_is_refused_before_it_is_decoded():
-    store = FeatureStore(10**9)
-    needed = feature_bytes([(147_456, 3584)], "bfloat16")
-    assert needed == 147_456 * 3584 * 2
-    with pytest.raises(
-        UserError, match=r"take 1.06 GB .* run.feature_memory_gb=1 allows; set run.feature_memory_gb=1.1"
-    ):
-        store.require(needed)
-    store.require(10**9)
-
-
-def test_features_larger_than_announced_are_refused():
-    with pytest.raises(UserError, match="run.feature_memory_gb"):
-        FeatureStore(100).get_or_compute(KEY, features)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8])
@@ -90,11 +53,11 @@ def test_an_unknown_dtype_is_named():
         feature_bytes([(1,)], "int3")
 
 
-def test_a_folder_outlives_the_process(tmp_path):
-    FeatureStore(10**6, folder=tmp_path / "new" / "folder").get_or_compute(KEY, features)
-    store = FeatureStore(10**6, folder=tmp_path / "new" / "folder")
-    same(store.get_or_compute(KEY, never), features())
-    assert (store.computed, store.hits_folder) == (0, 1)
+def test_features_outlive_what_stored_them(tmp_path):
+    path = tmp_path / "new" / "folder"
+    assert FeatureFolder(path, None).find(KEY) is None
+    FeatureFolder(path, None).add(KEY, features())
+    same(FeatureFolder(path, None).find(KEY), features())
 
 
 @pytest.mark.parametrize(
@@ -110,9 +73,10 @@ def test_a_folder_outlives_the_process(tmp_path):
     ],
 )
 def test_anything_that_changes_features_changes_the_key(tmp_path, change):
-    store = FeatureStore(10**6, folder=tmp_path)
-    store.get_or_compute(KEY, features)
-    assert store.find(replace(KEY, **change)) is None
+    folder = FeatureFolder(tmp_path, None)
+    folder.add(KEY, features())
+    assert folder.find(KEY) is not None
+    assert folder.find(replace(KEY, **change)) is None
 
 
 def test_the_key_of_a_video_follows_its_bytes(tmp_path):
@@ -150,33 +114,50 @@ def damage_text(path):
 
 
 @pytest.mark.parametrize("damage", [damage_cut, damage_byte, damage_facts, damage_empty, damage_text])
-def test_a_damaged_entry_is_computed_again_with_a_warning(tmp_path, caplog, damage):
-    FeatureStore(10**6, folder=tmp_path).get_or_compute(KEY, features)
+def test_a_damaged_entry_is_removed_with_a_warning(tmp_path, caplog, damage):
+    folder = FeatureFolder(tmp_path, None)
+    folder.add(KEY, features())
     damage(tmp_path / f"{KEY.digest}.safetensors")
-    store = FeatureStore(10**6, folder=tmp_path)
     with caplog.at_level(logging.WARNING):
-        same(store.get_or_compute(KEY, features), features())
-    assert store.computed == 1 and "is damaged" in caplog.text
-    same(FeatureStore(10**6, folder=tmp_path).get_or_compute(KEY, never), features())
+        assert folder.find(KEY) is None
+    assert entries(tmp_path) == [] and "is damaged" in caplog.text
+    folder.add(KEY, features())
+    same(folder.find(KEY), features())
+
+
+def test_a_damaged_entry_that_cannot_be_removed_does_not_stop_the_run(tmp_path, caplog):
+    (tmp_path / f"{KEY.digest}.safetensors").mkdir()
+    assert FeatureFolder(tmp_path, None).find(KEY) is None
+    assert "is damaged" in caplog.text
+
+
+def test_a_folder_that_may_only_be_read_is_read(tmp_path, caplog, monkeypatch):
+    def refused(*_args, **_kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    folder = FeatureFolder(tmp_path, None)
+    folder.add(KEY, features())
+    monkeypatch.setattr(os, "utime", refused)
+    same(folder.find(KEY), features())
+    assert entries(tmp_path) == [f"{KEY.digest}.safetensors"] and caplog.text == ""
 
 
 def test_the_folder_is_bounded_and_the_least_recently_used_go_first(tmp_path):
     limit = 9300  # room for three entries of 2000 bytes and their headers
+    folder = FeatureFolder(tmp_path, limit)
     for i in range(4):
-        FeatureStore(10**6, folder=tmp_path, folder_bytes=limit).add(other(i), features(i))
+        folder.add(other(i), features(i))
         os.utime(tmp_path / f"{other(i).digest}.safetensors", ns=(0, i * 10**9))
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limit
     assert f"{other(0).digest}.safetensors" not in entries(tmp_path)
     # Use 1, the oldest, which makes 2 the next to go.
-    store = FeatureStore(10**6, folder=tmp_path, folder_bytes=limit)
-    assert store.find(other(1)) is not None
-    store.add(other(4), features(4))
+    assert folder.find(other(1)) is not None
+    folder.add(other(4), features(4))
     assert entries(tmp_path) == sorted(f"{other(i).digest}.safetensors" for i in (1, 3, 4))
 
 
 def test_an_entry_larger_than_the_folder_may_be_is_not_stored(tmp_path, caplog):
-    store = FeatureStore(10**6, folder=tmp_path, folder_bytes=100)
-    same(store.get_or_compute(KEY, features), features())
+    FeatureFolder(tmp_path, 100).add(KEY, features())
     assert entries(tmp_path) == [] and "not stored: run.feature_dir_gb" in caplog.text
 
 
@@ -188,9 +169,17 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    store = FeatureStore(10**6, folder=tmp_path)
-    same(store.get_or_compute(KEY, features), features())
+    FeatureFolder(tmp_path, None).add(KEY, features())
     assert entries(tmp_path) == [] and "No space left on device" in caplog.text
+
+
+def test_a_folder_that_is_lost_does_not_stop_the_run(tmp_path, caplog):
+    folder = FeatureFolder(tmp_path / "folder", None)
+    (tmp_path / "folder").rmdir()
+    (tmp_path / "folder").touch()
+    folder.add(KEY, features())
+    assert "could not be stored" in caplog.text
+    assert folder.find(KEY) is None
 
 
 def test_what_killed_processes_left_is_removed(tmp_path):
@@ -198,33 +187,45 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     old.touch()
     recent.touch()
     os.utime(old, (0, 0))
-    FeatureStore(10**6, folder=tmp_path).add(KEY, features())
+    FeatureFolder(tmp_path, None).add(KEY, features())
     assert not old.exists() and recent.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="run.feature_dir=.*file/sub cannot be made"):
-        FeatureStore(10**6, folder=tmp_path / "file" / "sub")
+        FeatureFolder(tmp_path / "file" / "sub", None)
 
 
 def hammer(folder, seed):
-    """One of several processes that read, write and evict in one small folder."""
-    torch.set_num_threads(1)
+    """How many features one of several users found while all of them read, write and evict in one small folder."""
     generator = torch.Generator().manual_seed(seed)
+    hits = 0
     for _ in range(60):
         i = int(torch.randint(0, 6, (1,), generator=generator))
-        store = FeatureStore(10**6, folder=folder, folder_bytes=9000)
-        same(store.get_or_compute(other(i), lambda i=i: features(i)), features(i))
+        found = folder.find(other(i))
+        if found is None:
+            folder.add(other(i), features(i))
+        else:
+            same(found, features(i))
+            hits += 1
+    return hits
 
 
-def test_several_processes_share_a_folder(tmp_path):
-    """Every process always gets the right features, and no warning-worthy state is left."""
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=hammer, args=(tmp_path, seed)) for seed in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert all(name.endswith(".safetensors") for name in entries(tmp_path))
+def processes():
+    fork = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(3, mp_context=fork, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def threads():
+    return ThreadPoolExecutor(3)
+
+
+@pytest.mark.parametrize("pool", [processes, threads])
+def test_several_processes_and_threads_share_a_folder(tmp_path, caplog, pool):
+    """Every user always finds the right features, and nothing half-written is left."""
+    folder = FeatureFolder(tmp_path, 9000)
+    with pool() as users:
+        hits = list(users.map(hammer, [folder] * 3, range(3), timeout=120))
+    assert all(hits) and "could not be stored" not in caplog.text
+    assert entries(tmp_path) and all(name.endswith(".safetensors") for name in entries(tmp_path))
