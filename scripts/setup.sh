@@ -2,11 +2,13 @@
 # Makes .venv with the known-good versions of constraints.txt. Run again it does nothing, in under a second.
 #   EXTRAS=dev,gpu bash scripts/setup.sh     more extras (gpu: flash-attn, slurm, ray, torchcodec)
 #   PYTHON=python3.12 bash scripts/setup.sh  another interpreter (3.11 or 3.12)
+#   TRANSFORMERS=5.5.4 bash scripts/setup.sh  .venv-transformers-5.5.4 with that release and what goes with it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EXTRAS="${EXTRAS:-dev}"
-STAMP=".venv/.installed"
+VENV=".venv${TRANSFORMERS:+-transformers-$TRANSFORMERS}"
+STAMP="$VENV/.installed"
 WANT="$(cat pyproject.toml constraints.txt <(echo "$EXTRAS") | cksum)"
 [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANT" ] && exit 0
 
@@ -22,10 +24,15 @@ if [ -z "${python:-}" ]; then
 fi
 
 started=$SECONDS
-echo "setup: $("$python" --version) -> .venv (extras: $EXTRAS); torch is large, this takes a few minutes once"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-LOG=".venv/setup.log"
-if ! .venv/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$EXTRAS]" >"$LOG" 2>&1; then
+echo "setup: $("$python" --version) -> $VENV (extras: $EXTRAS); torch is large, this takes a few minutes once"
+[ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+LOG="$VENV/setup.log"
+wanted=(-c constraints.txt -e ".[$EXTRAS]")
+if [ -n "${TRANSFORMERS:-}" ]; then
+    grep -vE '^(transformers|tokenizers|huggingface[-_]hub|datasets)==' constraints.txt >"$VENV/constraints.txt"
+    wanted=(-c "$VENV/constraints.txt" -e ".[$EXTRAS]" "transformers==$TRANSFORMERS")
+fi
+if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet "${wanted[@]}" >"$LOG" 2>&1; then
     tail -20 "$LOG" >&2
     echo "error: pip could not install the packages; whole log: $LOG. Put it right and run: bash scripts/setup.sh" >&2
     exit 1

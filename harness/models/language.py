@@ -95,7 +95,7 @@ class Decoder:
 
     def _cos_sin(self, states: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cos, sin = self.text_model.rotary_emb(states, self._batched(positions, states.device))
-        return mrope_rows(cos, self.text_model, self.rows), mrope_rows(sin, self.text_model, self.rows)
+        return mrope_rows(cos, self.text_model)[0], mrope_rows(sin, self.text_model)[0]
 
     @contextmanager
     def _rotated_per_layer(self, layer_positions: list[torch.Tensor] | None) -> Iterator[None]:
@@ -118,12 +118,12 @@ class Decoder:
                 handle.remove()
 
 
-def mrope_rows(table: torch.Tensor, text_model: nn.Module, rows: int) -> torch.Tensor:
-    """cos or sin [n, d] from what a rotary module returns: [1, n, d], or [3, 1, n, d] in older transformers.
+def mrope_rows(table: torch.Tensor, text_model: nn.Module) -> torch.Tensor:
+    """cos or sin [b, n, d] from what a rotary module returns: that, or [3, b, n, d] in older transformers.
 
     Older modules return one table per row of ids and leave choosing the sections to the attention layer.
     """
     if table.ndim == 3:
-        return table[0]
+        return table
     section = text_model.config.rope_parameters["mrope_section"] * 2
-    return torch.cat([part[i % rows] for i, part in enumerate(table.split(section, dim=-1))], dim=-1)[0]
+    return torch.cat([part[i % len(part)] for i, part in enumerate(table.split(section, dim=-1))], dim=-1)

@@ -15,7 +15,7 @@ from harness.report.cells import MISSING, CellResult
 SCHEMA = 1
 NOT_SETTING = {
     "": {"name", "variant", "weights", "code", "prompts"},
-    "model": {"path", "device", "device_map", "attention"},
+    "model": {"path", "device", "device_map", "attention", "tokens_per_frame"},
     "video": {"window", "timeout_s"},
     "task": {"data", "reforge", "max_guide_length"},
 }

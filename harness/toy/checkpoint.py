@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -19,6 +20,10 @@ from harness.toy.tokens import build_tokenizer
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 HIDDEN = 128
+
+
+NOT_IN_OLDER = ("cap_pixels_per_frame", "max_video_tokens")
+"""Settings of the video processor that older supported transformers refuse to load; the adapter sets the first."""
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
@@ -89,7 +94,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     size = {"shortest_edge": 28 * 28, "longest_edge": 16384 * 28 * 28}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
-        video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False, cap_pixels_per_frame=False),
+        video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )
@@ -106,3 +111,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, target: Path) -> None:
     )
     model.save_pretrained(target)
     build_processor(tokenizer).save_pretrained(target)
+    path = target / "processor_config.json"
+    settings = json.loads(path.read_text())
+    for key in NOT_IN_OLDER:
+        settings["video_processor"].pop(key, None)
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

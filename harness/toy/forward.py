@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm, apply_rotary_pos_emb_vision
-from transformers.vision_utils import get_vision_position_ids
 
+from harness.models.language import mrope_rows
 from harness.toy.episodes import Batch, attention_mask
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
@@ -44,6 +44,19 @@ def patches(frames: np.ndarray) -> torch.Tensor:
     return pixels.float().mul_(scale[:, None]).sub_(shift[:, None]).flatten(2)
 
 
+def patch_angles(side: int, size: int) -> torch.Tensor:
+    """Rotary angles [side * side, size] of a square frame's patches, in the processor's order: merged patches together.
+
+    A quarter of a head's pairs turns with the row, a quarter with the column; both halves of the head alike.
+    """
+    line = torch.arange(side).view(side // MERGE, MERGE)
+    shape = (side // MERGE, side // MERGE, MERGE, MERGE)
+    rows, columns = line[:, None, :, None].expand(shape), line[None, :, None, :].expand(shape)
+    where = torch.stack((rows, columns), dim=-1).view(-1, 2)
+    speed = 1 / 10000.0 ** (torch.arange(0, size // 2, 2) / (size // 2))
+    return (where[..., None] * speed).flatten(1).repeat(1, 2)
+
+
 def encode(model: Qwen2_5_VLForConditionalGeneration, grids: torch.Tensor, side: int) -> torch.Tensor:
     """Patches [g, side * side, 1176] of square frames to video features [g, side * side / 4, hidden].
 
@@ -51,9 +64,9 @@ def encode(model: Qwen2_5_VLForConditionalGeneration, grids: torch.Tensor, side:
     """
     visual = model.model.visual
     g, p, _ = grids.shape
-    where = get_vision_position_ids(torch.tensor([[1, side, side]]), MERGE)
     states = visual.patch_embed(grids.flatten(0, 1)).view(g, p, -1)
-    cos, sin = visual.rotary_pos_emb(states, where)
+    angles = patch_angles(side, visual.blocks[0].attn.head_dim).to(states.device)
+    cos, sin = angles.cos(), angles.sin()
     for block in visual.blocks:
         attention = block.attn
         q, k, v = attention.qkv(block.norm1(states)).view(g, p, 3, attention.num_heads, -1).unbind(2)
@@ -111,7 +124,8 @@ def attention(
     own = block.self_attn
     size, heads = own.head_dim, own.num_key_value_groups
     normed = block.input_layernorm(entered)
-    cos, sin = language.rotary_emb(entered, batch.positions.transpose(0, 1).to(entered.device))
+    tables = language.rotary_emb(entered, batch.positions.transpose(0, 1).to(entered.device))
+    cos, sin = (mrope_rows(table, language) for table in tables)
     looking = rows[..., None]
 
     def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

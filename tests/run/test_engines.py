@@ -1,5 +1,6 @@
 """nice python -m pytest tests/run/test_engines.py"""
 
+import importlib.util
 import json
 import os
 import signal
@@ -231,6 +232,20 @@ def test_slots_share_out_the_visible_accelerators(monkeypatch):
     with pytest.raises(UserError, match="4 accelerators are visible"):
         build_engine(EngineConfig(gpus_per_worker=8), "auto")
     assert build_engine(EngineConfig(), "cpu").workers == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "torch_npu"), [("CUDA_VISIBLE_DEVICES", None), ("ASCEND_RT_VISIBLE_DEVICES", "found")]
+)
+def test_a_worker_is_given_the_accelerators_of_its_slot(tmp_path, monkeypatch, variable, torch_npu):
+    seen = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: torch_npu if name == "torch_npu" else None)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: seen.append(env[variable]))
+    monkeypatch.setenv(variable, "2,5,6,7")
+    engine = build_engine(EngineConfig(gpus_per_worker=2), "auto")
+    for slot in range(engine.workers):
+        engine.start(tmp_path / "order.pickle", slot, 0, slot)
+    assert seen == ["2,5", "6,7"]
 
 
 def test_progress_prints_lines_where_there_is_no_terminal(tmp_path, videos):

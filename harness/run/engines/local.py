@@ -6,6 +6,7 @@ crashes it (a fault in a decoder, no host memory) is recorded and passed over as
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ class Engine:
     """See `harness.run.engines.Engine`."""
 
     def __init__(self, config: EngineConfig, device: str = "auto") -> None:
-        self._accelerators = [] if device == "cpu" else visible_accelerators()
+        self._visible, self._accelerators = visible_accelerators(device)
         self._per_worker = max(1, config.gpus_per_worker)
         room = len(self._accelerators) // self._per_worker
         if self._accelerators and not room:
@@ -45,7 +46,7 @@ class Engine:
         environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         if self._accelerators:
             own = self._accelerators[slot * self._per_worker : (slot + 1) * self._per_worker]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            environment[self._visible] = ",".join(own)
         with open(worker_log(order.parent, index), "ab") as output:
             command = [sys.executable, "-m", "harness.run.worker", str(order), str(index), str(attempt)]
             process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -82,11 +83,21 @@ class Process:
             self._process.wait()
 
 
-def visible_accelerators() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name: its own entries where it is set, else 0, 1, ... for each device."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+def visible_accelerators(device: str = "auto") -> tuple[str, list[str]]:
+    """The environment variable that hands a process its accelerators, and what it may name here.
+
+    That is its own entries where it is set, else 0, 1, ... for each device; nothing for `model.device=cpu`.
+    """
+    npu = not device.startswith("cuda") and importlib.util.find_spec("torch_npu") is not None
+    variable = "ASCEND_RT_VISIBLE_DEVICES" if npu else "CUDA_VISIBLE_DEVICES"
+    if device == "cpu":
+        return variable, []
+    given = os.environ.get(variable)
     if given is not None:
-        return [word for word in given.split(",") if word.strip() not in ("", "-1")]
+        return variable, [word for word in given.split(",") if word.strip() not in ("", "-1")]
     import torch
 
-    return [str(i) for i in range(torch.cuda.device_count())]
+    if npu:
+        import torch_npu  # noqa: F401  registers torch.npu
+    count = torch.npu.device_count() if npu else torch.cuda.device_count()
+    return variable, [str(i) for i in range(count)]
