@@ -105,15 +105,17 @@ def accelerator(config: Config) -> Iterator[Finding]:
     """Devices, and whether the settings want one."""
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for i in range(count):
-        device = torch.cuda.get_device_properties(i)
-        free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(i))
-        detail = f"cuda:{i} {device.name}, {free:.0f} of {total:.0f} GiB free"
-        yield Finding("accelerator", OK if free > total / 2 else NOTE, detail)
-    if count:
-        return
-    if config.profile == "toy" or config.model.device == "cpu":
+    from harness.models.loading import choose_device
+
+    device = choose_device(config.model.device)
+    if device.type == "cuda":
+        for i in range(torch.cuda.device_count()):
+            free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(i))
+            detail = f"cuda:{i} {torch.cuda.get_device_name(i)}, {free:.0f} of {total:.0f} GiB free"
+            yield Finding("accelerator", OK if free > total / 2 else NOTE, detail)
+    elif device.type != "cpu":
+        yield Finding("accelerator", OK, f"{device.type}, {torch.accelerator.device_count()} visible")
+    elif config.profile == "toy" or config.model.device == "cpu":
         yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
     else:
         detail = f"none visible (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
@@ -121,19 +123,17 @@ def accelerator(config: Config) -> Iterator[Finding]:
 
 
 def attention(config: Config) -> Iterator[Finding]:
-    """The attention backend that the settings ask for."""
-    import torch
+    """The attention backend that the settings lead to here."""
+    from harness.compress.attention import choose_backend
+    from harness.models.loading import choose_device, choose_dtype
 
-    flash = importlib.util.find_spec("flash_attn") is not None
-    wanted = config.model.attention
-    if wanted == "flash_attention_2" and not flash:
-        fix = "pip install '.[gpu]', or model.attention=sdpa"
-        yield Finding("attention", PROBLEM, "flash_attn is not installed", fix)
-    elif torch.cuda.is_available() and not flash:
-        detail = "flash_attn is not installed: SDPA is used; the published numbers are flash-attn 2 numbers"
+    device = choose_device(config.model.device)
+    chosen = choose_backend(config.model.attention, device, choose_dtype(config.model.dtype, device))
+    if device.type == "cuda" and config.model.attention == "auto" and chosen != "flash_attention_2":
+        detail = f"{chosen}; the published numbers are flash-attn 2 numbers"
         yield Finding("attention", NOTE, detail, "pip install '.[gpu]'")
     else:
-        yield Finding("attention", OK, wanted if wanted != "auto" else "flash_attention_2" if flash else "sdpa")
+        yield Finding("attention", OK, f"{chosen} on {device.type}")
 
 
 def decoder(config: Config) -> Iterator[Finding]:
