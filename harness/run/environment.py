@@ -6,9 +6,12 @@ import importlib.metadata
 import platform
 import subprocess
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.config import REPO
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "lmms-eval", "decord", "av", "torchcodec", "flash-attn",
@@ -27,6 +30,15 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is, whichever of its kind: `cpu`, or `cuda` and the like with the accelerator's name."""
+    import torch
+
+    backend = getattr(torch, device.type, None)
+    named = device.type != "cpu" and hasattr(backend, "get_device_name")
+    return f"{device.type} ({backend.get_device_name(device)})" if named else device.type
 
 
 @lru_cache

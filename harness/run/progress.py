@@ -144,10 +144,18 @@ class Progress:
             log.exception("the progress display ended; the run goes on")
 
     def _lines(self) -> None:
-        while not self._stop.wait(self._every_s):
-            line = heartbeat(take_snapshot(self._order))
-            log.info(line)
-            print(line, file=self._stream, flush=True)
+        said: set[str] = set()
+        due = time.monotonic() + self._every_s
+        while not self._stop.wait(min(1.0, self._every_s)):
+            snapshot = take_snapshot(self._order)
+            lines = sorted({status.runs_on for status in snapshot.workers if status.runs_on} - said)
+            said.update(lines)
+            if time.monotonic() >= due:
+                due += self._every_s
+                lines.append(heartbeat(snapshot))
+                log.info(lines[-1])
+            for line in lines:
+                print(line, file=self._stream, flush=True)
 
     def _live(self) -> None:
         from rich.console import Console
@@ -180,10 +188,11 @@ def render(snapshot: Snapshot):
             str(group.failed),
         )
     workers = Table(box=None, pad_edge=False)
-    for name in ("worker", "state", "answers", "video"):
+    for name in ("worker", "state", "answers", "video", "runs on"):
         workers.add_column(name)
     for status in snapshot.workers:
         done = sum(group.answers_done for group in status.groups)
         video = Path(status.video).name if status.video else ""
-        workers.add_row(status.worker, status.state, f"{done}/{sum(g.answers for g in status.groups)}", video)
+        share = f"{done}/{sum(g.answers for g in status.groups)}"
+        workers.add_row(status.worker, status.state, share, video, status.runs_on or "")
     return Group(groups, workers, heartbeat(snapshot))

@@ -62,6 +62,7 @@ class Status:
     pid: int = field(default_factory=os.getpid)
     group: str | None = None
     video: str | None = None  # path of the video in work
+    runs_on: str | None = None  # model, device, number format and attention backend
     groups: list[GroupStatus] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     error: str | None = None

@@ -21,7 +21,7 @@ from harness.config import RunConfig
 from harness.errors import UserError
 from harness.run.answer import Loop, Streak, release_memory
 from harness.run.cell import Cell
-from harness.run.environment import git_state, versions
+from harness.run.environment import device_name, git_state, versions
 from harness.run.frames import Frames
 from harness.run.status import Board, GroupStatus
 from harness.run.work import GroupWork, WorkOrder, for_worker, load_order, still_needed
@@ -131,7 +131,7 @@ def answer_group(
     """
     from harness.data.parse import parse_letter
 
-    note_environment(group, responder)
+    board.status.runs_on = note_environment(group, responder)
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
         Loop(group, responder, logs, frames, board, parse_letter, streak).run()
@@ -152,13 +152,17 @@ class _Models:
         return self._held
 
 
-def note_environment(group: GroupWork, responder: Any) -> None:
-    """Record in each cell's manifest what it is about to be answered with."""
+def note_environment(group: GroupWork, responder: Any) -> str:
+    """Record in each cell's manifest what it is about to be answered with; returns it in words."""
     adapter = getattr(responder, "adapter", None)
     attention = getattr(adapter, "attention_backend", None)
-    device = str(getattr(adapter, "device", "unknown"))
+    device = device_name(adapter.device) if adapter else "unknown"
     for each in group.cells:
         note_start(each.folder, versions=versions(), git=git_state(), attention_backend=attention, device=device)
+    model = group.cells[0].cell.model
+    words = f"{model.name} on {device}, {model.dtype}, attention {attention or 'unknown'}"
+    log.info(words)
+    return words
 
 
 def interrupt_on_term() -> None:
