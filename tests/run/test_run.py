@@ -55,21 +55,22 @@ def counters(output):
     return [int(re.search(rf"(\d+) {name}", output)[1]) for name in names]
 
 
-def tokens_planned():
+def tokens_planned(data):
     """Tokens that the plan expects of each video of the run."""
-    config = compose_config(["profile=toy", "matrix=ablation", "matrix.task=[videomme]", f"matrix.frames=[{FRAMES}]"])
+    words = ["profile=toy", "matrix=ablation", "matrix.task=[videomme]", f"matrix.frames=[{FRAMES}]"]
+    config = compose_config([*words, f"data.root={data}"])
     (group,) = build_groups(config)
     questions = load_questions(group.cells[0].task, Path(config.data.root))
     return {video_tokens(group.cells[0], read_header(question.video)) for question in questions}
 
 
-def test_everything_is_answered_once_then_nothing_is_left(run, tmp_path, capsys):
+def test_everything_is_answered_once_then_nothing_is_left(run, toy, tmp_path, capsys):
     assert run() == 0
     results = tmp_path / "results"
     assert len(cells(results)) == 2
     questions = read_questions(cells(results)[0])
     videos = {question.video_id for question in questions}
-    planned = tokens_planned()
+    planned = tokens_planned(toy)
     output = capsys.readouterr().out
     assert counters(output) == [2 * len(questions), 0, len(videos), len(videos)]
     for folder in cells(results):
