@@ -9,12 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.compress.method import build_method
 from harness.config import Config, TaskConfig
 from harness.data.questions import Question, load_questions
 from harness.errors import UserError
 from harness.run.cell import Cell
 from harness.run.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.run.matrix import Group, build_groups
+from harness.run.respond import find_adapter
 from harness.run.work import is_needed
 from harness.store.answers import read_answers
 from harness.store.manifest import read_manifest
@@ -96,6 +98,8 @@ def make_plan(config: Config) -> Plan:
 
 def _plan_group(config: Config, group: Group) -> GroupPlan:
     first = group.cells[0]
+    for cell in group.cells:  # raises here what would else stop the run at its first answer
+        build_method(cell.method, family=find_adapter(cell.model.adapter).family)
     questions = _questions(group, Path(config.data.root).absolute())
     cells, needed = [], set()
     for cell in group.cells:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.errors import UserError
 from harness.run.memory import device_peak
 
 if TYPE_CHECKING:
@@ -77,27 +79,32 @@ class ModelResponder:
         )
 
 
+def find_adapter(path: str) -> type[Adapter]:
+    """The adapter class at a dotted path.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"model.adapter={path} cannot be imported: {error}") from error
+
+
 def load_responder(cell: Cell) -> ModelResponder:
     """Load the cell's model.
 
     Raises:
         UserError: the adapter's class path is wrong, or what the adapter raises for weights it cannot use.
     """
-    import importlib
-
     from transformers.utils import logging as transformers_logging
 
-    from harness.errors import UserError
     from harness.run.weights import find_weights
 
     transformers_logging.disable_progress_bar()  # it would run through ours
     model = cell.model
-    module, _, name = model.adapter.rpartition(".")
-    try:
-        adapter_class = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model.adapter={model.adapter} cannot be imported: {error}") from error
-    adapter = adapter_class.load(
+    adapter = find_adapter(model.adapter).load(
         str(find_weights(model.path)),
         dtype=model.dtype,
         device=model.device,

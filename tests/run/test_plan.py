@@ -60,6 +60,19 @@ def test_all_problems_come_at_once(overrides, tmp_path, monkeypatch):
         assert f"python -m harness prepare profile=published task={task}" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.quirks.nope=true"], "unknown quirk nope .* allowed are"),
+        (["model.adapter=harness.models.nowhere.Nothing"], "model.adapter=.* cannot be imported"),
+        (["model=qwen2_vl_7b"], "release_2026 does not exist for qwen2_vl"),
+    ],
+)
+def test_a_method_that_cannot_be_built_is_a_problem_of_the_plan(overrides, words, message):
+    with pytest.raises(UserError, match=message):
+        planning.report_problems(planning.make_plan(compose_config([*overrides, *words])))
+
+
 def test_an_unmeasured_matrix_says_so(overrides):
     console = Console(record=True, width=200)
     planning.show(planning.make_plan(compose_config(overrides)), console)
