@@ -81,15 +81,20 @@ def load_questions(task: TaskConfig, root: Path) -> list[Question]:
     module = functions(task.data)
     kwargs = {"protocol": task.protocol, "root": str(root)}
     return [
-        Question(
-            question_id=module.question_id(row),
-            video_id=module.video_id(row),
-            video=module.video_path(Path(root), row),
-            prompt=module.doc_to_text(row, kwargs),
-            options=module.options(row),
-            answer=module.doc_to_target(row),
-            tags=module.tags(row),
-            video_s=module.duration_s(row),
-        )
+        question_of(module, row, module.video_path(Path(root), row), module.doc_to_text(row, kwargs))
         for row in load_rows(task, root)
     ]
+
+
+def question_of(module: ModuleType, row: dict[str, Any], video: Path, prompt: str) -> Question:
+    """A row of an annotation as a question about `video`; `module` is its benchmark's (see `functions`)."""
+    return Question(
+        question_id=module.question_id(row),
+        video_id=module.video_id(row),
+        video=video,
+        prompt=prompt,
+        options=module.options(row),
+        answer=module.doc_to_target(row),
+        tags=module.tags(row),
+        video_s=module.duration_s(row),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,14 +77,16 @@ def bytes_per_token(cell: Cell) -> int:
     return feature_bytes([(hidden_size(cell.model.path),)], cell.model.dtype)
 
 
-def check_feature_memory(cell: Cell, videos: Iterable[tuple[Path, Header]], run: RunConfig) -> None:
+def check_feature_memory(cell: Cell, tokens_of: Mapping[Path, int], run: RunConfig) -> None:
     """Before anything is loaded: do each video's features fit into what the run may use of host memory?
+
+    Args:
+        tokens_of: each video's `video_tokens`.
 
     Raises:
         UserError: those of the largest video do not; the message holds what would.
     """
-    sizes = [(video_tokens(cell, header), path) for path, header in videos]
-    tokens, path = max(sizes, default=(0, None))
+    path, tokens = max(tokens_of.items(), key=lambda item: item[1], default=(None, 0))
     held = 1 + run.prefetch if run.feature_dir else 1  # stored features are read ahead
     needed = held * tokens * bytes_per_token(cell) / 1e9
     if needed > run.feature_memory_gb:

@@ -23,11 +23,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from harness.config import TaskConfig, compose_config
-from harness.data.questions import Question, functions
+from harness.data.questions import Question, functions, question_of
 from harness.errors import UserError
 from harness.run.answer import Streak
 from harness.run.cell import Cell
-from harness.run.feature_size import check_feature_memory, read_header
+from harness.run.feature_size import check_feature_memory, read_header, video_tokens
 from harness.run.frames import VideoFrames
 from harness.run.lmms_args import choose_cell, compose_arguments, known_tasks
 from harness.run.plan import cell_folder
@@ -175,7 +175,7 @@ class HarnessModel(lmms):
 
     def _run(self, group: GroupWork) -> None:
         cell, run = group.cells[0].cell, self.config.run
-        check_feature_memory(cell, ((video.path, read_header(video.path)) for video in group.videos), run)
+        check_feature_memory(cell, {v.path: video_tokens(cell, read_header(v.path)) for v in group.videos}, run)
         order = WorkOrder((group,), run, now(), new_logs(self.config))
         handler = log_to(worker_log(order.logs, 0))
         board = Board("0", status_path(order.logs, 0, 0))
@@ -228,16 +228,7 @@ def _question(task: TaskConfig | None, rows: Any, request: Instance) -> Question
     path = Path(visuals[0]).absolute()
     if task is None:
         return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
-    module = functions(task.data)
-    return Question(
-        question_id=module.question_id(row),
-        video_id=module.video_id(row),
-        video=path,
-        prompt=prompt,
-        options=module.options(row),
-        answer=module.doc_to_target(row),
-        tags=module.tags(row),
-    )
+    return question_of(functions(task.data), row, path, prompt)
 
 
 def _text(answer: Any) -> str:

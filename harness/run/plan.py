@@ -112,13 +112,13 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
     annotated = {q.video: q.video_s for of_cell in questions.values() for q in of_cell}
     headers = {path: read_header(path, seconds) for path, seconds in annotated.items()}
     seconds = {path: header.seconds for path, header in headers.items() if header.seconds is not None}
-    tokens = [video_tokens(first, headers[path]) for path in needed]
+    tokens_of = {path: video_tokens(first, headers[path]) for path in needed}
+    check_feature_memory(first, tokens_of, config.run)
     hours = sum(seconds[path] for path in needed if path in seconds) / 3600 if seconds else None
-    check_feature_memory(first, ((path, headers[path]) for path in needed), config.run)
-    size = bytes_per_token(first)
+    tokens, size = sum(tokens_of.values()), bytes_per_token(first)
     return GroupPlan(
-        group, questions, seconds, tuple(cells), len(headers), len(needed), hours, sum(tokens),
-        feature_bytes=size * sum(tokens), largest_feature_bytes=size * max(tokens, default=0),
+        group, questions, seconds, tuple(cells), len(headers), len(needed), hours, tokens,
+        feature_bytes=size * tokens, largest_feature_bytes=size * max(tokens_of.values(), default=0),
     )  # fmt: skip
 
 
