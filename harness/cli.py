@@ -10,15 +10,15 @@ import sys
 from harness.errors import UserError
 
 VERBS = {
-    "plan": ("harness.run.plan", "cells, questions, videos and hours of a matrix, before anything runs"),
-    "prepare": ("harness.data.prepare", "download or unpack a benchmark, or build the toy"),
-    "verify": ("harness.data.verify", "check counts and decode frames of a benchmark on disk"),
+    "plan": ("harness.plan.plan", "cells, questions, videos and hours of a matrix, before anything runs"),
+    "prepare": ("harness.fetch.prepare", "download or unpack a benchmark, or build the toy"),
+    "verify": ("harness.fetch.verify", "check counts and decode frames of a benchmark on disk"),
     "run": ("harness.run.run", "answer every question of a matrix, or what is missing of it"),
-    "score": ("harness.report.score", "score the stored answers through lmms-eval"),
+    "score": ("harness.lmms.score", "score the stored answers through lmms-eval"),
     "report": ("harness.report.report", "tables, intervals and verdicts from the stored answers"),
-    "check": ("harness.report.gate", "compare with a stored baseline: 0 pass, 1 regression, 2 incomplete, 3 drift"),
-    "submit": ("harness.data.submit", "write a leaderboard file"),
-    "demo": ("harness.run.demo", "one video, one question: the answer and which tokens were kept"),
+    "check": ("harness.report.check", "compare with a stored baseline: 0 pass, 1 regression, 2 incomplete, 3 drift"),
+    "submit": ("harness.benchmarks.submit", "write a leaderboard file"),
+    "demo": ("harness.explore.demo", "one video, one question: the answer and which tokens were kept"),
     "doctor": ("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }
 """Verb -> (module whose ``main(config) -> int`` carries it out, what it does)."""

@@ -14,3 +14,7 @@ class VideoError(UserError):
 
     A run stores it as the reason of that video's failed answers and goes on with the next video.
     """
+
+
+class QuestionError(UserError):
+    """One question that cannot be answered as asked: it is stored as failed with this reason, and the rest goes on."""

@@ -62,7 +62,7 @@ def find(path: str) -> Path:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        from harness.convert.llava_video import convert, read_config
+        from harness.models.convert.llava_video import convert, read_config
 
         convert(
             find(args.source),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.data.metrics import metrics
+from harness.benchmarks.metrics import metrics
 from harness.errors import UserError
 from harness.report.cells import MISSING, CellResult
 

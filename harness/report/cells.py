@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.data.metrics import BENCHMARKS
-from harness.data.parse import PARSERS, parser_name
+from harness.benchmarks.metrics import BENCHMARKS
+from harness.benchmarks.parse import PARSERS, parser_name
 from harness.errors import UserError
 from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
 
@@ -48,7 +48,7 @@ class CellResult:
 
     @property
     def benchmark(self) -> str:
-        """Key of the benchmark in ``harness.data.metrics``: Video-MME with subtitles shares that of Video-MME."""
+        """Key of the benchmark in ``harness.benchmarks.metrics``: Video-MME with subtitles shares that of Video-MME."""
         for name in (self.cell["task"].get("data"), self.task):
             if name in BENCHMARKS:
                 return name
@@ -169,7 +169,7 @@ class CellResult:
         return self.n > 0 and self.missing == 0
 
     def items(self) -> list[dict[str, Any]]:
-        """Scored questions in the form that ``harness.data.metrics`` takes."""
+        """Scored questions in the form that ``harness.benchmarks.metrics`` takes."""
         return [
             {"score": correct, "tags": tags}
             for correct, tags in zip(self.answered["correct"], self.answered["tags"], strict=True)

@@ -17,7 +17,7 @@ def current_ids(config: Any) -> list[str]:
     holds only results.
     """
     try:
-        from harness.run.matrix import build_cells  # late: a report of given cells needs nothing of the run room
+        from harness.plan.matrix import build_cells  # late: a report of given cells needs nothing of the run room
     except ImportError:
         return []
     try:

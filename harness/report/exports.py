@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from harness.data.metrics import metrics
+from harness.benchmarks.metrics import metrics
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
 from harness.report.expected import Table

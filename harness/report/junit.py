@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
-    from harness.report.gate import CellCheck
+    from harness.report.check import CellCheck
 
 
 def junit(name: str, checks: Sequence[CellCheck]) -> str:
     """One test case per cell; a regression is a failure, an incomplete or drifted cell an error."""
-    from harness.report.gate import PASS, REGRESSION
+    from harness.report.check import PASS, REGRESSION
 
     failures = sum(c.verdict == REGRESSION for c in checks)
     errors = sum(c.verdict not in (PASS, REGRESSION) for c in checks)

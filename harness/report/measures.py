@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.data.metrics import BENCHMARKS, accuracy, circular_accuracy, group_name, macro_accuracy
+from harness.benchmarks.metrics import BENCHMARKS, accuracy, circular_accuracy, group_name, macro_accuracy
 from harness.errors import UserError
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
@@ -36,7 +36,7 @@ def sample(benchmark: str, metric: str, rows: pd.DataFrame) -> Sample:
     """The questions in which ``metric`` is a mean, or a mean of means.
 
     Args:
-        benchmark: a key of ``harness.data.metrics.BENCHMARKS``.
+        benchmark: a key of ``harness.benchmarks.metrics.BENCHMARKS``.
         metric: ``overall``, ``m_avg``, or a group's metric such as ``duration_long``.
         rows: scored questions, see ``CellResult.answered``.
 

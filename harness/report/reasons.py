@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.data.facts import load_facts
-from harness.data.metrics import metrics
-from harness.data.parse import PARSERS, parser_name
+from harness.benchmarks.facts import load_facts
+from harness.benchmarks.metrics import metrics
+from harness.benchmarks.parse import PARSERS, parser_name
 from harness.report.cells import CellResult
 from harness.report.expected import Published
 from harness.report.measures import main_metric

@@ -165,7 +165,7 @@ def results(config: Config) -> Iterator[Finding]:
 
 def weights(config: Config) -> Iterator[Finding]:
     """The model's files."""
-    from harness.run.weights import find_weights, weights_identity
+    from harness.plan.weights import find_weights, weights_identity
 
     for path in _each(config, "model", lambda c: c.model.path):
         folder = find_weights(path)
@@ -174,7 +174,7 @@ def weights(config: Config) -> Iterator[Finding]:
 
 def data(config: Config) -> Iterator[Finding]:
     """Annotations and videos of each task."""
-    from harness.data.questions import load_questions
+    from harness.benchmarks.questions import load_questions
 
     root = Path(config.data.root)
     if config.profile == "toy" and not root.exists():

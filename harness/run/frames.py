@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import VideoError
-from harness.run.cell import code_digest
+from harness.plan.cell import code_digest
 
 if TYPE_CHECKING:
     from harness.config import RunConfig, VideoConfig
-    from harness.run.cell import Cell
+    from harness.plan.cell import Cell
     from harness.video.sampling import FramePlan, SamplingPolicy
 
 

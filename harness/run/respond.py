@@ -14,9 +14,9 @@ from harness.run.memory import device_peak
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.data.questions import Question
+    from harness.benchmarks.questions import Question
     from harness.models.adapter import Adapter
-    from harness.run.cell import Cell
+    from harness.plan.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def load_responder(cell: Cell) -> ModelResponder:
     """
     from transformers.utils import logging as transformers_logging
 
-    from harness.run.weights import find_weights
+    from harness.plan.weights import find_weights
 
     transformers_logging.disable_progress_bar()  # it would run through ours
     model = cell.model

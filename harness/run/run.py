@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.benchmarks.questions import Question
 from harness.config import Config
-from harness.data.questions import Question
 from harness.errors import UserError
-from harness.run import plan as planning
-from harness.run.cell import Cell
+from harness.plan import plan as planning
+from harness.plan.cell import Cell
 from harness.run.engines import build_engine
 from harness.run.environment import git_state, versions
 from harness.run.progress import Progress, summary, take_snapshot
@@ -87,7 +87,7 @@ def prepare_toy(config: Config) -> None:
     build = json.loads(manifest.read_text()) if manifest.exists() else {}
     if build.get("complete") and (build["build"]["seed"], build["build"]["scale"]) != (0, 1.0):
         return
-    from harness.data import prepare
+    from harness.fetch import prepare
 
     prepare.main(config)
 

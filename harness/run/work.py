@@ -24,9 +24,9 @@ from harness.store import (
 )
 
 if TYPE_CHECKING:
+    from harness.benchmarks.questions import Question
     from harness.config import RunConfig
-    from harness.data.questions import Question
-    from harness.run.cell import Cell
+    from harness.plan.cell import Cell
 
 
 @dataclass(frozen=True)

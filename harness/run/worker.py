@@ -19,8 +19,8 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import UserError
+from harness.plan.cell import Cell
 from harness.run.answer import Loop, Streak, release_memory
-from harness.run.cell import Cell
 from harness.run.environment import device_name, git_state, versions
 from harness.run.frames import Frames
 from harness.run.status import Board, GroupStatus
@@ -129,7 +129,7 @@ def answer_group(
     Raises:
         UserError: as `Loop.run`.
     """
-    from harness.data.parse import parse_letter
+    from harness.benchmarks.parse import parse_letter
 
     board.status.runs_on = note_environment(group, responder)
     with contextlib.ExitStack() as stack:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.benchmarks.questions import functions
 from harness.compress.method import MethodOptions
-from harness.data.questions import functions
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.layouts import LAYOUTS

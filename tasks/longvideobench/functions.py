@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.data.prompts import ANSWER, LETTERS, choice_prompt, lettered, protocol_of, root_of
-from harness.data.root import find_video, require
-from harness.data.scoring import choice_results
-from harness.data.subtitles import json_text
+from harness.benchmarks.prompts import ANSWER, LETTERS, choice_prompt, lettered, protocol_of, root_of
+from harness.benchmarks.root import find_video, require
+from harness.benchmarks.scoring import choice_results
+from harness.benchmarks.subtitles import json_text
 
 PROTOCOLS = ("release_subtitles", "release", "lmms_eval")
 SPLITS = ("val", "test")

@@ -13,9 +13,9 @@ import json
 import re
 from pathlib import Path
 
-from harness.data.prompts import ANSWER, protocol_of, root_of
-from harness.data.root import find_video, require
-from harness.data.scoring import choice_results
+from harness.benchmarks.prompts import ANSWER, protocol_of, root_of
+from harness.benchmarks.root import find_video, require
+from harness.benchmarks.scoring import choice_results
 from harness.errors import UserError
 
 PROTOCOLS = ("release", "lmms_eval")

@@ -4,7 +4,7 @@ Rows are those of the official JSON files, one file per task, for example
 ``{video: "needle_32.mp4", duration: 467.98, question: "...", candidates: ["a", ...], answer: "a", question_type:
 "findNeedle"}``, with two keys added: ``folder`` (where its video lies) and, where the file has none,
 ``question_id``. The two generation tasks of dev have no candidates; they are the split ``generation``, without a right
-answer here (`harness.data.judge` scores them).
+answer here (`harness.benchmarks.judge` scores them).
 Protocols: ``release`` (the AdaReTaKe release) and ``lmms_eval`` (lmms-eval 0.7.3).
 """
 
@@ -15,9 +15,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from harness.data.prompts import choice_prompt, lettered, protocol_of, root_of
-from harness.data.root import find_video, require
-from harness.data.scoring import choice_results
+from harness.benchmarks.prompts import choice_prompt, lettered, protocol_of, root_of
+from harness.benchmarks.root import find_video, require
+from harness.benchmarks.scoring import choice_results
 
 PROTOCOLS = ("release", "lmms_eval")
 SPLITS = ("dev", "test", "generation")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.data.prompts import ANSWER, protocol_of, root_of
-from harness.data.root import find_video, require
-from harness.data.scoring import choice_results
-from harness.data.subtitles import cut_to_tokens, srt_text
+from harness.benchmarks.prompts import ANSWER, protocol_of, root_of
+from harness.benchmarks.root import find_video, require
+from harness.benchmarks.scoring import choice_results
+from harness.benchmarks.subtitles import cut_to_tokens, srt_text
 
 PROTOCOLS = ("release", "release_subtitles", "lmms_eval")
 SPLITS = ("test",)

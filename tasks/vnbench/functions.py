@@ -2,7 +2,7 @@
 
 Rows are those of ``VNBench-main-4try.json``, for example ``{video: "./VNBench/v_x_ord_insert2.mp4", question: "...",
 options: ["a", "b", "c", "d"], gt: "b", type: "ord_insert2", try: 0}``. A sample counts as right only if all its four
-tries are right (see `harness.data.metrics.circular_accuracy`).
+tries are right (see `harness.benchmarks.metrics.circular_accuracy`).
 Protocol: ``official``.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from harness.data.prompts import ANSWER, lettered, protocol_of, root_of
-from harness.data.root import find_video, require
-from harness.data.scoring import choice_results
+from harness.benchmarks.prompts import ANSWER, lettered, protocol_of, root_of
+from harness.benchmarks.root import find_video, require
+from harness.benchmarks.scoring import choice_results
 
 PROTOCOLS = ("official",)
 SPLITS = ("test",)

@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from harness.compress.method import MethodOptions
-from harness.convert.llava_video_config import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 from harness.errors import UserError
+from harness.models.convert.llava_video_config import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 from harness.models.llava_onevision import LlavaOnevision
 
 FRAMES = 13

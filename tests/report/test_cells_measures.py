@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, cell_record, questions, write_cell
 
-from harness.data.metrics import metrics
+from harness.benchmarks.metrics import metrics
 from harness.errors import UserError
 from harness.report.cells import load_cells, subtitles
 from harness.report.measures import estimate, main_metric, paired

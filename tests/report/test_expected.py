@@ -7,7 +7,7 @@ import pytest
 import yaml
 from cell_folders import questions, write_cell
 
-from harness.data.metrics import BENCHMARKS
+from harness.benchmarks.metrics import BENCHMARKS
 from harness.errors import UserError
 from harness.report.cells import load_cells
 from harness.report.expected import load_tables

@@ -147,6 +147,6 @@ def test_mean_over_benchmarks_of_the_ladder(tmp_path):
 
 
 def test_variants_of_the_fixture_are_those_of_the_run():
-    from harness.run.cell import VARIANTS as run_variants
+    from harness.plan.cell import VARIANTS as run_variants
 
     assert VARIANTS == run_variants

@@ -5,8 +5,8 @@ import re
 import pytest
 from fake_model import FakeFrames, FakeResponder, make_order, make_video
 
+from harness.benchmarks.parse import parse_letter
 from harness.config import RunConfig
-from harness.data.parse import parse_letter
 from harness.errors import UserError
 from harness.run.answer import Loop, Streak
 from harness.run.status import Board, GroupStatus

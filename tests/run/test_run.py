@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.benchmarks.questions import load_questions
 from harness.config import compose_config
-from harness.data.questions import load_questions
 from harness.errors import UserError
-from harness.run.feature_size import read_header, video_tokens
-from harness.run.matrix import build_groups
+from harness.plan.feature_size import read_header, video_tokens
+from harness.plan.matrix import build_groups
 from harness.run.run import main
 from harness.store import answer_files, iter_answers, read_answers, read_manifest, read_questions
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from harness.data.questions import functions
+from harness.benchmarks.questions import functions
 from harness.toy.benchmarks import build
 from harness.toy.layouts import LAYOUTS
 from harness.toy.prompts import prompt

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.benchmarks.prompts import ANSWER
 from harness.compress.method import MethodOptions
-from harness.data.prompts import ANSWER
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.checkpoint import CHECKPOINT

@@ -1,0 +1,186 @@
+"""``demo``: one video, one question; the answer, what was kept of the video, and a picture of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.benchmarks.prompts import choice_prompt, lettered
+from harness.config import Config
+from harness.errors import UserError
+from harness.plan.cell import Cell, resolve_method
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+SHOWN = 256
+"""Most frames that are held back for the picture, spread over the video."""
+
+TOY_SHARE = 8
+"""On the toy profile, unless a context is given, one token in so many of the video fits."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about which video; `answer` is the right letter where it is known."""
+
+    video: Path
+    text: str
+    prompt: str
+    options: dict[str, str]
+    answer: str | None = None
+
+
+def main(config: Config) -> int:
+    """Carry out the verb.
+
+    Raises:
+        UserError: no video or question, a video that cannot be read, a context too small for the text, or a picture
+            that cannot be written.
+    """
+    asked = what_is_asked(config)
+    output = Path(config.demo.output)
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--output {output} must end in .png, .pdf or .svg")
+    cell = demo_cell(config)
+
+    from harness.run.frames import sampling_policy
+    from harness.video.decode import open_video
+
+    # Opened before the model is loaded: a wrong path or a damaged file shows at once.
+    setting = cell.video
+    video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
+
+    from harness.run.respond import load_responder
+
+    adapter = load_responder(cell).adapter
+    method = adapter.method(cell.method)
+    started = time.perf_counter()
+    n_frames = len(video.plan.indices)
+    held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
+    features = adapter.encode(held, n_frames, video.plan.second_per_grid)
+    encoded = time.perf_counter()
+    prompt = adapter.prompt(asked.prompt, features)
+    context = cell.context
+    if config.profile == "toy" and not _given(config, "context"):
+        n_video = len(features.features)
+        context = len(prompt.input_ids) - n_video + max(1, n_video // TOY_SHARE)
+    generation = adapter.generate(
+        prompt, features, method, context=context, max_new_tokens=cell.task.max_new_tokens, record=True
+    )
+    seconds = {"decode and encode": encoded - started, "answer": time.perf_counter() - encoded}
+    text = adapter.decode_text([t for t in generation.tokens if t not in adapter.eos_token_ids]).strip()
+
+    from harness.explore.demo_figure import Timeline, draw, kept_share
+    from harness.explore.demo_tables import print_tables
+
+    grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
+    timeline = Timeline.of(generation.trace, features.tokens_per_grid, grid_times)
+    heading = f"{cell.model.name} · {method.name} · {method.semantics}"
+    print_tables(asked, text, generation.trace, timeline, seconds, heading=heading, video=video)
+    kept = kept_share(generation.trace, features)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draw(output, held.frames, kept, timeline, generation.trace, question=asked.text, answer=text, heading=heading)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
+    print(f"picture: {output}")
+    return 0
+
+
+def what_is_asked(config: Config) -> Asked:
+    """Video and question: those of the command line; on the toy profile what is missing comes from the toy.
+
+    Raises:
+        UserError: no video, no such file, or no question.
+    """
+    demo = config.demo
+    example = '--video FILE --question "What happens?" --options "first option" "second option"'
+    if demo.video is not None and not Path(demo.video).is_file():
+        raise UserError(f"--video {demo.video} is not a file; write: python -m harness demo {example}")
+    for option in demo.options:
+        if re.match(r"[a-z_]+(\.[a-z_]+)*=", option):
+            raise UserError(f"--options took the setting {option!r} for an option; write settings before --options")
+    if demo.options and not demo.question:
+        raise UserError(f"--options are given without a question; write: python -m harness demo {example}")
+    if demo.question is not None and not demo.question.strip():
+        raise UserError(f"--question is empty; write: python -m harness demo {example}")
+    if demo.video is not None and demo.question is None:
+        raise UserError(f"--question is missing; write: python -m harness demo {example}")
+    if demo.video is None and config.profile != "toy":
+        raise UserError(f"--video is missing; write: python -m harness demo profile={config.profile} {example}")
+    options = lettered([option.strip() for option in demo.options])
+    if len(options) < len(demo.options):
+        raise UserError(f"--options: {len(demo.options)} options were given, at most {len(options)} are possible")
+    if demo.video is None:
+        toy = toy_question(config)
+        if demo.question is None:
+            return toy
+        video = toy.video
+    else:
+        video = Path(demo.video)
+    question = demo.question.strip()
+    return Asked(video, question, choice_prompt(question, options) if options else question, options)
+
+
+def toy_question(config: Config) -> Asked:
+    """A question of the toy's benchmark `task` about one of its longest videos."""
+    from harness.benchmarks.questions import functions, load_questions, load_rows
+
+    root = Path(config.data.root)
+    questions = load_questions(config.task, root)
+    durations = [functions(config.task.data).duration_s(row) or 0.0 for row in load_rows(config.task, root)]
+    question = questions[durations.index(max(durations))]
+    text = question.prompt.splitlines()[0]
+    return Asked(question.video, text, question.prompt, question.options, question.answer)
+
+
+def demo_cell(config: Config) -> Cell:
+    """Model, method, frames and context of the demo: the command line's, else the first of the profile's matrix."""
+    matrix = config.matrix
+    frames, fps, context = config.video.max_frames, config.video.fps, config.context.tokens
+    if matrix.frames and not _given(config, "video.max_frames"):
+        frames = matrix.frames[0]
+    if matrix.fps and not _given(config, "video.fps"):
+        fps = matrix.fps[0]
+    if matrix.context and not _given(config, "context"):
+        context = matrix.context[0]
+    method = config.method
+    if matrix.semantics and not _given(config, "method.semantics"):
+        method = dataclasses.replace(method, semantics=matrix.semantics[0])
+    video = dataclasses.replace(config.video, max_frames=frames, fps=fps)
+    method = resolve_method(method, config.task)
+    return Cell(config.model, method, video, None if method.name == "none" else context, config.task, "")
+
+
+def _given(config: Config, key: str) -> bool:
+    """Whether the command line sets `key` or something below it."""
+    return any(word.split("=")[0] == key or word.startswith(f"{key}.") for word in config.overrides)
+
+
+class HeldFrames:
+    """Passes windows of frames on, and holds some of them back for the picture.
+
+    Attributes:
+        frames: number of the grid -> its first frame, uint8 [H, W, 3]; about `SHOWN` of them once all have passed.
+    """
+
+    def __init__(self, windows: Iterable[np.ndarray], n_frames: int, frames_per_grid: int) -> None:
+        self._windows = windows
+        self._stride = frames_per_grid * max(1, -(-n_frames // (SHOWN * frames_per_grid)))
+        self._frames_per_grid = frames_per_grid
+        self.frames: dict[int, Any] = {}
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        start = 0
+        for window in self._windows:
+            for number in range(-start % self._stride, len(window), self._stride):
+                self.frames[(start + number) // self._frames_per_grid] = window[number].copy()
+            start += len(window)
+            yield window

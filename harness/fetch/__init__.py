@@ -1,0 +1,1 @@
+"""Getting a benchmark onto the disk, and checking it there."""

@@ -1,0 +1,1 @@
+"""The one bridge to lmms-eval: its model class, its tasks, scoring by replay."""

@@ -1,0 +1,108 @@
+"""lmms-eval scores stored answers: a model that says again what the cell holds. No weights, no accelerator."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lmms_eval import evaluator
+from lmms_eval.api.model import lmms
+from lmms_eval.tasks import TaskManager
+from loguru import logger
+
+from harness.benchmarks.questions import functions
+from harness.benchmarks.root import TASKS
+from harness.config import TaskConfig
+from harness.errors import UserError
+from harness.lmms.task import build_task
+from harness.report.cells import CellResult
+
+LMMS_EVAL_VERSION: str = importlib.metadata.version("lmms-eval")
+
+
+class Replay(lmms):
+    """Answers every request with the stored text of its question; a failed question has the empty text.
+
+    Args:
+        texts: question id -> text.
+        question_id: from lmms-eval's document to the question's id.
+        name: of the cell, for messages.
+    """
+
+    is_simple = True
+
+    def __init__(self, texts: Mapping[str, str], question_id: Callable[[dict[str, Any]], str], name: str) -> None:
+        super().__init__()
+        self._texts, self._question_id, self._name = texts, question_id, name
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """The stored texts, in the order of the requests."""
+        answers, unknown = [], []
+        for request in requests:
+            _, _, _, doc_id, task, split = request.args
+            question = self._question_id(self.task_dict[task][split][doc_id])
+            unknown += [question] if question not in self._texts else []
+            answers.append(self._texts.get(question, ""))
+        if unknown or len(requests) != len(self._texts):
+            raise UserError(
+                f"cell {self._name} holds {len(self._texts)} questions, the annotation asks {len(requests)}, of which "
+                f"{len(unknown)} are unknown to the cell{f' (first: {unknown[0]})' if unknown else ''}: the annotation "
+                "under data.root changed after the run. Point data.root at the data of the run, or run the cell again."
+            )
+        return answers
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Not stored."""
+        raise NotImplementedError("stored answers have no likelihoods")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Not stored."""
+        raise NotImplementedError("stored answers are of one round")
+
+
+def lmms_eval_metrics(cell: CellResult, root: Path | None = None) -> dict[str, float]:
+    """Every metric of a complete cell, in percent, as lmms-eval computes it on the cell's own task.
+
+    Args:
+        cell: a complete cell.
+        root: the data root; the environment's when None. Only annotations are read.
+
+    Raises:
+        UserError: the annotation is not there, or asks other questions than the cell holds.
+    """
+    logger.disable("lmms_eval")
+    task = TaskConfig(**cell.cell["task"])
+    built = build_task(task, root)
+    texts = {question.question_id: _text(cell, question.question_id) for question in cell.questions}
+    model = Replay(texts, functions(task.data).question_id, cell.id)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
+        result = evaluator.simple_evaluate(
+            model=model,
+            tasks=[built],
+            task_manager=_task_manager(),
+            bootstrap_iters=0,
+            log_samples=False,
+            verbosity="ERROR",
+        )
+    (scores,) = result["results"].values()
+    return {
+        name.partition(",")[0]: float(value)
+        for name, value in scores.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in name
+    }
+
+
+@lru_cache
+def _task_manager() -> TaskManager:
+    """Our tasks alone, read once: lmms-eval's own 1600 yaml files take a minute to read, for every cell."""
+    return TaskManager(include_path=str(TASKS), include_defaults=False)
+
+
+def _text(cell: CellResult, question_id: str) -> str:
+    answer = cell.answers[question_id]
+    return answer.text if answer.ok else ""

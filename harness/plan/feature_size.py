@@ -1,0 +1,98 @@
+"""How many tokens a cell's videos have and what their features take, known from file headers and model files alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+from harness.plan.weights import find_weights
+from harness.run.frames import sampling_policy
+from harness.video.features import feature_bytes
+from harness.video.sampling import plan_frames, resized
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+    from harness.plan.cell import Cell
+
+TYPICAL_SIZE = (1280, 720)
+"""Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""
+TYPICAL_HIDDEN = 3584
+"""Of the 7B models; assumed where the weights are not on disk."""
+MERGED_PATCH = 28
+"""Pixels per side of a token in the Qwen families, two frames deep."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a video's header claims, with typical values where there is no file."""
+
+    seconds: float | None
+    width: int = TYPICAL_SIZE[0]
+    height: int = TYPICAL_SIZE[1]
+
+
+def read_header(path: Path, seconds: float | None = None) -> Header:
+    """The header of a video; nothing is decoded. `seconds` stand in where the file does not tell."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            found = container.duration / av.time_base if container.duration else seconds
+            if not container.streams.video:
+                return Header(found)
+            stream = container.streams.video[0]
+            return Header(found, stream.width or TYPICAL_SIZE[0], stream.height or TYPICAL_SIZE[1])
+    except (av.FFmpegError, OSError):  # the run itself reports a video that cannot be read
+        return Header(seconds)
+
+
+def video_tokens(cell: Cell, header: Header) -> int:
+    """Tokens of one video as the cell samples it; of the longest that it takes where the length is not known."""
+    policy = sampling_policy(cell.video)
+    frames = policy.max_frames if header.seconds is None else len(plan_frames(header.seconds, policy).indices)
+    if cell.model.tokens_per_frame is not None:
+        return frames * cell.model.tokens_per_frame
+    sides = (max(1, round(side / MERGED_PATCH)) for side in resized(header.width, header.height, policy))
+    return math.ceil(frames / 2) * math.prod(sides)
+
+
+@lru_cache
+def hidden_size(path: str) -> int:
+    """Width of the language model below `model.path`."""
+    try:
+        config = json.loads((find_weights(path) / "config.json").read_text())
+    except (UserError, OSError, ValueError):  # missing weights are reported elsewhere, with the way to get them
+        return TYPICAL_HIDDEN
+    return config.get("text_config", config).get("hidden_size", TYPICAL_HIDDEN)
+
+
+def bytes_per_token(cell: Cell) -> int:
+    """Host memory that the features of one token take."""
+    return feature_bytes([(hidden_size(cell.model.path),)], cell.model.dtype)
+
+
+def check_feature_memory(cell: Cell, tokens_of: Mapping[Path, int], run: RunConfig) -> None:
+    """Before anything is loaded: do each video's features fit into what the run may use of host memory?
+
+    Args:
+        tokens_of: each video's `video_tokens`.
+
+    Raises:
+        UserError: those of the largest video do not; the message holds what would.
+    """
+    path, tokens = max(tokens_of.items(), key=lambda item: item[1], default=(None, 0))
+    held = 1 + run.prefetch if run.feature_dir else 1  # stored features are read ahead
+    needed = held * tokens * bytes_per_token(cell) / 1e9
+    if needed > run.feature_memory_gb:
+        ahead = f" with run.prefetch={run.prefetch}" if held > 1 else ""
+        raise UserError(
+            f"the features of {path} ({tokens:,} tokens) need {needed:.3g} GB of host memory{ahead}, but "
+            f"run.feature_memory_gb={run.feature_memory_gb:g}. Raise that, or lower "
+            f"video.max_frames={cell.video.max_frames} or video.long_side={cell.video.long_side}"
+        )

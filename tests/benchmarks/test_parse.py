@@ -1,0 +1,155 @@
+"""The anchored parser case by case, and the other code bases' rules where they differ from it."""
+
+import random
+
+import pytest
+
+from harness.benchmarks.parse import PARSERS, parse_letter
+
+OPTIONS = {"A": "Cats are sleeping.", "B": "Dogs are running.", "C": "A man is walking", "D": "Nothing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        (" B) ", "B"),
+        ("[b].", "B"),
+        ("**B**", "B"),
+        ('"B".', "B"),
+        ("B\n", "B"),
+        ("B. Dogs are running", "B"),
+        ("(b) Dogs are running.", "B"),
+        ("B: something else", "B"),
+        ("B Dogs are running.", "B"),
+        ("B.\nBecause A is wrong.", "B"),
+        ("Answer: B", "B"),
+        ("Answer:B", "B"),
+        ("answer: b", "B"),
+        ("**Answer:** B", "B"),
+        ("The answer is B", "B"),
+        ("The answer is (B) because A is wrong", "B"),
+        ("The answer is B because A is wrong", "B"),
+        ("The best answer is B. Dogs are running", "B"),
+        ("The best answer is: B", "B"),
+        ("The correct option is B", "B"),
+        ("The correct answer is option B.", "B"),
+        ("Best Option: (B", "B"),
+        ("Option B", "B"),
+        ("Option B.", "B"),
+        ("Option A is wrong, so the answer is B", "B"),
+        ("The answer: (B) Dogs", "B"),
+        ("The final answer is **B**.", "B"),
+        ("The answer is A", "A"),
+        ("The answer is A because of it", "A"),
+        ("The answer is dogs are running.", "B"),
+        ("At first the answer is A. No, the answer is B.", "B"),
+        ("Based on the video, B", "B"),
+        ("I looked closely.\nB.", "B"),
+        ("I would choose: (B)", "B"),
+        ("Dogs are running", "B"),
+        ("dogs  are running.", "B"),
+        ("A man is walking", "C"),  # an option's text; its first word is no letter
+        ("nothing", "D"),
+    ],
+)
+def test_anchored(text, letter):
+    assert parse_letter(text, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   ",
+        "E",  # not an option
+        "(F)",
+        "The answer is E.",
+        "A dog barks",  # an article
+        "The answer is a dog",
+        "I think it is about Berlin",
+        "Both A and B are shown",
+        "He belongs to group A",
+        "Dogs",
+        "The answer is not given.",
+        "The answer is not B",
+        "Option B is wrong",
+        "None of the options is right",
+        "42",
+        "是",
+    ],
+)
+def test_unparsed_is_an_outcome_of_its_own(text):
+    assert parse_letter(text, OPTIONS) is None
+
+
+def test_a_text_that_two_options_share_is_unparsed():
+    assert parse_letter("same", {"A": "same", "B": "same", "C": "other"}) is None
+    assert parse_letter("other", {"A": "same", "B": "same", "C": "other"}) == "C"
+
+
+def test_six_options():
+    options = dict(zip("ABCDEF", ("red", "blue", "green", "grey", "pink", "black"), strict=True))
+    assert parse_letter("Answer: F", options) == "F"
+    assert PARSERS["lmms_eval"]("F", options) is None  # lmms-eval knows A to D, also on MLVU test
+    assert PARSERS["lmms_eval"]("E. pink", options) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "anchored", "release", "lmms_eval"),
+    [
+        ("Answer: C", "C", "A", "C"),
+        ("Based on the video, C", "C", "B", "C"),
+        ("Best Option: (C", "C", "B", "C"),
+        ("The answer is (B) because A is wrong", "B", "B", "A"),
+        ("b", "B", None, None),
+        ("The best answer is C", "C", "C", "C"),
+        ("C", "C", "C", "C"),
+        ("no idea at all", None, None, None),
+    ],
+)
+def test_where_the_parsers_differ(text, anchored, release, lmms_eval):
+    options = dict.fromkeys("ABCD", "")
+    found = {name: PARSERS[name](text, options) for name in ("anchored", "release", "lmms_eval")}
+    assert found == {"anchored": anchored, "release": release, "lmms_eval": lmms_eval}
+
+
+def test_all_but_ours_take_an_article_for_a_letter():
+    assert {name: parser("A man is walking", dict.fromkeys("ABCD", "x")) for name, parser in PARSERS.items()} == {
+        "anchored": None,
+        "release": "A",
+        "lmms_eval": "A",
+        "lmms_eval_longvideobench": "A",
+    }
+
+
+def chatty_answers(n: int) -> list[str]:
+    rng = random.Random(0)
+    pieces = [
+        *"ABCDEabcd",
+        *"(). :,!",
+        "\n",
+        "The answer is ",
+        "answer is",
+        "Best option:",
+        "the best option is ",
+        "I pick",
+    ]
+    pieces += ["Dogs ", "because", "The best answer is", " and ", "选", "Because "]
+    return ["".join(rng.choice(pieces) for _ in range(rng.randint(1, 8))) for _ in range(n)]
+
+
+def test_lmms_eval_rule_equals_lmms_eval():
+    from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
+
+    for text in chatty_answers(4000):
+        assert (PARSERS["lmms_eval"](text, {}) or "") == extract_mcq_answer(text, choices=list("ABCD")), repr(text)
+
+
+def test_no_parser_is_random():
+    texts = chatty_answers(300)
+    for parser in PARSERS.values():
+        assert [parser(text, OPTIONS) for text in texts] == [parser(text, OPTIONS) for text in texts]

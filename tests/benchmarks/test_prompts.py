@@ -1,0 +1,119 @@
+"""Prompts, character by character, against what the releases and lmms-eval build from the same row."""
+
+import pytest
+
+from harness.benchmarks.questions import functions, load_questions
+from harness.errors import UserError
+
+ANSWER = "Answer with the option's letter from the given choices directly."
+
+
+def prompts(task, root, *args, **settings):
+    return {question.question_id: question.prompt for question in load_questions(task(*args, **settings), root)}
+
+
+def test_videomme_release(task, root):
+    assert prompts(task, root, "videomme")["001-1"] == (
+        f"How many birds are there?\nOptions:\nA. 1.\nB. 2.\nC. 3.\nD. 4.\n{ANSWER}"
+    )
+
+
+def test_videomme_release_subtitles(task, root):
+    found = prompts(task, root, "videomme", "release_subtitles")
+    plain = f"How many birds are there?\nOptions:\nA. 1.\nB. 2.\nC. 3.\nD. 4.\n{ANSWER}"
+    assert found["003-1"] == (
+        "This video's subtitles are listed below:\nHello there.\nTwo lines\n" + plain  # pysubs2 drops the font tags
+    )
+    assert found["001-1"] == plain  # no srt file: the prompt without subtitles
+
+
+def test_videomme_lmms_eval(task, root):
+    assert prompts(task, root, "videomme", "lmms_eval")["001-1"] == (
+        "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
+        "Respond with only the letter (A, B, C, or D) of the correct option.\n"
+        f"How many birds are there?\nA. 1.\nB. 2.\nC. 3.\nD. 4.\n\n{ANSWER}"
+    )
+
+
+def test_mlvu_release(task, root):
+    question = next(q for q in load_questions(task("mlvu", split="dev"), root) if q.video_id == "needle_32")
+    assert question.prompt == f"What is it?\nOptions:\nA. a dog.\nB. a cat.\nC. a hen.\nD. a cow.\n{ANSWER}"
+    assert question.answer == "C"
+
+
+def test_mlvu_test_release_has_six_options(task, root):
+    assert prompts(task, root, "mlvu")["AR_0"] == (
+        f"Which colour?\nOptions:\nA. red.\nB. blue.\nC. green.\nD. grey.\nE. pink.\nF. black.\n{ANSWER}"
+    )
+
+
+def test_mlvu_lmms_eval(task, root):
+    dev = load_questions(task("mlvu", "lmms_eval", split="dev"), root)
+    assert next(q for q in dev if q.video_id == "needle_32").prompt == (
+        "What is it?\n(A) a dog\n(B) a cat\n(C) a hen\n(D) a cow\nOnly give the best option.\nBest option: ("
+    )
+    assert prompts(task, root, "mlvu", "lmms_eval")["AR_0"].endswith("\n(F) black")  # its test task instructs nothing
+
+
+def test_longvideobench_release(task, root):
+    found = prompts(task, root, "longvideobench", "release_subtitles", split="val")
+    four = "Options:\nA. the red one.\nB. the blue one.\nC. the green one.\nD. the grey one.\n"
+    assert found["86CxyhFV9M0_0"] == (f"Subtitles: First  line second.\nWhich subtitle comes first?\n{four}{ANSWER}")
+    assert found["86CxyhFV9M1_0"] == (  # the other subtitle schema, five options
+        f"Subtitles: First  line second.\nWhich subtitle comes first?\n{four}E. the pink one.\n{ANSWER}"
+    )
+    plain = prompts(task, root, "longvideobench", "release", split="val")
+    assert all(found[key] == "Subtitles: First  line second.\n" + plain[key] for key in plain)
+
+
+def test_longvideobench_lmms_eval(task, root):
+    assert prompts(task, root, "longvideobench", "lmms_eval", split="val")["86CxyhFV9M0_0"] == (
+        f"Which subtitle comes first?\nA. the red one\nB. the blue one\nC. the green one\nD. the grey one\n{ANSWER}\n"
+    )
+
+
+def test_longvideobench_parquet_options(task, root):
+    """The hub's parquet writes absent options as N/A: the release drops the fifth, and prints any other."""
+    module = functions("longvideobench")
+    row = {"question": "q?", "option0": "x", "option1": "y", "option2": "z", "option3": "N/A", "option4": "N/A"}
+    assert module.doc_to_text(row, {"protocol": "release"}) == (f"q?\nOptions:\nA. x.\nB. y.\nC. z.\nD. N/A.\n{ANSWER}")
+    assert module.options(row) == {"A": "x", "B": "y", "C": "z"}
+
+
+def test_lvbench(task, root):
+    assert prompts(task, root, "lvbench")["1"] == (
+        f"What is on the table?\nOptions:\nA. a cup\nB. a hat\nC. a key\nD. a map.\n{ANSWER}"
+    )
+    assert prompts(task, root, "lvbench", "lmms_eval")["1"] == (
+        "What is on the table?\n(A) a cup\n(B) a hat\n(C) a key\n(D) a map\nAnswer the question with the option letter"
+    )
+
+
+def test_vnbench(task, root):
+    assert prompts(task, root, "vnbench", "official")["v_0_ord_insert2_ord_insert2_1"] == (
+        f"Which word?\nA. two\nB. three\nC. four\nD. one\n{ANSWER}"
+    )
+
+
+def test_the_first_protocol_is_the_default(root, monkeypatch):
+    monkeypatch.setenv("ADARETAKE_DATA", str(root))
+    for benchmark, split in [("videomme", "test"), ("mlvu", "dev"), ("longvideobench", "val"), ("lvbench", "test")]:
+        module = functions(benchmark)
+        row = module.load(root, split)[0]
+        assert module.doc_to_text(row) == module.doc_to_text(row, {"protocol": module.PROTOCOLS[0], "root": str(root)})
+
+
+def test_unknown_split_names_the_known_ones(task, root):
+    with pytest.raises(UserError, match="task.split=train is not known for mlvu; allowed: dev, test, generation"):
+        load_questions(task("mlvu", split="train"), root)
+
+
+def test_lvbench_release_is_defined_for_four_options():
+    row = {"uid": "7", "question": "q?\n(A) a\n(B) b\n(C) c\n(D) d\n(E) e"}
+    with pytest.raises(UserError, match="question 7 has a fifth option.*task=lvbench_stock"):
+        functions("lvbench").doc_to_text(row)
+
+
+def test_unknown_protocol_names_the_known_ones(task, root):
+    with pytest.raises(UserError, match="task.protocol=releas is not known.*release, lmms_eval"):
+        load_questions(task("lvbench", "releas"), root)

@@ -1,0 +1,194 @@
+"""The demo: what is asked, what is shown, and its errors."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from harness.cli import main
+from harness.config import compose_config
+from harness.errors import UserError
+from harness.explore import demo
+from harness.explore.demo_figure import Timeline, choose_grids, kept_share, lit
+from harness.explore.demo_tables import clock
+from harness.toy import checkpoint
+from harness.toy.tokens import build_tokenizer
+
+QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """The toy's shape with random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    checkpoint.save(checkpoint.build_model(0, build_tokenizer()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    """Twelve seconds at 10 fps, 84 x 56: a white square moves in the second half."""
+    path = tmp_path_factory.mktemp("video") / "square.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = 84, 56, "yuv420p", Fraction(1, 10)
+        for number in range(120):
+            picture = np.full((56, 84, 3), 60, np.uint8)
+            left = max(0, number - 60)
+            picture[20:36, left : left + 16] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def run(*words: str) -> int:
+    return main(["demo", *words])
+
+
+def test_answers_about_any_video(weights, video, tmp_path, capsys):
+    picture = tmp_path / "new folder" / "demo.png"
+    words = [f"model.path={weights}", "method.chunk_frames=8", "task.max_new_tokens=3", "model.device=cpu"]
+    assert run("--video", str(video), *QUESTION, "--output", str(picture), *words) == 0
+    out = capsys.readouterr().out
+    # 24 frames are 12 grids of 2 x 3 tokens; one in eight of the 72 fits.
+    assert "24 frames of 84x56" in out and "72 of them video" in out and "9 of them video (12.5%)" in out
+    assert "per chunk" in out and "per layer" in out and "A. a ball" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_context_that_holds_everything_keeps_everything(weights, video, tmp_path, capsys):
+    words = [f"model.path={weights}", "context.tokens=5000", "task.max_new_tokens=2", "model.device=cpu"]
+    assert run("--video", str(video), *QUESTION, "--output", str(tmp_path / "a.png"), *words) == 0
+    assert "the context of 5,000 holds them" in capsys.readouterr().out
+
+
+def test_an_accelerator_profile_needs_a_video(capsys):
+    assert run("profile=published") == 2
+    assert "--video is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--video", "nowhere.mp4", *QUESTION], "--video nowhere.mp4 is not a file"),
+        (["--video", "{video}"], "--question is missing"),
+        (["--video", "{video}", "--question", " "], "--question is empty"),
+        (["--options", "a", "b"], "--options are given without a question"),
+        (["--video", "{video}", "--question", "x", "--options", *"abcdefghij"], "at most 8"),
+        (["--video", "{video}", *QUESTION, "context.tokens=9"], "write settings before --options"),
+        (["--video", "{video}", *QUESTION, "--output", "picture.gif"], "must end in .png"),
+    ],
+)
+def test_what_is_missing_is_named_without_a_traceback(video, capsys, words, message):
+    assert run(*(word.format(video=video) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"not a video" * 100, lambda whole: b"", lambda whole: whole[:2000]])
+def test_a_damaged_video_is_named_before_a_model_is_loaded(video, tmp_path, capsys, damage):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(damage(video.read_bytes()))
+    assert run("model.path=no/such/model", "--video", str(broken), *QUESTION) == 2
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_a_context_below_the_text_says_what_is_needed(weights, video, tmp_path, capsys):
+    words = [f"model.path={weights}", "context.tokens=5", "model.device=cpu"]
+    assert run("--video", str(video), *QUESTION, "--output", str(tmp_path / "a.png"), *words) == 2
+    assert "use a context of at least" in capsys.readouterr().err
+
+
+def test_settings_are_those_of_the_matrix_unless_given():
+    config = compose_config([])
+    cell = demo.demo_cell(config)
+    first = (config.matrix.frames[0], config.matrix.fps[0], config.matrix.context[0])
+    assert (cell.video.max_frames, cell.video.fps, cell.context) == first
+    assert first[2] != config.context.tokens
+    cell = demo.demo_cell(compose_config(["video.max_frames=64", "context=1k", "method=none"]))
+    assert (cell.video.max_frames, cell.context) == (64, None)
+    assert demo.demo_cell(compose_config(["profile=published"])).method.semantics == "release_2026"
+    words = ["profile=published", "method.semantics=paper", "context.tokens=2000"]
+    cell = demo.demo_cell(compose_config(words))
+    assert (cell.method.semantics, cell.context, cell.method.reforge) == ("paper", 2000, False)
+
+
+def test_without_a_video_the_toy_asks_about_its_longest(monkeypatch):
+    import harness.benchmarks.questions as questions
+
+    asked = [SimpleNamespace(video=Path(f"{n}.mp4"), prompt=f"Question {n}?\nA. x", options={"A": "x"}, answer="A")
+             for n in range(3)]  # fmt: skip
+    monkeypatch.setattr(questions, "load_questions", lambda task, root: asked)
+    monkeypatch.setattr(questions, "load_rows", lambda task, root: [5.0, 9.0, 7.0])
+    monkeypatch.setattr(questions, "functions", lambda name: SimpleNamespace(duration_s=lambda row: row))
+    config = compose_config([])
+    assert demo.what_is_asked(config).prompt == "Question 1?\nA. x"
+    config.demo.question = "Why?"
+    own = demo.what_is_asked(config)
+    assert (own.video, own.prompt, own.answer) == (Path("1.mp4"), "Why?", None)
+
+
+def test_options_become_lines_with_letters(video):
+    config = compose_config([])
+    config.demo.video, config.demo.question, config.demo.options = str(video), "Why? ", ["one", " two "]
+    assert demo.what_is_asked(config).prompt == (
+        "Why?\nOptions:\nA. one.\nB. two.\nAnswer with the option's letter from the given choices directly."
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5, 512])
+def test_held_frames_do_not_depend_on_the_windows(size):
+    frames = np.arange(600, dtype=np.uint16)[:, None, None, None]
+    held = demo.HeldFrames(np.split(frames, range(size, 600, size)), 600, 2)
+    assert np.array_equal(np.concatenate(list(held)), frames)
+    assert {grid: int(frame.item()) for grid, frame in held.frames.items()} == {g: 2 * g for g in range(0, 300, 2)}
+
+
+def trace_of(kept_indices, lengths):
+    indices = [layers and [torch.tensor(i) for i in layers] for layers in kept_indices]
+    return SimpleNamespace(chunk_lengths=lengths, recording=SimpleNamespace(kept_indices=indices))
+
+
+def test_kept_share_counts_layers_per_token():
+    features = SimpleNamespace(grid=(3, 4, 4), tokens_per_grid=4)  # 2 x 2 merged tokens per grid
+    share = kept_share(trace_of([[[0, 5], [0, 1, 7]], None], [8, 4]), features)
+    assert share.tolist() == [[[1.0, 0.5], [0, 0]], [[0, 0.5], [0, 0.5]], [[1, 1], [1, 1]]]
+
+
+def test_chosen_grids_are_the_fullest_of_each_stretch():
+    kept = np.zeros((8, 1, 1))
+    kept[[1, 2, 6], 0, 0] = [1, 0.5, 1]
+    assert choose_grids(kept, range(8), 2) == [1, 6]
+    assert choose_grids(kept, [0, 2, 4, 5], 2) == [2, 4]
+    assert choose_grids(kept, [3], 12) == [3]
+
+
+def test_a_token_is_lit_by_the_share_of_its_layers():
+    frame = np.full((5, 6, 3), 200, np.uint8)
+    picture = lit(frame, np.array([[1.0, 0.0, 0.5]]))
+    assert (picture[:, :2] == 200).all()
+    assert (picture[:, 2:4] < 70).all()
+    assert (picture[:, 2:4] < picture[:, 4:]).all() and (picture[:, 4:] < 200).all()
+
+
+def test_chunks_have_times_also_where_they_end_inside_a_grid():
+    trace = SimpleNamespace(chunk_lengths=[6, 6, 4])
+    timeline = Timeline.of(trace, 4, [0.0, 1.0, 2.0, 3.0, 5.0])
+    assert timeline.edges == [0.0, 1.5, 3.0, 5.0] and timeline.grids == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
+
+
+def test_a_question_is_required_with_a_video(video):
+    config = compose_config([])
+    config.demo.video = str(video)
+    with pytest.raises(UserError, match="--question is missing"):
+        demo.what_is_asked(config)
