@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets up and checks the code without running it: ruff's rules, its format, and types (mypy, strict; see pyproject.toml).
+# Every check runs, also when one before it failed; the status says whether all passed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh || exit
+status=0
+for check in "ruff check" "ruff format --check" "mypy"; do
+    echo "== $check"
+    .venv/bin/python -m $check || status=1
+done
+exit $status
