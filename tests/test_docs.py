@@ -1,0 +1,149 @@
+"""What the pages say: links and files exist, and every command has a known verb and settings that compose."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from harness.cli import parse
+from harness.config import REPO, compose_config
+from harness.errors import UserError
+
+PAGES = sorted(REPO.glob("*.md")) + [
+    p for top in ("docs", "tasks", "tests", "results") for p in REPO.glob(f"{top}/**/*.md")
+]
+CODE = re.compile(r"```\w*\n(.*?)```|(?<=\n\n)((?:    [^\n]*\n)+)|`([^`\n]+)`", re.S | re.M)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+SETTING = re.compile(r"[a-z_]+(\.\w+)*=\S+")
+MADE = ("results/runs", "results/report", "results/logs", "results/features", "results/verify", "data/", "models/")
+"""Places that commands make."""
+
+PLACEHOLDER = re.compile(r"<[a-z_ ]+>|…|\b[A-Z]+\b")
+REAL = {"task": "mlvu", "matrix": "ablation", "engine.workers": "2"}
+"""What stands for a placeholder where not any word will do."""
+
+SCRIPTS = {"main_results.sh": ["run", "matrix=main_results"], "ablation.sh": ["run", "matrix=ablation"]}
+"""Commands that stand for a call of the harness."""
+
+
+def name(path: Path) -> str:
+    return path.relative_to(REPO).as_posix()
+
+
+def code_of(page: Path) -> list[str]:
+    """Lines of code blocks and spans of code, with continued lines joined."""
+    text = page.read_text().replace("\\\n", " ")
+    return [line.strip() for match in CODE.findall(text) for part in match for line in part.splitlines()]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(where it stands, line) of everything that may be a command: in pages, and in the headers of settings."""
+    lines = [(name(page), line) for page in PAGES for line in code_of(page)]
+    for path in REPO.glob("conf/**/*.yaml"):
+        lines += [(name(path), line) for line in re.findall(r"^#.*?((?:bash|python) [^#\n]+)$", path.read_text(), re.M)]
+    return list(dict.fromkeys(lines))
+
+
+def filled(word: str) -> str:
+    """A word with its placeholders replaced by something that composes."""
+    key, equals, value = word.partition("=")
+    if equals and PLACEHOLDER.fullmatch(value):
+        return f"{key}={REAL.get(key, 'value')}"
+    return PLACEHOLDER.sub("value", word)
+
+
+def harness_calls(line: str) -> list[list[str]]:
+    """The calls of the harness in a line, each as verb, flags and overrides."""
+    calls = []
+    for command in re.split(r"&&|\|\||;| \| ", line):
+        try:
+            words = shlex.split(command, comments=True)
+        except ValueError:
+            continue
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # environment
+            del words[0]
+        words = [filled(word) for word in words if word != "…" or '"…"' in command]
+        if len(words) > 3 and words[0].endswith("python") and words[1:3] == ["-m", "harness"]:
+            calls.append(words[3:])
+        elif len(words) > 1 and words[0] == "bash" and words[1] in SCRIPTS:
+            calls.append(SCRIPTS[words[1]] + words[2:])
+    return calls
+
+
+@cache
+def refused(overrides: tuple[str, ...]) -> str:
+    """Why these settings do not compose, or nothing."""
+    try:
+        compose_config(list(overrides))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    targets = [target.split("#")[0] for target in LINK.findall(page.read_text()) if not re.match(r"[a-z]+:", target)]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    tops = {path.name for path in REPO.iterdir() if path.suffix != ".git"}
+    for line in code_of(page):
+        for word in re.split(r"[\s=,:()]+", line):
+            place = re.sub(r"<\w+>", "*", word.strip("'\".,")).rstrip("/")
+            made_or_open = place.startswith(MADE) or set(place) & set("{}…$")
+            if place.split("/")[0] in tops and not made_or_open and not any(REPO.glob(place)):
+                missing.append(word)
+    assert not missing
+
+
+def test_commands_parse_and_their_settings_compose() -> None:
+    wrong, called = [], 0
+    for place, line in commands():
+        for call in harness_calls(line):
+            called += 1
+            try:
+                why = refused(tuple(parse(call)[2]))
+            except SystemExit:
+                why = "not a call of the harness"
+            if why:
+                wrong.append(f"{place}: {line}: {why}")
+    assert not wrong
+    assert called > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_settings_written_alone_compose(page: Path) -> None:
+    spans = [line.split() for line in code_of(page) if line != "key=value"]
+    lines = [words for words in spans if all(SETTING.fullmatch(word) for word in words)]
+    assert not [why for words in lines if (why := refused(tuple(map(filled, words))))]
+
+
+def test_modules_tasks_and_scripts_named_by_commands_exist() -> None:
+    missing = []
+    for place, line in commands():
+        modules = re.findall(r"python -m (harness(?:\.\w+)*)", line)
+        missing += [f"{place}: {module}" for module in modules if importlib.util.find_spec(module) is None]
+        tasks = re.findall(r"--tasks (\w+)", line)
+        missing += [f"{place}: {task}" for task in tasks if not any(REPO.glob(f"tasks/*/{task}.yaml"))]
+        scripts = re.findall(r"(?:bash|python) ([\w/]+\.(?:sh|py))", line)
+        missing += [f"{place}: {script}" for script in scripts if not (REPO / script).is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "line, calls",
+    [
+        (
+            "bash ablation.sh profile=published model.path=…",
+            [["run", "matrix=ablation", "profile=published", "model.path=value"]],
+        ),
+        (".venv/bin/python -m harness check matrix=<matrix>  # why", [["check", "matrix=ablation"]]),
+        ("A=1 python -m harness plan task=T && python -m harness run", [["plan", "task=mlvu"], ["run"]]),
+        ("python scripts/train_toy.py --help", []),
+    ],
+)
+def test_calls_are_found(line: str, calls: list[list[str]]) -> None:
+    assert harness_calls(line) == calls
