@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
             return 0
         os.environ["ADARETAKE_DATA"] = os.path.abspath(config.data.root)
         os.environ.setdefault("ADARETAKE_TOKENIZER", config.model.path)
-        return importlib.import_module(VERBS[verb][0]).main(config)
+        status: int = importlib.import_module(VERBS[verb][0]).main(config)
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

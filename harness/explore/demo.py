@@ -125,7 +125,7 @@ def what_is_asked(config: Config) -> Asked:
         video = toy.video
     else:
         video = Path(demo.video)
-    question = demo.question.strip()
+    question = (demo.question or "").strip()  # not empty: a video of one's own comes with a question
     return Asked(video, question, choice_prompt(question, options) if options else question, options)
 
 

@@ -39,15 +39,20 @@ class Timeline:
 def kept_share(trace: Trace, features: VideoFeatures) -> np.ndarray:
     """Share of the layers that kept each token of the video [G, rows, columns].
 
-    Needs a trace with a recording; where nothing was chosen every layer kept everything.
+    Where nothing was chosen every layer kept everything.
+
+    Raises:
+        ValueError: the trace has no recording.
     """
+    if trace.recording is None:
+        raise ValueError("the answer was generated without record=True, so nobody knows which tokens were kept")
     grids, height, width = features.grid
     merge = math.isqrt(height * width // features.tokens_per_grid)
     shares = []
     for length, layers in zip(trace.chunk_lengths, trace.recording.kept_indices, strict=True):
-        share = np.zeros(length) if layers is not None else np.ones(length)
-        for indices in layers or []:
-            share[indices.numpy()] += 1 / len(layers)
+        share = np.ones(length)
+        if layers is not None:
+            share = sum((np.bincount(i.numpy(), minlength=length) for i in layers), np.zeros(length)) / len(layers)
         shares.append(share)
     return np.concatenate(shares).clip(0, 1).reshape(grids, height // merge, width // merge)
 
@@ -66,7 +71,8 @@ def lit(frame: np.ndarray, share: np.ndarray) -> np.ndarray:
     columns = np.minimum(np.arange(width) * share.shape[1] // width, share.shape[1] - 1)
     weight = (share**0.7)[rows][:, columns, None]  # that few layers kept a token should still show
     grey = frame.mean(axis=2, keepdims=True) * DARKEST + 12
-    return (weight * frame + (1 - weight) * grey).clip(0, 255).astype(np.uint8)
+    shaded: np.ndarray = (weight * frame + (1 - weight) * grey).clip(0, 255)
+    return shaded.astype(np.uint8)
 
 
 def draw(
@@ -95,7 +101,8 @@ def draw(
     tile = 13.0 / COLUMNS  # inches
     tall = tile * min(first.shape[0] / first.shape[1], 1.2) + 0.3
     figure = Figure(figsize=(14, 1.0 + rows * tall + 4.6), dpi=110, layout="constrained", facecolor="white")
-    title, strip, plots = figure.subfigures(3, 1, height_ratios=[1.0, rows * tall, 4.6])
+    areas: Any = figure.subfigures(3, 1, height_ratios=[1.0, rows * tall, 4.6])
+    title, strip, plots = areas
     _title(title, question, answer, heading)
     axes = strip.subplots(rows, COLUMNS, squeeze=False).flatten()
     for axis in axes:
@@ -143,7 +150,8 @@ def _outline(axis: Any, kept: np.ndarray, shape: tuple[int, ...]) -> None:
         segments.append([(column * width, row * height), (column * width, (row + 1) * height)])
     from matplotlib.collections import LineCollection
 
-    axis.add_collection(LineCollection(np.array(segments) - 0.5, colors="#ffd23f", linewidths=0.9))
+    lines = list(np.array(segments) - 0.5)
+    axis.add_collection(LineCollection(lines, colors="#ffd23f", linewidths=0.9))
 
 
 def _budget(axis: Any, kept: np.ndarray, timeline: Timeline, trace: Trace, chosen: Sequence[int]) -> None:
