@@ -37,8 +37,7 @@ from harness.run.run import make_manifest, new_logs
 from harness.run.status import Board, GroupStatus
 from harness.run.work import CellWork, GroupWork, WorkOrder, build_group, record_questions
 from harness.run.worker import answer_group, log_to, status_path, worker_log
-from harness.store import FolderLock, open_cell, read_answers, read_questions
-from harness.store.answers import now
+from harness.store import hold, open_cell, read_answers, read_questions
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ class HarnessModel(lmms):
         cell = self._our_cell(own) if own is not None else self._stock_cell(name, split, requests)
         each = CellWork(cell, cell_folder(self.config, cell).absolute())
         questions = [_question(own, rows, request) for request in requests]
-        locks.enter_context(FolderLock(each.folder))
+        locks.enter_context(hold(each.folder / ".lock"))
         held = [] if not (each.folder / "questions.jsonl").is_file() else read_questions(each.folder)
         open_cell(each.folder, make_manifest(cell, self.config))
         unique = list({question.question_id: question for question in questions}.values())  # asked again: repeats
@@ -176,7 +175,8 @@ class HarnessModel(lmms):
     def _run(self, group: GroupWork) -> None:
         cell, run = group.cells[0].cell, self.config.run
         check_feature_memory(cell, {v.path: video_tokens(cell, read_header(v.path)) for v in group.videos}, run)
-        order = WorkOrder((group,), run, now(), new_logs(self.config))
+        logs = new_logs(self.config)
+        order = WorkOrder((group,), run, logs.name, logs)
         handler = log_to(worker_log(order.logs, 0))
         board = Board("0", status_path(order.logs, 0, 0))
         board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks)])
@@ -184,7 +184,7 @@ class HarnessModel(lmms):
             with Progress(order, sys.stderr):
                 responder = self._responder(cell)
                 streak = Streak(run.max_consecutive_failures)
-                answer_group(group, responder, VideoFrames(cell, run), board, streak, run)
+                answer_group(group, responder, VideoFrames(cell, run), board, streak, order.start)
             board.state("done")
         finally:
             log.info(summary(take_snapshot(order)))

@@ -17,9 +17,7 @@ from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.plan.matrix import Group, build_groups
 from harness.run.respond import find_adapter
-from harness.run.work import is_needed
-from harness.store.answers import read_answers
-from harness.store.manifest import read_manifest
+from harness.store import is_needed, read_answers, read_manifest
 
 BYTES_PER_ANSWER = 400
 BYTES_PER_FRAME_RECORD = 14

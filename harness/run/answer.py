@@ -105,6 +105,7 @@ class Loop:
         board: counters and state.
         parse: reply and options -> letter or None.
         streak: shared by all groups of a run.
+        start: names this start of the run in its answers.
     """
 
     def __init__(
@@ -116,9 +117,10 @@ class Loop:
         board: Board,
         parse: Parse,
         streak: Streak,
+        start: str,
     ) -> None:
         self.group, self.responder, self.logs, self.frames = group, responder, logs, frames
-        self.board, self.parse, self.streak = board, parse, streak
+        self.board, self.parse, self.streak, self.start = board, parse, streak, start
         self.window = group.cells[0].cell.video.window
 
     def run(self) -> None:
@@ -228,17 +230,15 @@ class Loop:
     def _answer(self, ask: Ask, features: Any, known: dict[str, Any], seconds: dict[str, float]) -> Answer:
         question = ask.question
         reply = self.responder.reply(features, question, self.group.cells[ask.cell].cell)
-        length = reply.cache_length
         return Answer(
             question.question_id,
             question.video_id,
             "ok",
+            start=self.start,
             text=reply.text,
-            letter=self.parse(reply.text, dict(question.options)),
             n_prompt=reply.n_prompt,
             n_video=reply.n_video,
-            n_cache_mean=sum(length) / len(length) if length else None,
-            cache_length=length,
+            cache_length=list(reply.cache_length),
             chunk_budget=reply.chunk_budget,
             n_new=reply.n_new,
             peak_memory=reply.peak_memory,
@@ -273,13 +273,16 @@ class Loop:
     def _fail(self, asks: Iterable[Ask], failure: Failure, known: dict[str, Any]) -> None:
         error = {"type": failure.type, "message": failure.message}
         for ask in asks:
-            answer = Answer(ask.question.question_id, ask.question.video_id, "failed", error=error, **known)
+            answer = Answer(
+                ask.question.question_id, ask.question.video_id, "failed", error=error, start=self.start, **known
+            )
             self._store(ask, answer)
 
     def _store(self, ask: Ask, answer: Answer) -> None:
         self.logs[ask.cell].append(answer)
         gold = ask.question.answer
-        self.board.answered(answer.ok, None if gold is None else answer.letter == gold)
+        letter = self.parse(answer.text, dict(ask.question.options)) if answer.ok else None
+        self.board.answered(answer.ok, None if gold is None else letter == gold)
 
     def _folder(self, ask: Ask) -> Path:
         return self.group.cells[ask.cell].folder

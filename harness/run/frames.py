@@ -146,7 +146,8 @@ class _Stored:
         self._folder.add(self._key(path), Features({"features": features.features}, facts))
 
     def _key(self, path: Path) -> Any:
-        from harness.video.features import FeatureKey, video_digest
+        from harness.video.digest import video_digest
+        from harness.video.features import FeatureKey
 
         return FeatureKey(video=video_digest(path), **self._common)
 

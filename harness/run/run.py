@@ -26,8 +26,7 @@ from harness.run.progress import Progress, summary, take_snapshot
 from harness.run.supervise import Supervisor
 from harness.run.work import CellWork, GroupWork, WorkOrder, build_group, check_files, record_questions, save_order
 from harness.run.worker import INTERRUPTED, STOPPED, interrupt_on_term, log_to, status_path, work
-from harness.store import FolderLock, Manifest, open_cell, read_answers, set_status
-from harness.store.answers import now
+from harness.store import Manifest, hold, open_cell, read_answers, set_status
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def open_groups(
         cells = [CellWork(cell, planning.cell_folder(config, cell).absolute()) for cell in group.cells]
         answers = []
         for each in cells:
-            locks.enter_context(FolderLock(each.folder))
+            locks.enter_context(hold(each.folder / ".lock"))
             open_cell(each.folder, make_manifest(each.cell, config))
             questions[each.folder] = planned.questions[each.cell.id]
             answers.append(record_questions(each, questions[each.folder]))
@@ -154,14 +153,13 @@ def carry_out(config: Config, groups: Sequence[GroupWork]) -> bool:
     Returns:
         Whether it was interrupted.
     """
-    started = now()
     logs = new_logs(config)
     handler = log_to(logs / "run.log")
     engine = build_engine(config.engine, config.model.device)
     order = WorkOrder(
         groups=tuple(group for group in groups if group.videos),
         run=config.run,
-        started=started,
+        start=logs.name,
         logs=logs,
         workers=engine.workers,
         threads=config.engine.threads,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.run.engines import Engine, Handle
 from harness.run.status import Status, read_status
-from harness.run.work import WorkOrder, for_worker, is_needed
+from harness.run.work import WorkOrder, for_worker
 from harness.run.worker import INTERRUPTED, STOPPED, status_path, worker_log
-from harness.store import Answer, AnswerLog, read_answers
+from harness.store import Answer, AnswerLog, is_needed, read_answers
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,13 @@ class Supervisor:
                     ask.question
                     for ask in asks
                     if ask.cell == place
-                    and is_needed(answers.get(ask.question.question_id), self.order.run.retry, self.order.started)
+                    and is_needed(answers.get(ask.question.question_id), self.order.run.retry, self.order.start)
                 ]
                 if missing:
                     with AnswerLog(cell.folder, RECORDER) as record:
                         for question in missing:
-                            record.append(Answer(question.question_id, question.video_id, "failed", error=error))
+                            failed = Answer(question.question_id, question.video_id, "failed", error=error)
+                            record.append(replace(failed, start=self.order.start))
 
     def _see(self, share: _Share) -> str:
         where = worker_log(self.order.logs, share.index)

@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.store import (
     Answer,
     QuestionRecord,
+    is_needed,
     read_answers,
     read_questions,
     write_atomic,
@@ -76,25 +77,12 @@ class WorkOrder:
 
     groups: tuple[GroupWork, ...]
     run: RunConfig
-    started: str  # ISO time of the start: failures recorded after it are not tried again by a restarted worker
+    start: str  # names this start: failures of it are not tried again by a restarted worker
     logs: Path  # folder of this start's log and status files
     workers: int = 1
     threads: int | None = None  # of the CPU, per worker
     responder: str = "harness.run.respond:load_responder"  # cell -> Responder
     frames: str = "harness.run.frames:VideoFrames"  # (cell, run settings) -> Frames
-
-
-def is_needed(answer: Answer | None, retry: str, since: str | None = None) -> bool:
-    """Whether a question must still be asked.
-
-    Args:
-        answer: what the store holds for it.
-        retry: "none" leaves failed questions alone, "failed" asks them again.
-        since: a failure recorded at or after this time counts as tried.
-    """
-    if answer is None:
-        return True
-    return not answer.ok and retry == "failed" and not (since is not None and answer.time >= since)
 
 
 def prompt_digest(question: Question) -> str:
@@ -246,13 +234,13 @@ def load_order(path: Path) -> WorkOrder:
     return pickle.loads(path.read_bytes())
 
 
-def still_needed(group: GroupWork, retry: str, since: str) -> GroupWork:
+def still_needed(group: GroupWork, retry: str, start: str) -> GroupWork:
     """The group without what has been answered, or tried, since the order was written (a worker starting again)."""
     answers = [read_answers(cell.folder) for cell in group.cells]
     videos = []
     for video in group.videos:
         asks = tuple(
-            ask for ask in video.asks if is_needed(answers[ask.cell].get(ask.question.question_id), retry, since)
+            ask for ask in video.asks if is_needed(answers[ask.cell].get(ask.question.question_id), retry, start)
         )
         if asks:
             videos.append(dataclasses.replace(video, asks=asks))

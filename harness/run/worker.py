@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig
 from harness.errors import UserError
 from harness.plan.cell import Cell
 from harness.run.answer import Loop, Streak, release_memory
@@ -96,7 +95,7 @@ def work(order_path: Path | str, index: int = 0, attempt: int = 0) -> int:
 
 
 def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
-    groups = [still_needed(group, order.run.retry, order.started) for group in for_worker(order, index)]
+    groups = [still_needed(group, order.run.retry, order.start) for group in for_worker(order, index)]
     groups = [group for group in groups if group.videos]
     board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks) for group in groups])
     if not groups:
@@ -112,7 +111,7 @@ def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
         cell = group.cells[0].cell
         board.state("loading")
         responder = models.of(cell)
-        answer_group(group, responder, resolve(order.frames)(cell, order.run), board, streak, order.run, name)
+        answer_group(group, responder, resolve(order.frames)(cell, order.run), board, streak, order.start, name)
 
 
 def answer_group(
@@ -121,7 +120,7 @@ def answer_group(
     frames: Frames,
     board: Board,
     streak: Streak,
-    run: RunConfig,
+    start: str,
     name: str | None = None,
 ) -> None:
     """Answer what a group still needs, into the answers files of the worker `name`.
@@ -134,7 +133,7 @@ def answer_group(
     board.status.runs_on = note_environment(group, responder)
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
-        Loop(group, responder, logs, frames, board, parse_letter, streak).run()
+        Loop(group, responder, logs, frames, board, parse_letter, streak, start).run()
 
 
 class _Models:

@@ -1,10 +1,14 @@
-"""Files that are either the old one or the new one, whole, whatever happens in between."""
+"""What may be written, and when: whole files or none, and one writer per place."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from harness.errors import UserError
 
@@ -47,4 +51,26 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. Free space there (df -h {path.parent}), change "
             "its owner, or choose another folder with results=<folder>; then start the same command again."
+        ) from error
+
+
+def hold(lock: Path, wait_s: float = 0.0) -> AbstractContextManager[Any]:
+    """Take a lock for this process, waiting at most `wait_s` seconds; leaving the context frees it.
+
+    Args:
+        lock: the file that stands for it; its folder is made. The operating system frees the lock with the process
+            that holds it. The file stays behind on purpose: deleting it would let two processes lock two files.
+
+    Raises StoreError when another process holds it, or it cannot be made.
+    """
+    try:
+        return FileLock(lock, thread_local=False).acquire(timeout=wait_s, poll_interval=0.05)
+    except Timeout as error:
+        raise StoreError(
+            f"another process is writing in {lock.parent}. Wait for that run to end or stop it "
+            f"(fuser -v {lock} names it); then start the same command again."
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {lock}: {error.strerror or error}. Choose a folder you may write to with results=<folder>."
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from harness.errors import UserError
 from harness.store.answers import answer_files, now
 from harness.store.atomic import write_atomic
+from harness.store.lines import EditedError, NotRecordError, seal, unseal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "manifest.json"
 
 
@@ -27,6 +27,7 @@ class Manifest:
     git: dict[str, Any] = field(default_factory=dict)  # {"commit": str | None, "dirty": bool | None}
     attention_backend: str | None = None
     device: str | None = None
+    instruction_set: str | None = None  # that torch uses on the CPU; the last bits of a sum depend on it
     created: str = field(default_factory=now)
     status: str = "started"  # "started", "complete", "failed" (some questions failed), "interrupted"
     runtime: dict[str, Any] = field(default_factory=dict)  # knobs of the start that cannot change an answer
@@ -41,30 +42,36 @@ def _away(folder: Path) -> str:
 def write_manifest(cell_dir: Path | str, manifest: Manifest) -> None:
     """Write the cell's manifest atomically."""
     record = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest)}
-    record = {"schema_version": record.pop("schema_version"), **record}
-    write_atomic(Path(cell_dir) / FILE, json.dumps(record, indent=2, sort_keys=False) + "\n")
+    write_atomic(Path(cell_dir) / FILE, seal({"schema_version": record.pop("schema_version"), **record}, indent=2))
 
 
 def read_manifest(cell_dir: Path | str) -> Manifest:
     """The cell's manifest.
 
-    Raises UserError when it is absent, is not one of ours, or was written by another schema version.
+    Raises UserError when it is absent, is not one of ours, was edited, or was written by another schema version.
     """
     folder = Path(cell_dir)
     path = folder / FILE
     if not path.is_file():
         raise UserError(f"{folder} has no {FILE}: it is not the folder of a cell. {_away(folder)}")
+    edited = ""
     try:
-        record = json.loads(path.read_bytes())
-        version = record["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a manifest of this harness ({error!r}). {_away(folder)}") from error
+        record = unseal(path.read_bytes())
+    except NotRecordError as error:
+        raise UserError(f"{path} is not a manifest of this harness ({error}). {_away(folder)}") from error
+    except EditedError as error:
+        record, edited = error.record, str(error)
+    version = record.get("schema_version")
+    if version is None:
+        raise UserError(f"{path} is not a manifest of this harness (no schema_version). {_away(folder)}")
     if version != SCHEMA_VERSION:
         age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
         raise UserError(
             f"{path} has schema version {version!r}, written by {age} version of this harness; this one reads and "
             f"writes {SCHEMA_VERSION}. {_away(folder)}"
         )
+    if edited:
+        raise UserError(f"{path} was edited: {edited}. A manifest says what was run; put it back. {_away(folder)}")
     try:
         return Manifest(**record)
     except TypeError as error:
@@ -110,13 +117,20 @@ def note_start(
     git: dict[str, Any],
     attention_backend: str | None,
     device: str | None,
+    instruction_set: str | None = None,
 ) -> None:
     """Record what the cell is answered with, once the model is loaded and before its first answer.
 
     The first start's values stand in the manifest itself; each other combination met later is added to `starts`.
     """
     manifest = read_manifest(cell_dir)
-    start = {"versions": versions, "git": git, "attention_backend": attention_backend, "device": device}
+    start: dict[str, Any] = {
+        "versions": versions,
+        "git": git,
+        "attention_backend": attention_backend,
+        "device": device,
+        "instruction_set": instruction_set,
+    }
     if manifest.device is None:
         write_manifest(cell_dir, dataclasses.replace(manifest, **start))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store.atomic import write_atomic
+from harness.store.lines import seal, unseal
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "questions.jsonl"
 
 
@@ -32,7 +32,8 @@ def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -
 
     Raises UserError when two questions share an id.
     """
-    lines, seen = [], set()
+    lines: list[bytes] = []
+    seen: set[str] = set()
     for question in questions:
         if question.question_id in seen:
             raise UserError(
@@ -40,8 +41,8 @@ def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -
                 "Check the task's question_id() against its annotations (python -m harness verify)."
             )
         seen.add(question.question_id)
-        lines.append(json.dumps({"schema": SCHEMA, **vars(question)}, ensure_ascii=True, separators=(",", ":")) + "\n")
-    content = "".join(lines).encode("ascii")
+        lines.append(seal({"schema": SCHEMA, **vars(question)}))
+    content = b"".join(lines)
     path = Path(cell_dir) / FILE
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)
@@ -50,7 +51,7 @@ def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -
 def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
     """The cell's questions in the order asked.
 
-    Raises UserError when the file is absent, damaged or of another schema.
+    Raises UserError when the file is absent, damaged, edited or of another schema.
     """
     path = Path(cell_dir) / FILE
     if not path.is_file():
@@ -58,12 +59,11 @@ def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
     questions = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            record = json.loads(line)
-            schema = record.pop("schema")
-            if schema != SCHEMA:
+            record = unseal(line)
+            if (schema := record.pop("schema", None)) != SCHEMA:
                 raise ValueError(f"schema {schema!r}, this version reads {SCHEMA}")
             questions.append(QuestionRecord(**record))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path}, line {number} is not a question record ({error}). The file is written anew from the "
                 f"annotations: delete it (rm {path}) and run: python -m harness run"

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,7 @@ class Features:
 class FeatureKey:
     """Everything that can change a video's features.
 
-    video: `video_digest`; policy: which frames at which resolution; backend: decodes them
+    video: `harness.video.digest.video_digest`; policy: which frames at which resolution; backend: decodes them
     weights: identity of the encoder's weights; dtype: of its computation
     encoder: whatever else of the encoder's set-up changes the result, such as its version or its window of frames
     """
@@ -65,18 +64,6 @@ class FeatureKey:
         """64 hexadecimal digits."""
         text = json.dumps({"format": FORMAT} | asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def video_digest(path: str | Path) -> str:
-    """SHA-256 of the file's bytes; remembered in this process until the file changes."""
-    status = os.stat(path)
-    return _file_digest(os.path.abspath(path), status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _file_digest(path: str, _size: int, _mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def feature_bytes(shapes: Iterable[Sequence[int]], dtype: str) -> int:

@@ -8,7 +8,7 @@ from rich.console import Console
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.plan import plan as planning
-from harness.store.answers import Answer, AnswerLog
+from harness.store import Answer, AnswerLog
 
 
 @pytest.fixture

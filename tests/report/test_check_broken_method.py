@@ -64,8 +64,7 @@ def answer_all(results, tiny, **broken):
         lengths = list(found.trace.cache_length)
         text = f"{LETTERS[found.tokens[0] % 4]}. {' '.join(map(str, found.tokens))}"
         budget = [int(kept) for kept in found.trace.chunk_budget]
-        mean = sum(lengths) / len(lengths)
-        answer = Answer(f"q{i}", f"v{i}", "ok", text, cache_length=lengths, chunk_budget=budget, n_cache_mean=mean)
+        answer = Answer(f"q{i}", f"v{i}", "ok", text, cache_length=lengths, chunk_budget=budget)
         lines.append(answer.to_line())
     (folder / "answers.jsonl").write_bytes(b"".join(lines))
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, questions, write_cell
+from cell_folders import VARIANTS, questions, rewrite, write_cell
 
 from harness.report import exports
 from harness.report.cells import load_cells
@@ -31,8 +31,7 @@ def report(tmp_path_factory):
         right = list(rng.random(30) < 0.5 + context / 1000)
         changes = {"model__name": "toy", "model__path": "harness/toy/checkpoint", "digest": f"t{context}"}
         folder = write_cell(results, toy, right, task="mlvu", context=context, failed={1}, **changes)
-        path = folder / "answers.jsonl"
-        path.write_text(path.read_text().replace("[100,64]", f"[{context},{context}]"))
+        rewrite(folder, lambda _, record, budget=[context] * 2: record | {"chunk_budget": budget})
     settings = ReportConfig(output=str(results / "report"), cells=["*"], resamples=200)
     assert main(SimpleNamespace(results=str(results), report=settings)) == 0
     return results

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from cell_folders import questions, write_cell
+from cell_folders import questions, rewrite, write_cell
 
 from harness.report.cells import load_cells
 from harness.report.expected import load_tables
@@ -20,9 +20,7 @@ def told(tmp_path, change=None, right=True, **changes):
     asked = questions(changes.get("task", "lvbench"), 10)
     folder = write_cell(tmp_path, asked, [right] * 30, digest="x", **changes)
     if change:
-        path = folder / "answers.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps(change(i, line)) + "\n" for i, line in enumerate(lines)))
+        rewrite(folder, change)
     (cell,) = load_cells(tmp_path)
     found = {}
     for reason in reasons(cell, B.numbers["full", "lvbench"]):
@@ -66,7 +64,7 @@ def test_named_quirks_exist(tmp_path):
 
 
 def test_slots_over_the_budget_are_measured(tmp_path):
-    found = told(tmp_path, lambda i, line: line | {"n_cache_mean": 17000.0 + i, "n_prompt": 20000})
+    found = told(tmp_path, lambda i, line: line | {"cache_length": [17000 + i], "n_prompt": 20000})
     assert "In 30 of 30 answers" in found["budget"] and "by 1014 slots" in found["budget"]
     assert "largest 1029" in found["budget"]
 

@@ -21,7 +21,7 @@ def run(order, responder=None, limit=5, parse=parse_letter):
     logs = [AnswerLog(cell.folder) for cell in group.cells]
     try:
         frames = FakeFrames(group.cells[0].cell, order.run)
-        Loop(group, responder or FakeResponder(), logs, frames, board, parse, Streak(limit)).run()
+        Loop(group, responder or FakeResponder(), logs, frames, board, parse, Streak(limit), "start").run()
     finally:
         for log in logs:
             log.close()
@@ -60,7 +60,7 @@ def test_sharing_off_decodes_for_every_answer_and_answers_the_same(tmp_path):
 def test_an_answer_holds_what_the_contract_lists(tmp_path):
     run(make_order(tmp_path, [make_video(tmp_path, "v")], contexts=(100,)))
     answer = read_answers(folders(tmp_path)[0])["v-q1"]
-    assert (answer.video_id, answer.status, answer.text, answer.letter) == ("v", "ok", "(B)", "B")
+    assert (answer.video_id, answer.status, answer.text) == ("v", "ok", "(B)")
     assert (answer.n_prompt, answer.n_video, answer.n_new, answer.n_cache_mean) == (100, 80, 2, 15.0)
     assert (answer.cache_length, answer.chunk_budget, answer.peak_memory) == ([10, 20], [5, 5], 1000)
     assert (answer.frame_indices, answer.timestamps) == ([0, 2, 4, 6, 8, 10], [0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
@@ -178,7 +178,7 @@ def test_a_full_disk_stops_the_run_and_is_no_failed_answer(tmp_path):
     board.plan([GroupStatus(group.name)])
     logs = [Full(cell.folder) for cell in group.cells]
     with pytest.raises(UserError, match="No space left on device.*start the same command again"):
-        Loop(group, FakeResponder(), logs, FakeFrames(None, None), board, parse_letter, Streak(5)).run()
+        Loop(group, FakeResponder(), logs, FakeFrames(None, None), board, parse_letter, Streak(5), "start").run()
     assert not any(read_answers(folder) for folder in folders(tmp_path))
 
 

@@ -21,7 +21,7 @@ from harness.run.work import for_worker, save_order
 from harness.run.worker import status_path, work
 from harness.store import answer_files, iter_answers, read_answers
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def fake_model_is_importable(monkeypatch):
 def state(root: Path) -> dict:
     """Everything that an answer says but its time and cost, per cell and question."""
     return {
-        folder.name: {k: (a.status, a.text, a.letter, a.cache_length) for k, a in sorted(read_answers(folder).items())}
+        folder.name: {k: (a.status, a.text, a.cache_length) for k, a in sorted(read_answers(folder).items())}
         for folder in sorted((root / "runs").iterdir())
     }
 

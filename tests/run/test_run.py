@@ -1,7 +1,6 @@
 """The run verb on a small toy with the embedded checkpoint: nice python -m pytest tests/run/test_run.py"""
 
 import dataclasses
-import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +13,15 @@ from harness.errors import UserError
 from harness.plan.feature_size import read_header, video_tokens
 from harness.plan.matrix import build_groups
 from harness.run.run import main
-from harness.store import answer_files, iter_answers, read_answers, read_manifest, read_questions
+from harness.store import (
+    answer_files,
+    iter_answers,
+    read_answers,
+    read_manifest,
+    read_questions,
+    write_manifest,
+    write_questions,
+)
 
 FRAMES = 16
 
@@ -141,10 +148,8 @@ def test_features_that_cannot_fit_stop_the_run_before_the_first_video(run, tmp_p
 def test_answers_to_a_question_that_has_changed_are_refused(run, tmp_path):
     assert run("matrix.variant=[full]") == 0
     (cell,) = cells(tmp_path / "results")
-    lines = (cell / "questions.jsonl").read_text().splitlines()
-    record = json.loads(lines[0])
-    lines[0] = json.dumps({**record, "prompt_digest": "0" * 12})
-    (cell / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    first, *others = read_questions(cell)
+    write_questions(cell, [dataclasses.replace(first, prompt_digest="0" * 12), *others])
     with pytest.raises(UserError, match="reads differently from when it was answered"):
         run("matrix.variant=[full]")
 
@@ -152,8 +157,7 @@ def test_answers_to_a_question_that_has_changed_are_refused(run, tmp_path):
 def test_a_cell_folder_of_another_identity_is_refused(run, tmp_path):
     assert run("matrix.variant=[full]") == 0
     (cell,) = cells(tmp_path / "results")
-    record = json.loads((cell / "manifest.json").read_text())
-    (cell / "manifest.json").write_text(json.dumps({**record, "digest": "00000000"}))
+    write_manifest(cell, dataclasses.replace(read_manifest(cell), digest="00000000"))
     with pytest.raises(UserError, match="another identity"):
         run("matrix.variant=[full]")
 

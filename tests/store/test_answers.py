@@ -11,13 +11,13 @@ import time
 import pytest
 
 from harness.errors import UserError
-from harness.store import Answer, AnswerLog, StoreError, failed_answer, iter_answers, read_answers
+from harness.store import Answer, AnswerLog, StoreError, failed_answer, is_needed, iter_answers, read_answers
 
 
 def answer(question: str, status: str = "ok", **fields) -> Answer:
     if status == "failed":
         fields.setdefault("error", {"type": "VideoError", "message": "no frames"})
-    return Answer(question, "v1", status, **{"text": "(A)", "letter": "A", "timestamps": [0.0, 0.25], **fields})
+    return Answer(question, "v1", status, **{"text": "(A)", "timestamps": [0.0, 0.25], **fields})
 
 
 def write(folder, *answers, worker=None):
@@ -42,8 +42,8 @@ def test_what_was_appended_is_read_back(tmp_path):
 
 def test_a_line_carries_every_field_of_the_contract(tmp_path):
     record = json.loads(write(tmp_path, answer("q1")).read_text())
-    assert set(record) == {f.name for f in dataclasses.fields(Answer)}
-    assert record["schema"] == 1 and list(record)[0] == "schema"
+    assert set(record) == {f.name for f in dataclasses.fields(Answer)} | {"check"}
+    assert record["schema"] == 2 and (list(record)[0], list(record)[-1]) == ("schema", "check")
 
 
 def test_an_empty_folder_has_no_answers(tmp_path):
@@ -132,7 +132,7 @@ def test_damage_before_the_last_line_names_file_and_line(tmp_path):
     AnswerLog(tmp_path, "0").close()  # and the lock on it is free again: the error above is not 'another process'
 
 
-@pytest.mark.parametrize("schema", [0, 2, None, "1"])
+@pytest.mark.parametrize("schema", [0, 1, None, "2"])
 def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema):
     path = write(tmp_path, answer("q1"))
     record = {**json.loads(path.read_text()), "schema": schema}
@@ -141,11 +141,67 @@ def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema
         read_answers(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", '{"schema": 1, "question": 1}', '{"schema": 1, "question_id": "q"}'])
-def test_foreign_json_is_refused(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1, 2]\n", "line 1 is damaged"),
+        ('{"schema": 2, "question": 1}', "line 1 is not a record of an answer"),
+        ('{"schema": 2, "question_id": "q"}', "line 1: it is not as it was written"),
+    ],
+)
+def test_foreign_json_is_refused(tmp_path, line, message):
     (tmp_path / "answers.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match="line 1 is not a record of an answer"):
+    with pytest.raises(UserError, match=message):
         read_answers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"text":"(A)"', '"text":"(B)"'), ('"text":"(A)"', '"text":5'), ('"time":"2', '"time":"9')]
+)
+def test_an_edited_answer_is_refused_with_file_line_and_the_way_to_ask_again(tmp_path, old, new):
+    path = write(tmp_path, answer("q1"), answer("q2"), answer("q3"))
+    lines = path.read_text().splitlines(keepends=True)
+    assert old in lines[1]
+    path.write_text(lines[0] + lines[1].replace(old, new) + lines[2])
+    with pytest.raises(UserError, match=r"answers\.jsonl, line 2: it is not as it was written.*sed -i '2d'"):
+        read_answers(tmp_path)
+
+
+def test_a_digest_that_was_cut_off_or_taken_from_another_line_is_an_edit(tmp_path):
+    path = write(tmp_path, answer("q1"), answer("q2"))
+    first, second = path.read_text().splitlines()
+    for changed in (first[: first.index(',"check"')] + "}", first.rpartition(":")[0] + ":" + second.rpartition(":")[2]):
+        path.write_text(f"{changed}\n{second}\n")
+        with pytest.raises(UserError, match="line 1: it is not as it was written"):
+            read_answers(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["replace", "remove", "append", "truncate"])
+def test_a_file_that_another_program_changes_under_a_run_stops_it_before_more_is_lost(tmp_path, how):
+    log = AnswerLog(tmp_path)
+    log.append(answer("q1"))
+    whole = log.path.read_bytes()
+    if how == "replace":  # as an editor, or sed -i, writes
+        (tmp_path / "draft").write_bytes(whole)
+        os.replace(tmp_path / "draft", log.path)
+    elif how == "remove":
+        log.path.unlink()
+    else:
+        log.path.write_bytes(whole + whole if how == "append" else b"")
+    with pytest.raises(StoreError, match="was replaced, removed or changed.*start the same command again"):
+        log.append(answer("q2"))
+    with pytest.raises(ValueError, match="is closed"):
+        log.append(answer("q3"))
+    with AnswerLog(tmp_path) as again:  # its lock is free
+        again.append(answer("q4"))
+    assert "q4" in read_answers(tmp_path)
+
+
+def test_whether_a_failure_was_tried_does_not_depend_on_a_clock():
+    future = answer("q", "failed", time="2999-01-01T00:00:00", start="one")
+    assert is_needed(future, "failed", "two") and is_needed(future, "failed")
+    assert not is_needed(future, "failed", "one") and not is_needed(future, "none")
+    assert is_needed(None, "none", "one") and not is_needed(answer("q"), "failed", "two")
 
 
 def test_a_failed_answer_needs_a_reason():
@@ -208,7 +264,7 @@ def test_a_full_disk_stops_with_advice_and_loses_nothing(tmp_path, room):
 
 def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot append"):
+    with pytest.raises(StoreError, match="cannot write .*results="):
         AnswerLog(tmp_path / "file" / "cell")
 
 

@@ -13,10 +13,10 @@ from harness.errors import UserError
 from harness.store import (
     Answer,
     AnswerLog,
-    FolderLock,
     Manifest,
     QuestionRecord,
     StoreError,
+    hold,
     note_start,
     open_cell,
     read_manifest,
@@ -83,7 +83,8 @@ def test_an_empty_answers_file_is_nobodys(tmp_path):
         ('{"a": 1}', "is not a manifest of this harness"),
         ('{"schema_version": 0}', "written by an older version"),
         ('{"schema_version": 99}', "written by another version"),
-        ('{"schema_version": 1, "cell_id": "x", "digest": "y", "cell": {}, "extra": 1}', "extra"),
+        ('{"schema_version": 2, "cell_id": "x", "digest": "y", "cell": {}, "extra": 1}', "was edited"),
+        ("[1]", "is not a manifest of this harness"),
     ],
 )
 def test_foreign_manifests_are_refused(tmp_path, content, message):
@@ -92,6 +93,17 @@ def test_foreign_manifests_are_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         read_manifest(tmp_path)
     assert f"mv {tmp_path}" in str(caught.value)
+
+
+def test_an_edited_manifest_is_refused_and_a_reformatted_one_is_edited_too(tmp_path):
+    write_manifest(tmp_path, MANIFEST)
+    path = tmp_path / "manifest.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"frames": 64', '"frames": 65'))
+    with pytest.raises(UserError, match=r"manifest\.json was edited: .* put it back"):
+        read_manifest(tmp_path)
+    path.write_text(whole)
+    assert read_manifest(tmp_path) == MANIFEST
 
 
 QUESTIONS = [
@@ -117,8 +129,14 @@ def test_duplicate_question_ids_are_refused(tmp_path):
 def test_damaged_or_absent_questions_name_the_command(tmp_path):
     with pytest.raises(UserError, match="python -m harness run"):
         read_questions(tmp_path)
-    (tmp_path / "questions.jsonl").write_text('{"schema":1,"question_id":"q","video_id":"v"}\n{"schema":9}\n')
-    with pytest.raises(UserError, match="line 2"):
+    write_questions(tmp_path, QUESTIONS)
+    path = tmp_path / "questions.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"schema":9}\n')
+    with pytest.raises(UserError, match="line 3"):
+        read_questions(tmp_path)
+    path.write_text(whole.replace('"answer":"B"', '"answer":"A"'))
+    with pytest.raises(UserError, match=r"line 1 .*digest differs.*rm .*python -m harness run"):
         read_questions(tmp_path)
 
 
@@ -139,26 +157,26 @@ def test_write_atomic_leaves_no_draft_and_keeps_the_old_file_on_failure(tmp_path
 
 
 def test_a_folder_lock_is_held_by_one_process_and_freed_at_its_end(tmp_path):
-    enter = "import sys; from harness.store import FolderLock; FolderLock(sys.argv[1]).__enter__(); print('in')"
+    enter = "import pathlib, sys; from harness.store import hold; held = hold(pathlib.Path(sys.argv[1])); print('in')"
+    lock = tmp_path / "new folder" / ".lock"
 
     def second():
-        return subprocess.run([sys.executable, "-c", enter, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        return subprocess.run([sys.executable, "-c", enter, str(lock)], capture_output=True, text=True, timeout=60)
 
-    with FolderLock(tmp_path):
+    with hold(lock):
         refused = second()
         assert "another process is writing" in refused.stderr and refused.returncode != 0
         with pytest.raises(StoreError):
-            FolderLock(tmp_path).__enter__()
+            hold(lock)
     assert second().stdout.strip() == "in"
 
 
-def test_the_store_needs_nothing_but_the_standard_library():
+def test_the_store_needs_nothing_but_the_standard_library_and_filelock():
     check = (
         "import sys; before = set(sys.modules); import harness.store\n"
         "new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
         "print(sorted(m for m in new if m not in sys.stdlib_module_names and m != 'harness'))"
     )
-    root = str(Path(__file__).parents[2])  # -S: no site-packages, so an import from them would fail as well
-    command = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {root!r})\n" + check]
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n" + check]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.strip() == "['filelock']", done.stderr

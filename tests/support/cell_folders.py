@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
+from harness.store.lines import seal, unseal
 
 LETTERS = "ABCD"
 
@@ -134,10 +136,8 @@ def write_cell(
                     question.video_id,
                     "ok",
                     text=text,
-                    letter=None if i in unparsed else text,
                     n_prompt=2100,
                     n_video=2000,
-                    n_cache_mean=264.0,
                     cache_length=[260, 268],
                     chunk_budget=[100, 64],
                     sampling_fps=2.0,
@@ -149,3 +149,10 @@ def write_cell(
     name = "answers.jsonl" if worker is None else f"answers.{worker}.jsonl"
     (folder / name).write_bytes(b"".join(answer.to_line() for answer in lines))
     return folder
+
+
+def rewrite(folder: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> None:
+    """Write a cell's answers anew, as a run that gave other ones would have: `change` of line number and record."""
+    path = folder / "answers.jsonl"
+    records = [unseal(line) for line in path.read_bytes().splitlines()]
+    path.write_bytes(b"".join(seal(change(i, record)) for i, record in enumerate(records)))

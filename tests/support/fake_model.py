@@ -17,7 +17,6 @@ from harness.plan.cell import Cell
 from harness.run.respond import Reply
 from harness.run.work import CellWork, WorkOrder, build_group
 from harness.store import Manifest, open_cell, read_answers
-from harness.store.answers import now
 from harness.video.sampling import FramePlan
 
 OPTIONS = {"A": "red", "B": "green", "C": "blue", "D": "none"}
@@ -138,5 +137,5 @@ def make_order(
         open_cell(each.folder, Manifest(each.folder.name, each.cell.digest, {}))
     answers = [read_answers(each.folder) for each in cells]
     group = build_group("group", cells, [questions] * len(cells), answers, retry=run.retry, sharing=sharing)
-    order = WorkOrder((group,), run, now(), folder / "logs" / stamp, workers)
+    order = WorkOrder((group,), run, stamp, folder / "logs" / stamp, workers)
     return replace(order, responder="fake_model:load_fake", frames="fake_model:FakeFrames")

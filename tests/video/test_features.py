@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.video.features import FeatureFolder, FeatureKey, Features, feature_bytes, video_digest
+from harness.video.digest import video_digest
+from harness.video.features import FeatureFolder, FeatureKey, Features, feature_bytes
 from harness.video.sampling import SamplingPolicy
 
 KEY = FeatureKey(
