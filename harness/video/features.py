@@ -171,5 +171,5 @@ def _checksum(tensors: Mapping[str, "torch.Tensor"], facts: str) -> str:
     value = zlib.crc32(facts.encode())
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, value)
     return f"{value:08x}"

@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from harness.video.decode import Video
+from harness.video.readers import Frame
+from harness.video.windows import Video
 
 OpenVideo = Callable[[Path], Video]
 # How long `close` waits for the window that is being decoded; after that the thread is left behind as a daemon.
@@ -34,7 +34,7 @@ class PrefetchedVideo:
     def waited_s(self) -> float:
         return self._slot.waited_s
 
-    def windows(self, size: int) -> Iterator[np.ndarray]:
+    def windows(self, size: int) -> Iterator[Frame]:
         """As `Video.windows`. The size must be the one given to `Prefetch`.
 
         Raises:
@@ -53,10 +53,13 @@ class _Slot:
     def __init__(self) -> None:
         self.video: Video | None = None
         self.error: Exception | None = None
-        self.windows: deque[np.ndarray] = deque()
+        self.windows: deque[Frame] = deque()
         self.done = False  # nothing more comes: all decoded, failed or dropped
         self.dropped = False  # the consumer has gone on to the next video
         self.waited_s = 0.0
+
+    def opened(self) -> bool:
+        return self.video is not None or self.done
 
 
 class Prefetch:
@@ -113,7 +116,7 @@ class Prefetch:
                     self._drop(self._slots[self._current])
                 self._current += 1
                 self._changed.notify_all()
-                self._wait(slot, lambda slot=slot: slot.video is not None or slot.done)
+                self._wait(slot, slot.opened)
                 video, error = slot.video, slot.error
             if video is not None:
                 yield PrefetchedVideo(video, slot, self)
@@ -124,7 +127,7 @@ class Prefetch:
 
     # The consumer's side.
 
-    def _take(self, slot: _Slot) -> np.ndarray | None:
+    def _take(self, slot: _Slot) -> Frame | None:
         """The next window; None after the last."""
         with self._changed:
             self._wait(slot, lambda: slot.windows or slot.done)
@@ -159,7 +162,7 @@ class Prefetch:
     def _decode_all(self) -> None:
         for position, slot in enumerate(self._slots):
             with self._changed:
-                self._changed.wait_for(lambda at=position: self._closed or at <= max(self._current, 0) + self._ahead)
+                self._changed.wait_for(partial(self._due, position))
                 if self._closed:
                     return
             error = None
@@ -172,6 +175,9 @@ class Prefetch:
                 slot.error, slot.done = error, True
                 self._changed.notify_all()
             del error
+
+    def _due(self, position: int) -> bool:
+        return self._closed or position <= max(self._current, 0) + self._ahead
 
     def _decode(self, path: Path, slot: _Slot) -> None:
         video = self._open(path)
@@ -209,7 +215,7 @@ class Prefetch:
             self._bytes -= size
             self._changed.notify_all()
 
-    def _give(self, slot: _Slot, window: np.ndarray) -> None:
+    def _give(self, slot: _Slot, window: Frame) -> None:
         with self._changed:
             if slot.dropped:
                 self._bytes -= window.nbytes

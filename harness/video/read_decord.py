@@ -4,10 +4,10 @@ import os
 import re
 
 import decord
-import numpy as np
 
 from harness.errors import VideoError
 from harness.video.container import Track
+from harness.video.readers import Frame
 
 decord.logging.set_level(decord.logging.QUIET)  # its warnings about threads and seeking go straight to the terminal
 
@@ -31,7 +31,7 @@ class DecordReader:
         except decord.DECORDError as error:
             raise VideoError(self._message("cannot be opened", error)) from None
 
-    def frame(self, index: int) -> np.ndarray:
+    def frame(self, index: int) -> Frame:
         try:
             if self._track.steady and index > self._next:
                 self._reader.skip_frames(index - self._next)
@@ -39,20 +39,13 @@ class DecordReader:
             while self._next < index:
                 self._reader.next()
                 self._next += 1
-            picture = self._reader.next().asnumpy()
+            picture: Frame = self._reader.next().asnumpy()
         except (decord.DECORDError, StopIteration) as error:
             raise VideoError(self._message(f"cannot be decoded up to frame {index}", error)) from None
         self._next = index + 1
         height, width, channels = picture.shape
         if channels != 3:  # rotated pictures narrower than the padding of a row: decord takes the padding for channels
             picture = picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-        info = self._track.info
-        if (height, width) != (info.height, info.width):
-            # decord cannot be told which of several video streams to take, and its old ffmpeg may choose another.
-            why = f"pictures of {width}x{height} in place of {info.width}x{info.height}"
-            raise VideoError(
-                self._message(f"changes its size, or decord reads another of its streams, at frame {index}", why)
-            )
         return picture
 
     def close(self) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from harness.errors import VideoError
-from harness.video.container import MISSING_SECONDS, Track, reason
+from harness.video.container import Track
+from harness.video.readers import Frame
+from harness.video.scan import MISSING_SECONDS, reason
 
 # Decoding this many frames costs less than a seek, which empties the decoder's pipeline.
 SEEK_BEYOND = 32
@@ -26,14 +28,14 @@ class PyavReader:
         self._reformatter = VideoReformatter()
         try:
             self._container = av.open(os.path.abspath(track.path))
-            self._stream = self._container.streams[track.stream]
+            self._stream = next(s for s in self._container.streams.video if s.index == track.stream)
             self._stream.thread_type = "AUTO"
             self._stream.thread_count = track.threads
             self._frames = self._container.decode(self._stream)
         except (av.FFmpegError, OSError) as error:
             raise VideoError(self._message("cannot be opened", reason(error))) from None
 
-    def frame(self, index: int) -> np.ndarray:
+    def frame(self, index: int) -> Frame:
         try:
             self._advance(index)
         except av.FFmpegError as error:
@@ -58,6 +60,8 @@ class PyavReader:
             if frame is None:
                 return
             pts = self._pts(frame)
+            if pts is None:
+                continue  # the container scan left it out as well
             if pts > wanted and self._shown is not None:
                 self._ahead = frame
                 return
@@ -74,13 +78,13 @@ class PyavReader:
             self._frames = self._container.decode(self._stream)
             self._shown = self._ahead = None
 
-    def _pts(self, frame: av.VideoFrame) -> int:
+    def _pts(self, frame: av.VideoFrame) -> int | None:
         if not self._track.numbered:
             return frame.pts
         self._count += 1
         return self._track.pts[min(self._count, len(self._track.pts)) - 1]
 
-    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+    def _rgb(self, frame: av.VideoFrame) -> Frame:
         """By the frame's own matrix and range; PyAV alone takes ITU-R 601 and the limited range for all."""
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
         rgb = self._reformatter.reformat(
@@ -90,7 +94,7 @@ class PyavReader:
             dst_colorspace=Colorspace.ITU601,  # without effect on RGB
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         )
-        return rgb.to_ndarray()
+        return rgb.to_ndarray().astype(np.uint8, copy=False)
 
     def _message(self, what: str, why: str) -> str:
         info = self._track.info

@@ -2,11 +2,11 @@
 
 import os
 
-import numpy as np
 from torchcodec.decoders import VideoDecoder
 
 from harness.errors import VideoError
 from harness.video.container import Track
+from harness.video.readers import Frame
 
 # Well below one frame, well above the rounding of times to floats.
 SAME_TIME_S = 0.002
@@ -30,7 +30,7 @@ class TorchcodecReader:
         except (RuntimeError, ValueError) as error:
             raise VideoError(self._message("cannot be opened", str(error))) from None
 
-    def frame(self, index: int) -> np.ndarray:
+    def frame(self, index: int) -> Frame:
         track = self._track
         try:
             frame = self._decoder.get_frame_at(index)
@@ -40,7 +40,8 @@ class TorchcodecReader:
         if abs(frame.pts_seconds - wanted) > SAME_TIME_S:
             why = f"it gives the picture of {frame.pts_seconds:.3f} s for the one of {wanted:.3f} s"
             raise VideoError(self._message(f"has frames that cannot be decoded near frame {index}", why))
-        return frame.data.numpy()
+        picture: Frame = frame.data.numpy()
+        return picture
 
     def close(self) -> None:
         self._decoder = None

@@ -2,12 +2,16 @@
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
+import av
 import numpy as np
+import numpy.typing as npt
 
 from harness.errors import UserError, VideoError
-from harness.video.container import Track
+from harness.video.container import Track, VideoInfo
+
+Frame = npt.NDArray[np.uint8]
 
 
 class FrameReader(Protocol):
@@ -18,7 +22,7 @@ class FrameReader(Protocol):
 
     def __init__(self, track: Track) -> None: ...
 
-    def frame(self, index: int) -> np.ndarray:
+    def frame(self, index: int) -> Frame:
         """Source frame `index` (position in `track.pts`, more than in the call before): uint8 [H, W, 3] RGB, upright.
 
         Raises:
@@ -35,7 +39,7 @@ BACKENDS = {
 }
 INSTALL = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec` and ffmpeg with `apt-get install ffmpeg"}
 # Codecs that a backend's own libraries do not know. decord 0.6 ships ffmpeg 4.1, which is older than AV1 decoding.
-UNREADABLE = {"decord": {"av1", "vvc"}}
+UNKNOWN_CODECS = {"decord": {"av1", "vvc"}}
 
 
 def reader_class(backend: str) -> type[FrameReader]:
@@ -48,7 +52,7 @@ def reader_class(backend: str) -> type[FrameReader]:
         raise UserError(f"video.backend={backend!r} is unknown; allowed: {', '.join(BACKENDS)}")
     module, name = BACKENDS[backend].split(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        return cast(type[FrameReader], getattr(importlib.import_module(module), name))
     except (ImportError, OSError, RuntimeError) as error:  # torchcodec raises RuntimeError if it finds no ffmpeg
         why = str(error).strip().splitlines()[0]
         others = " or ".join(f"video.backend={other}" for other in BACKENDS if other != backend)
@@ -58,8 +62,29 @@ def reader_class(backend: str) -> type[FrameReader]:
         ) from error
 
 
-def check_codec(path: Path, codec: str, backend: str) -> None:
-    """Raises VideoError if the backend cannot decode the codec, and names the ones that can."""
-    if codec in UNREADABLE.get(backend, ()):
-        able = [f"video.backend={other}" for other in BACKENDS if codec not in UNREADABLE.get(other, ())]
-        raise VideoError(f"{path}: codec {codec} cannot be decoded by {backend}; set {' or '.join(able)}")
+def check_format(path: Path, info: VideoInfo, backend: str) -> None:
+    """Raises VideoError if the backend cannot decode the video as the others do, and names the ones that can.
+
+    Each backend turns the stored colours into RGB by its own libraries. All give the same for 8-bit video with whole or
+    halved chroma; where they were found to differ beyond that, all or the one that stands alone are refused.
+    """
+    able = [other for other in BACKENDS if not _why_not(info, other)]
+    if backend in able:
+        return
+    advice = "set " + " or ".join(f"video.backend={other}" for other in able)
+    if not able:
+        advice = "write it again with 8 bits per colour: `ffmpeg -i FILE -pix_fmt yuv420p NEW`"
+    raise VideoError(f"{path}: {_why_not(info, backend)}; {advice}")
+
+
+def _why_not(info: VideoInfo, backend: str) -> str | None:
+    if info.codec in UNKNOWN_CODECS.get(backend, ()):
+        return f"codec {info.codec} cannot be decoded by {backend}"
+    stored = av.VideoFormat(info.pix_fmt)
+    bits = max(component.bits for component in stored.components)
+    deep_quarter_chroma = bits > 8 and stored.chroma_height(2) == 1
+    if bits > 8 and len(stored.components) == 1:
+        return f"{info.pix_fmt} (gray of {bits} bits) is decoded differently by every backend"
+    if backend == "torchcodec" and (deep_quarter_chroma or stored.chroma_width(4) == 1):
+        return f"torchcodec makes other colours of {info.pix_fmt} than decord and pyav"
+    return None

@@ -15,6 +15,7 @@ import numpy as np
 from harness.errors import UserError
 
 RESAMPLE = ("nearest",)
+MAX_ASPECT = 200  # of a picture's sides; the processors of the Qwen families refuse more
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class TimeLimit:
@@ -22,18 +26,18 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self.seconds_left = seconds
-        self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._results: queue.SimpleQueue = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=_serve, args=(self._calls, self._results), daemon=True)
         self._thread.start()
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs function(*args) in the thread and returns its result or raises its exception.
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs function(*args, **kwargs) in the thread and returns its result or raises its exception.
 
         Raises:
             TimeoutError: the limit is used up. The thread is abandoned; call nothing more.
         """
-        self._calls.put((function, args))
+        self._calls.put(partial(function, *args, **kwargs))
         start = time.monotonic()
         try:
             result, error = self._results.get(timeout=max(0.0, self.seconds_left))
@@ -43,12 +47,12 @@ class TimeLimit:
         self.seconds_left -= time.monotonic() - start
         if error is not None:
             raise error
-        return result
+        return cast(R, result)
 
     def close(self, last: Callable[[], Any] | None = None) -> None:
         """Lets the thread end after its current call and a last one, without waiting for them."""
         if last is not None:
-            self._calls.put((last, ()))
+            self._calls.put(last)
         self._calls.put(None)
 
     def __enter__(self) -> "TimeLimit":
@@ -58,13 +62,13 @@ class TimeLimit:
         self.close()
 
 
-def _serve(calls: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
+def _serve(calls: queue.SimpleQueue[Any], results: queue.SimpleQueue[Any]) -> None:
     while (call := calls.get()) is not None:
-        function, args = call
+        outcome: tuple[Any, BaseException | None]
         try:
-            outcome = (function(*args), None)
+            outcome = (call(), None)
         except BaseException as error:  # handed to the consumer, whatever it is
             outcome = (None, error)
         results.put(outcome)
         # Nothing of the last call may stay alive while waiting for the next: windows are large.
-        del call, function, args, outcome
+        del call, outcome

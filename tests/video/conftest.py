@@ -8,12 +8,25 @@ import av
 import numpy as np
 import pytest
 
+from harness.errors import UserError
+from harness.video.readers import BACKENDS, reader_class
+
 ENCODING = {
     "libx264": {"preset": "ultrafast", "crf": "12"},
     "libx265": {"preset": "ultrafast", "crf": "12", "x265-params": "log-level=none"},
     "libaom-av1": {"cpu-used": "8", "crf": "20"},
 }
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that works on this machine."""
+    try:
+        reader_class(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    return request.param
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from av.stream import Disposition
 
 from harness.errors import VideoError
 from harness.video import decode
-from harness.video.decode import open_video
+from harness.video.decode import check_video, open_video
 from harness.video.readers import BACKENDS
 from harness.video.sampling import SamplingPolicy
 from harness.video.time_limit import TimeLimit
@@ -71,6 +72,26 @@ def test_sound_with_a_cover_picture(tmp_path):
 
 def test_too_short(make_video):
     fails(make_video(n=10), "0.40 s are too short at 2 frames per second, the model needs 2 .*at least 1 s")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_moment(make_video, n):
+    """What a run refuses, the check of a whole benchmark refuses: both open the video under the policy."""
+    path = make_video(n=n)
+    message = f"{n / 25:.2f} s are too short at 2 frames per second"
+    fails(path, message)
+    with pytest.raises(VideoError, match=message):
+        check_video(path, POLICY)
+    assert check_video(path, replace(POLICY, fps=25, even=False)).info.n_frames == n
+
+
+def test_a_ribbon(make_video):
+    """Scaling truncates: 448x2 come out of 1190x6, which alone would do. Qwen's processor takes 200:1 at most."""
+    path = make_video(n=50, size=(1190, 6))
+    fails(path, "pictures of 448x2 .scaled from 1190x6. are too long, vision encoders take sides of at most 200:1")
+    with pytest.raises(VideoError, match="at most 200:1"):
+        check_video(path, POLICY)
+    assert check_video(path, replace(POLICY, long_side=None)).width == 1190
 
 
 @pytest.mark.parametrize("name", ["late_index.mp4", "early_index.mp4", "video.mkv"])
