@@ -1,7 +1,7 @@
-"""Typed schema of every configuration group, and the one way to compose a configuration.
+"""The one way to compose a configuration: every group's schema stands with its room, here they come together.
 
-Each dataclass below is the schema of the yaml files in the folder of the same name under ``conf/``. Hydra merges
-yaml and command line into these types, so that a misspelt key or a wrong type is refused before anything runs.
+Hydra merges yaml and command line into these types, so that a misspelt key or a wrong type is refused before anything
+runs; what a value may be is declared with its field (see `harness.setting`).
 """
 
 from __future__ import annotations
@@ -9,196 +9,49 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.benchmarks.config import TaskConfig
+from harness.compress.config import ContextConfig, MethodConfig
 from harness.errors import UserError
-from harness.report.config import ReportConfig
+from harness.explore.config import DemoConfig
+from harness.fetch.config import DataConfig
+from harness.models.config import ModelConfig
+from harness.plan.config import Axes, MatrixConfig, settle
+from harness.report.config import CheckConfig, ReportConfig
+from harness.run.config import EngineConfig, RunConfig
+from harness.setting import check_settings, setting
+from harness.video.config import VideoConfig
 
 REPO = Path(__file__).resolve().parents[1]
 CONF = REPO / "conf"
 
+T = TypeVar("T")
 
-@dataclass
-class ModelConfig:
-    """A model: which adapter loads which weights, and how.
-
-    ``dtype`` and ``attention`` may be ``auto``: bfloat16 and the fastest backend on an accelerator, float32 and
-    SDPA on a CPU. ``yarn_factor`` 1 leaves the rotary embedding alone; the releases use 4 (method.md 1.8).
-    ``tokens_per_frame`` is for plans; null where the picture's size decides.
-    """
-
-    name: str = MISSING
-    adapter: str = MISSING
-    path: str = MISSING
-    dtype: str = "auto"
-    attention: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    yarn_factor: float = 1.0
-    tokens_per_frame: int | None = None
-
-
-@dataclass
-class MethodConfig:
-    """A compression method and its hyper-parameters.
-
-    ``reforge``, ``max_guide_length`` and ``positions`` may be null: then the task's value (the releases set the first
-    two per benchmark) and the position rule of the semantics apply.
-    """
-
-    name: str = MISSING
-    semantics: str = "paper"
-    temporal: bool = True
-    layers: bool = True
-    chunk_frames: int = 32
-    max_guide_length: int | None = None
-    reforge: bool | None = None
-    positions: str | None = None
-    quirks: dict[str, bool] = field(default_factory=dict)
-    seed: int = 0
-
-
-@dataclass
-class VideoConfig:
-    """Which frames a model sees, and how they are decoded.
-
-    ``fps`` and ``max_frames`` cap each other; ``window`` is the number of frames decoded and encoded at a time,
-    ``timeout_s`` the longest that decoding one video may take.
-    """
-
-    fps: float = 2.0
-    max_frames: int = MISSING
-    even: bool = True
-    grid_fps: float = 25.0
-    long_side: int | None = 448
-    resample: str = "nearest"
-    backend: str = "decord"
-    window: int = 128
-    timeout_s: float = 1800.0
-
-
-@dataclass
-class ContextConfig:
-    """The budget in tokens that the prompt may take in the KV cache, averaged over layers; null keeps everything."""
-
-    tokens: int | None = 16000
-
-
-@dataclass
-class TaskConfig:
-    """A benchmark under one protocol: prompts, split, subset, and what the releases set for it."""
-
-    name: str = MISSING
-    lmms_task: str = MISSING
-    data: str = MISSING
-    split: str = MISSING
-    protocol: str = MISSING
-    subset: str | None = None
-    max_new_tokens: int = 128
-    reforge: bool = False
-    max_guide_length: int | None = None
-
-
-@dataclass
-class TaskAxes:
-    """What a matrix sets for one task only; null leaves the matrix's own axis."""
-
-    fps: list[float] | None = None
-    frames: list[int] | None = None
-    context: list[int | None] | None = None
-
-
-@dataclass
-class MatrixConfig:
-    """The axes of a table; every combination is one cell. A null axis takes the value of the group itself."""
-
-    name: str = MISSING
-    model: list[str] | None = None
-    method: list[str] | None = None
-    task: list[str] | None = None
-    frames: list[int] | None = None
-    fps: list[float] | None = None
-    context: list[int | None] | None = None
-    variant: list[str] | None = None
-    semantics: list[str] | None = None
-    by_task: dict[str, TaskAxes] = field(default_factory=dict)
-
-
-@dataclass
-class EngineConfig:
-    """What starts the workers. ``workers`` null means one per visible accelerator, or one on a CPU."""
-
-    name: str = "local"
-    workers: int | None = None
-    threads: int | None = None
-    partition: str | None = None
-    gpus_per_worker: int = 1
-    cpus_per_worker: int = 8
-    memory_gb: int = 64
-    timeout_min: int = 1440
-    cluster: str | None = None
-    address: str | None = None
-
-
-@dataclass
-class RunConfig:
-    """How a run is carried out; nothing here can change an answer."""
-
-    retry: str = "none"
-    sharing: bool = True
-    prefetch: int = 2
-    prefetch_gb: float = 2.0
-    feature_memory_gb: float = 16.0
-    feature_dir: str | None = None
-    feature_dir_gb: float = 100.0
-    max_consecutive_failures: int = 5
-
-
-@dataclass
-class DataConfig:
-    """Where the benchmarks lie, and where ``prepare`` takes them from (null: the hub)."""
-
-    root: str = MISSING
-    source: str | None = None
-    mirror: str | None = None
-    workers: int = 4
-
-
-@dataclass
-class CheckConfig:
-    """The regression gate: compare with a stored baseline, or write a new one."""
-
-    baseline: str | None = None
-    update_baseline: bool = False
-    exact: bool | None = None
-    flip_rate: float | None = None
-
-
-@dataclass
-class DemoConfig:
-    """One video file and one question for the ``demo`` verb."""
-
-    video: str | None = None
-    question: str | None = None
-    options: list[str] = field(default_factory=list)
-    output: str = "results/demo.png"
+__all__ = [
+    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
+    "MatrixConfig", "MethodConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
+    "as_yaml", "compose_config", "explain", "options", "quoted",
+]  # fmt: skip
 
 
 @dataclass
 class Config:
-    """Everything one command needs."""
+    """Everything one command needs. ``method`` is an instance of the schema of the method that it names."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: Any = field(default_factory=dict)
     video: VideoConfig = field(default_factory=VideoConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -209,32 +62,16 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
-    profile: str = MISSING
+    profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)
 
 
-ALLOWED = {
-    "method.semantics": ("paper", "release_2025", "release_2026"),
-    "method.positions": ("float", "truncated", "v5"),
-    "video.resample": ("nearest", "bilinear", "bicubic"),
-    "video.backend": ("decord", "pyav", "torchcodec"),
-    "model.attention": ("auto", "eager", "sdpa", "flash_attention_2"),
-    "model.dtype": ("auto", "float32", "bfloat16", "float16"),
-    "run.retry": ("none", "failed"),
-}
-"""Settings that take one of a few words."""
+OPEN = {"matrix.by_profile": "profile", "matrix.by_model": "model", "matrix.by_task": "task"}
+"""Mappings from the options of a group to axes."""
 
-POSITIVE = (
-    "video.fps", "video.max_frames", "video.grid_fps", "video.long_side", "video.window", "video.timeout_s",
-    "context.tokens", "method.chunk_frames", "method.max_guide_length", "task.max_new_tokens", "model.yarn_factor",
-    "engine.workers", "engine.threads", "run.feature_memory_gb", "run.prefetch_gb", "run.max_consecutive_failures",
-    "data.workers",
-)  # fmt: skip
-"""Settings that must be above 0 where they are given."""
-
-OPEN_KEYS = ("method.quirks.", "matrix.by_task.")
-"""Mappings whose keys are data: an override may add one without Hydra's plus sign."""
+OPEN_KEYS = ("method.", *(f"{name}." for name in OPEN))
+"""Mappings that Hydra takes as they come, and that are checked afterwards: an override may add a key."""
 
 
 def options(group: str) -> list[str]:
@@ -242,87 +79,134 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def compose_config(overrides: list[str]) -> Config:
+def method_schema(name: str) -> type[Any]:
+    """The dataclass that types the options of a method."""
+    return MethodConfig
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
     """Compose ``conf/config.yaml`` with overrides of the command line.
 
     Args:
-        overrides: Hydra overrides such as ``profile=published`` or ``matrix.frames=[256,1024]``.
+        overrides: Hydra overrides such as ``profile=published`` or ``matrix.frames=[256,1024]``. A text that Hydra's
+            grammar does not take, such as a path with an umlaut, needs no quotes.
 
     Returns:
-        The composed configuration as plain dataclasses.
+        The composed configuration as plain dataclasses, each axis of its matrix as the most specific place sets it.
 
     Raises:
         UserError: naming the file or override, the key, and what is allowed.
-
-    An axis of the matrix given on the command line wins over what the matrix sets for single tasks.
     """
     ConfigStore.instance().store(name="schema", node=Config)
     GlobalHydra.instance().clear()
-    if added := [word for word in overrides if word.startswith(("+", "~"))]:
-        raise UserError(f"{added[0]}: settings are neither added nor removed, only set; write key=value")
-    hydra_overrides = ["++" + word if word.startswith(OPEN_KEYS) else word for word in overrides]
+    words = [_hydra_word(word) for word in overrides]
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            composed = compose(config_name="config", overrides=hydra_overrides)
-        config: Config = OmegaConf.to_object(composed)
+            composed = compose(config_name="config", overrides=words)
+        config = cast(Config, OmegaConf.to_object(composed))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
-    _check_words(config)
+    config.method = _typed(method_schema(str(config.method.get("name"))), config.method, "method")
+    for place, group in OPEN.items():
+        _, name = place.split(".")
+        setattr(config.matrix, name, _axes(getattr(config.matrix, name), place, group))
+    check_settings(config)
     config.overrides = list(overrides)
-    given = {word.split("=")[0] for word in overrides}
-    for axes in config.matrix.by_task.values():
-        for axis in dataclasses.fields(axes):
-            if f"matrix.{axis.name}" in given:
-                setattr(axes, axis.name, None)
+    config.matrix = settle(config.matrix, config.profile, overrides)
     return config
 
 
-def explain(error: Exception) -> str:
+def _hydra_word(word: str) -> str:
+    """An override in Hydra's grammar: open mappings may be added to, and a text that it cannot read is quoted.
+
+    Raises:
+        UserError: no ``key=value``.
+    """
+    key, equals, value = word.partition("=")
+    if word.startswith(("+", "~")):
+        raise UserError(f"{word}: settings are neither added nor removed, only set; write key=value")
+    if not equals or re.search(r"[^A-Za-z0-9_.@/-]", key):
+        raise UserError(f"configuration: {word!r} is no setting; write key=value")
+    if (CONF / key).is_dir() and value not in options(key):
+        raise UserError(_no_option(key, value))
+    try:
+        readable = not OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        readable = False
+    if not readable:
+        if value.startswith(("[", "{", "'", '"')):
+            raise UserError(
+                f"configuration: {word} cannot be read; inside brackets put quotes around texts with other signs than "
+                f"letters, digits and /-_.:%*@, and end every quote and bracket: {key}=['first','second']"
+            )
+        word = f"{key}={quoted(value)}"
+    return "++" + word if key.startswith(OPEN_KEYS) else word
+
+
+def quoted(text: str) -> str:
+    """A text in the grammar of Hydra's overrides."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def _axes(entries: dict[str, Any], place: str, group: str) -> dict[str, Axes]:
+    unknown = sorted(set(entries) - set(options(group)))
+    if unknown:
+        raise UserError(f"{place}.{unknown[0]}: there is no {group} of that name; allowed: {', '.join(options(group))}")
+    return {name: _typed(Axes, axes or {}, f"{place}.{name}") for name, axes in entries.items()}
+
+
+def _typed(schema: type[T], values: Any, place: str) -> T:
+    """Values of an open mapping as an instance of their schema."""
+    if not isinstance(values, dict):
+        raise UserError(f"configuration: {place}={values} must hold keys and values{_allowed('', place, schema)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        return cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        if key and key.split(".")[0] not in {f.name for f in dataclasses.fields(cast(Any, schema))}:
+            raise UserError(f"configuration: {place}.{key} does not exist{_allowed(key, place, schema)}") from error
+        raise UserError(f"configuration: {place}.{key}: {str(error).splitlines()[0]}") from error
+
+
+def explain(error: BaseException) -> str:
     """Turn an error of Hydra or OmegaConf into one message with the place, the value and what is allowed."""
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
     text = "\n".join(dict.fromkeys(line for e in chain for line in str(e).strip().splitlines() if line.strip()))
     text = re.sub(r"\n?\s*(object_type|reference_type)=.*", "", text)
     text = re.sub(r"\n(You may|To append to your config|See https|Set the environment variable).*", "", text)
-    hint = ""
     if match := re.search(r"Could not find '([a-z_]+)/([^']+)'", text):
-        group, name = match.groups()
-        return f"{group}={name} does not exist; allowed: {', '.join(options(group))} (one file each in conf/{group}/)"
+        return _no_option(*match.groups())
     key_error = re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'(\w+)')", text)
+    if key_error is None:
+        return f"configuration: {text}"
     full_key = re.search(r"full_key: (\S+)", text)
-    if key_error:
-        parent = full_key.group(1).rpartition(".")[0] if full_key else ""
-        hint = _allowed_keys(key_error.group(1), parent, key_error.group(2))
-    return f"configuration: {text}{hint}"
+    parent = full_key.group(1).rpartition(".")[0] if full_key else ""
+    groups = {"": Config, **get_type_hints(Config)}
+    named = {getattr(schema, "__name__", ""): schema for schema in groups.values()}
+    schema = named.get(key_error.group(2) or "") or groups.get(parent.split(".")[0])
+    return f"configuration: {text}{_allowed(key_error.group(1), parent, schema)}"
 
 
-def _allowed_keys(key: str, parent: str, schema_name: str | None) -> str:
-    schemas: dict[str, Any] = {"": Config, **{f.name: globals().get(f.type) for f in dataclasses.fields(Config)}}
-    schema = globals().get(schema_name or "") or schemas.get(parent.split(".")[0])
+def _no_option(group: str, name: str) -> str:
+    return f"{group}={name} does not exist; allowed: {', '.join(options(group))} (one file each in conf/{group}/)"
+
+
+def _allowed(key: str, parent: str, schema: Any) -> str:
     if not dataclasses.is_dataclass(schema):
         return ""
     names = [f.name for f in dataclasses.fields(schema)]
     close = difflib.get_close_matches(key, names, n=1)
     meant = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"\nallowed keys of {parent or schema.__name__}: {', '.join(names)}{meant}"
-
-
-def _check_words(config: Config) -> None:
-    for key, allowed in ALLOWED.items():
-        group, name = key.split(".")
-        value = getattr(getattr(config, group), name)
-        if value is not None and value not in allowed:
-            raise UserError(f"{key}={value} is not known; allowed: {', '.join(allowed)}")
-    for key in POSITIVE:
-        group, name = key.split(".")
-        value = getattr(getattr(config, group), name)
-        if value is not None and not value > 0:
-            raise UserError(f"{key}={value} must be above 0")
+    return f"\nallowed keys of {parent or 'the configuration'}: {', '.join(names)}{meant}"
 
 
 def as_yaml(config: Any) -> str:
     """The configuration as YAML text, for logs and manifests."""
-    node = OmegaConf.structured(config) if dataclasses.is_dataclass(config) else DictConfig(config)
-    return OmegaConf.to_yaml(node)
+    plain = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
+    return OmegaConf.to_yaml(DictConfig(plain))

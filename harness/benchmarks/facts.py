@@ -36,6 +36,7 @@ class Facts:
     """One benchmark's facts.
 
     Args:
+        version: of its rows and prompts; raised by hand when these change; part of a cell's identity.
         title: its name in print.
         url: its page.
         licence: under which its data are given out.
@@ -45,6 +46,7 @@ class Facts:
         defects: known faults of the data and what the protocols do about them.
     """
 
+    version: int
     title: str
     url: str
     licence: str

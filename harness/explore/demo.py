@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.config import Config
 from harness.errors import UserError
-from harness.plan.cell import Cell, resolve_method
+from harness.plan.cell import Cell
+from harness.plan.matrix import task_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +50,8 @@ def main(config: Config) -> int:
         raise UserError(f"--output {output} must end in .png, .pdf or .svg")
     cell = demo_cell(config)
 
-    from harness.run.frames import sampling_policy
     from harness.video.decode import open_video
+    from harness.video.sampling import sampling_policy
 
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
     setting = cell.video
@@ -143,20 +143,7 @@ def toy_question(config: Config) -> Asked:
 
 def demo_cell(config: Config) -> Cell:
     """Model, method, frames and context of the demo: the command line's, else the first of the profile's matrix."""
-    matrix = config.matrix
-    frames, fps, context = config.video.max_frames, config.video.fps, config.context.tokens
-    if matrix.frames and not _given(config, "video.max_frames"):
-        frames = matrix.frames[0]
-    if matrix.fps and not _given(config, "video.fps"):
-        fps = matrix.fps[0]
-    if matrix.context and not _given(config, "context"):
-        context = matrix.context[0]
-    method = config.method
-    if matrix.semantics and not _given(config, "method.semantics"):
-        method = dataclasses.replace(method, semantics=matrix.semantics[0])
-    video = dataclasses.replace(config.video, max_frames=frames, fps=fps)
-    method = resolve_method(method, config.task)
-    return Cell(config.model, method, video, None if method.name == "none" else context, config.task, "")
+    return next(task_cells(config, config.matrix, []))  # loading says what is wrong with the weights
 
 
 def _given(config: Config, key: str) -> bool:

@@ -15,7 +15,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,17 +42,6 @@ log = logging.getLogger(__name__)
 
 STOCK_DATA = "lmms_eval"
 """`task.data` of tasks that are lmms-eval's own."""
-
-
-class StockCell(Cell):
-    """A cell of one of lmms-eval's own tasks: its prompts are those of the installed lmms-eval."""
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """See `Cell`."""
-        any_task = dataclasses.replace(self.task, data="videomme")
-        ours = Cell(self.model, self.method, self.video, self.context, any_task, self.weights).identity
-        return ours | {"prompts": f"lmms-eval {importlib.metadata.version('lmms-eval')}"}
 
 
 class HarnessModel(lmms):
@@ -160,7 +148,8 @@ class HarnessModel(lmms):
             name=name, lmms_task=name, data=STOCK_DATA, split=split, protocol=STOCK_DATA, max_new_tokens=longest
         )
         cell = choose_cell(self.config, dataclasses.replace(task, data="videomme"))
-        return StockCell(cell.model, cell.method, cell.video, cell.context, task, cell.weights)
+        versions = {**cell.versions, "prompt": f"lmms-eval {importlib.metadata.version('lmms-eval')}"}
+        return dataclasses.replace(cell, task=task, versions=versions)
 
     def _answer(self, members: Sequence[tuple[CellWork, list[Question]]]) -> None:
         cells = [each for each, _ in members]

@@ -45,6 +45,7 @@ class Adapter(ABC):
     """One model of one family, loaded. A family subclasses this: its facts as class attributes, and what is abstract.
 
     Attributes:
+        version: raised by hand when prompts, features or positions of the family change; part of a cell's identity.
         family: the name of the family, as `build_method` and the checkpoints' `model_type` know it.
         frames_per_grid: frames that share one grid of tokens.
         window: frames that the vision tower sees at a time; memory only.
@@ -56,6 +57,7 @@ class Adapter(ABC):
     """
 
     family: ClassVar[str]
+    version: ClassVar[int] = 1
     frames_per_grid: ClassVar[int]
     window: int
     position_rows: ClassVar[int]

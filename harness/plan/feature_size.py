@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.plan.weights import find_weights
-from harness.run.frames import sampling_policy
+from harness.plan.weights import found_architecture
 from harness.video.features import feature_bytes
-from harness.video.sampling import plan_frames, resized
+from harness.video.sampling import plan_frames, resized, sampling_policy
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
     from harness.plan.cell import Cell
+    from harness.run.config import RunConfig
 
 TYPICAL_SIZE = (1280, 720)
 """Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""
@@ -42,14 +39,15 @@ def read_header(path: Path, seconds: float | None = None) -> Header:
     import av
 
     try:
-        with av.open(str(path)) as container:
-            found = container.duration / av.time_base if container.duration else seconds
-            if not container.streams.video:
-                return Header(found)
-            stream = container.streams.video[0]
-            return Header(found, stream.width or TYPICAL_SIZE[0], stream.height or TYPICAL_SIZE[1])
+        container = av.open(str(path))
     except (av.FFmpegError, OSError):  # the run itself reports a video that cannot be read
         return Header(seconds)
+    with container:
+        found = container.duration / av.time_base if container.duration else seconds
+        if not container.streams.video:
+            return Header(found)
+        stream = container.streams.video[0]
+        return Header(found, stream.width or TYPICAL_SIZE[0], stream.height or TYPICAL_SIZE[1])
 
 
 def video_tokens(cell: Cell, header: Header) -> int:
@@ -62,19 +60,10 @@ def video_tokens(cell: Cell, header: Header) -> int:
     return math.ceil(frames / 2) * math.prod(sides)
 
 
-@lru_cache
-def hidden_size(path: str) -> int:
-    """Width of the language model below `model.path`."""
-    try:
-        config = json.loads((find_weights(path) / "config.json").read_text())
-    except (UserError, OSError, ValueError):  # missing weights are reported elsewhere, with the way to get them
-        return TYPICAL_HIDDEN
-    return config.get("text_config", config).get("hidden_size", TYPICAL_HIDDEN)
-
-
 def bytes_per_token(cell: Cell) -> int:
     """Host memory that the features of one token take."""
-    return feature_bytes([(hidden_size(cell.model.path),)], cell.model.dtype)
+    width = found_architecture(cell.model.path).get("hidden_size", TYPICAL_HIDDEN)
+    return feature_bytes([(width,)], cell.model.dtype)
 
 
 def check_feature_memory(cell: Cell, tokens_of: Mapping[Path, int], run: RunConfig) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.compress.config import ContextConfig, MethodConfig
 from harness.config import Config, compose_config, options
 from harness.errors import UserError
-from harness.plan.cell import VARIANTS, Cell, resolve_method
+from harness.plan.cell import VARIANTS, Cell, declared_versions
+from harness.plan.config import AXES, Axes, MatrixConfig
+from harness.plan.resolve import resolve_method
 from harness.plan.weights import find_weights, resolve_dtype, weights_identity
+from harness.setting import Rule, check_value, rule_of
+from harness.video.config import VideoConfig
+
+CHOICES = ("task", "model", "method")
+"""Axes that choose an option of a group."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +51,15 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
         UserError: an axis names an option that does not exist, or is empty.
     """
     matrix = config.matrix
-    _check_axes(config)
-    composed: dict[tuple[str, str, str], Config] = {}
+    check_axes(matrix, "matrix")
+    for place in ("by_model", "by_task"):
+        for name, axes in getattr(matrix, place).items():
+            check_axes(axes, f"matrix.{place}.{name}")
     cells: dict[str, Cell] = {}
-    group_axes = [matrix.task or [None], matrix.model or [None], matrix.method or [None]]
-    for task, model, method in itertools.product(*group_axes):
-        key = (task, model, method)
-        if key not in composed:
-            choice = [f"{g}={n}" for g, n in zip(("task", "model", "method"), key, strict=True) if n is not None]
-            composed[key] = _recompose(config.overrides, choice) if choice else config
-        for cell in _task_cells(composed[key], problems):
+    for task, model, method in itertools.product(*([*axis] if axis else [None] for axis in chosen(matrix))):
+        choice = {g: n for g, n in zip(CHOICES, (task, model, method), strict=True) if n is not None}
+        composed = recompose(config.overrides, choice) if choice else config
+        for cell in task_cells(composed, matrix, problems):
             cells.setdefault(cell.id, cell)
     return list(cells.values())
 
@@ -64,55 +72,88 @@ def build_groups(config: Config, problems: list[str] | None = None) -> list[Grou
     return [Group(tuple(cells)) for cells in groups.values()]
 
 
-def _task_cells(config: Config, problems: list[str] | None) -> list[Cell]:
-    matrix = config.matrix
-    own = matrix.by_task.get(config.task.name)
+def recompose(overrides: Sequence[str], choice: Mapping[str, str]) -> Config:
+    """The configuration of a command line with other options of some groups.
+
+    Args:
+        choice: group -> option; what the command line says of the group's single settings still holds.
+    """
+    kept = [word for word in overrides if word.split("=")[0] not in choice]
+    axes = [f"matrix.{group}=null" for group in choice]
+    kept = [word for word in kept if word.split("=")[0] not in {f"matrix.{group}" for group in choice}]
+    return compose_config([*kept, *axes, *(f"{group}={option}" for group, option in choice.items())])
+
+
+def chosen(matrix: MatrixConfig) -> list[list[str] | None]:
+    """The axes that choose options of groups, in the order of `CHOICES`."""
+    return [matrix.task, matrix.model, matrix.method]
+
+
+def task_cells(config: Config, matrix: MatrixConfig, problems: list[str] | None = None) -> Iterator[Cell]:
+    """The cells of a configuration's own task, model and method; `problems` as in :func:`build_cells`."""
     try:
-        identity = weights_identity(find_weights(config.model.path).resolve())
+        weights = weights_identity(find_weights(config.model.path).resolve())
     except UserError as error:
         if problems is None:
             raise
         problems.append(str(error))
-        identity = "unknown"
+        weights = "unknown"
     model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
-    axes: list[list[Any]] = [
-        (own and own.frames) or matrix.frames or [config.video.max_frames],
-        (own and own.fps) or matrix.fps or [config.video.fps],
-        (own and own.context) or matrix.context or [config.context.tokens],
-        matrix.semantics or [config.method.semantics],
-        matrix.variant or [None],
-    ]
-    cells = []
+    versions = declared_versions(model, config.method, config.task)
+    switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
+    options = {field.name for field in dataclasses.fields(config.method)}
+    axes = [_axis(name, matrix, config) for name in ("frames", "fps", "context")]
+    # Only methods that have the options of an axis are spread over it.
+    axes += [_axis(name, matrix, config) if own <= options else [None] for name, own in switches.items()]
     for frames, fps, context, semantics, variant in itertools.product(*axes):
-        method = dataclasses.replace(config.method, semantics=semantics)
+        changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
-            temporal, layers = VARIANTS[variant]
-            method = dataclasses.replace(method, temporal=temporal, layers=layers)
-        video = dataclasses.replace(config.video, max_frames=frames, fps=fps)
-        context = None if method.name == "none" else context
-        method = resolve_method(method, config.task)
-        cells.append(Cell(model, method, video, context, config.task, identity))
-    return cells
+            changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
+        method = resolve_method(dataclasses.replace(config.method, **changes), config.task)
+        video = dataclasses.replace(
+            config.video,
+            max_frames=config.video.max_frames if frames is None else frames,
+            fps=config.video.fps if fps is None else fps,
+        )
+        budget = None if method.name == "none" else context
+        yield Cell(model, method, video, budget, config.task, weights, versions)
 
 
-def _recompose(overrides: list[str], choice: list[str]) -> Config:
-    groups = {word.split("=")[0] for word in choice}
-    kept = [word for word in overrides if word.split("=")[0] not in groups]
-    return compose_config(kept + choice)
+def _axis(name: str, matrix: MatrixConfig, config: Config) -> list[Any]:
+    """The values of an axis for one task and model: the most specific place that sets it, else the group's own."""
+    places = [matrix.by_task.get(config.task.name), matrix.by_model.get(config.model.name), matrix]
+    found = next((axis for place in places if place is not None and (axis := getattr(place, name)) is not None), None)
+    if found is not None:
+        return list(found)
+    return [config.context.tokens if name == "context" else None]
 
 
-def _check_axes(config: Config) -> None:
-    matrix = config.matrix
-    allowed = {"task": options("task"), "model": options("model"), "method": options("method"), "variant": VARIANTS}
-    allowed["semantics"] = ["paper", "release_2025", "release_2026"]
-    for axis in dataclasses.fields(matrix):
-        values = getattr(matrix, axis.name)
-        if axis.name in ("name", "by_task") or values is None:
+def check_axes(axes: Axes, place: str) -> None:
+    """Check the values of axes, each by the rule of the setting that it stands for.
+
+    Raises:
+        UserError: an axis is empty, or holds a value that is not allowed.
+    """
+    for axis in dataclasses.fields(axes):
+        values = getattr(axes, axis.name)
+        if axis.name not in AXES or values is None:
             continue
+        where = f"{place}.{axis.name}"
         if not values:
-            raise UserError(f"matrix.{axis.name}=[] is empty; give at least one value, or null to leave the axis out")
+            raise UserError(f"{where}=[] is empty; give at least one value, or null to leave the axis out")
         for value in values:
-            if axis.name in allowed and value not in allowed[axis.name]:
-                raise UserError(f"matrix.{axis.name}: {value!r} is not known; allowed: {', '.join(allowed[axis.name])}")
-            if axis.name in ("frames", "fps", "context") and value is not None and value <= 0:
-                raise UserError(f"matrix.{axis.name}: {value} must be above 0")
+            check_value(where, value, _axis_rule(axis.name))
+
+
+def _axis_rule(name: str) -> Rule:
+    if name in CHOICES:
+        return Rule(words=tuple(options(name)))
+    if name == "variant":
+        return Rule(words=tuple(VARIANTS))
+    schema, setting = {
+        "frames": (VideoConfig, "max_frames"),
+        "fps": (VideoConfig, "fps"),
+        "context": (ContextConfig, "tokens"),
+        "semantics": (MethodConfig, "semantics"),
+    }[name]
+    return next(rule_of(field) for field in dataclasses.fields(schema) if field.name == setting)

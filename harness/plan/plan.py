@@ -9,14 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.questions import Question, load_questions
 from harness.compress.method import build_method
-from harness.config import Config, TaskConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.models.families import find_adapter
 from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.plan.matrix import Group, build_groups
-from harness.run.respond import find_adapter
 from harness.store import is_needed, read_answers, read_manifest
 
 BYTES_PER_ANSWER = 400

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.config import REPO
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.models.config import ModelConfig
 
 WHOLE_FILE_BYTES = 64 * 2**20
 """Files up to this size enter the identity whole; of larger ones size, header and samples do."""
@@ -67,7 +73,7 @@ def weights_identity(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _blocks(path: Path):
+def _blocks(path: Path) -> Iterator[bytes]:
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE_FILE_BYTES:
@@ -87,3 +93,43 @@ def resolve_dtype(dtype: str, device: str) -> str:
 
         device = "accelerator" if torch.accelerator.is_available() else "cpu"
     return "float32" if device == "cpu" else "bfloat16"
+
+
+FACTS = {"layers": "num_hidden_layers", "hidden_size": "hidden_size", "vocabulary": "vocab_size"}
+"""What a model's yaml may promise -> its name in the model's `config.json`."""
+
+
+def architecture(model: ModelConfig) -> dict[str, dict[str, int]]:
+    """What a model's yaml promises of its language model, and what is found in its folder.
+
+    Returns:
+        `promised` and `found`, each with as many of layers, hidden_size and vocabulary as are known.
+    """
+    promised = {name: value for name in FACTS if (value := getattr(model, name)) is not None}
+    return {"promised": promised, "found": found_architecture(model.path)}
+
+
+@lru_cache
+def found_architecture(path: str) -> dict[str, int]:
+    """Layers, hidden size and vocabulary of the language model below `model.path`; empty where there is none."""
+    try:
+        config = json.loads((find_weights(path) / "config.json").read_text(encoding="utf-8"))
+    except (UserError, OSError, ValueError):  # what is wrong with the weights is said elsewhere
+        return {}
+    text = {**config, **config.get("text_config", {})}
+    return {name: text[key] for name, key in FACTS.items() if isinstance(text.get(key), int)}
+
+
+def mismatch(record: Mapping[str, Any]) -> str | None:
+    """In words, how a cell's weights are not what its model's name promises; None where they agree.
+
+    Args:
+        record: the `cell` of a manifest.
+    """
+    known = record.get("architecture") or {}
+    promised, found = known.get("promised", {}), known.get("found", {})
+    wrong = [name for name in promised if name in found and promised[name] != found[name]]
+    if not wrong:
+        return None
+    differences = ", ".join(f"{name} {found[name]} instead of {promised[name]}" for name in wrong)
+    return f"the weights are not those of {record['model']['name']}: {differences}"

@@ -1,8 +1,10 @@
-"""Settings of the reporter: margins, confidence, and where its files lie. Standard library only."""
+"""Settings of the reporter and of the regression gate. Standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from harness.setting import setting
 
 
 @dataclass
@@ -13,15 +15,25 @@ class ReportConfig:
     ours with ``confidence``; a claim of no effect holds when the effect lies within ``neutral_margin`` of zero.
     """
 
-    margin: float = 3.0
-    neutral_margin: float = 1.0
-    confidence: float = 0.95
-    power: float = 0.8
-    resamples: int = 4000
-    seed: int = 0
+    margin: float = setting(3.0, least=0, most=100)
+    neutral_margin: float = setting(1.0, least=0, most=100)
+    confidence: float = setting(0.95, above=0, below=1)
+    power: float = setting(0.8, above=0, below=1)
+    resamples: int = setting(4000, least=100, most=1_000_000)
+    seed: int = setting(0, least=0, most=2**32 - 1)
     cells: list[str] = field(default_factory=list)
     """Name or id patterns (``*`` allowed) of the cells to show; empty shows every cell under results/runs."""
     output: str = "results/report"
     expected: str = "results/expected"
     baselines: str = "results/baselines"
     html: bool = True
+
+
+@dataclass
+class CheckConfig:
+    """The regression gate: compare with a stored baseline, or write a new one."""
+
+    baseline: str | None = None
+    update_baseline: bool = False
+    exact: bool | None = None
+    flip_rate: float | None = setting(None, least=0, most=1)

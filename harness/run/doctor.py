@@ -16,8 +16,9 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.config import REPO, Config, compose_config
+from harness.config import REPO, Config
 from harness.errors import UserError
+from harness.plan.matrix import recompose
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
@@ -216,8 +217,7 @@ def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]
     names = getattr(config.matrix, axis)
     if not names:
         return [pick(config)]
-    kept = [word for word in config.overrides if word.split("=")[0] != axis]
-    return [pick(compose_config([*kept, f"{axis}={name}"])) for name in names]
+    return [pick(recompose(config.overrides, {axis: name})) for name in names]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

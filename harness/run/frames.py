@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import VideoError
-from harness.plan.cell import code_digest
+from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig, VideoConfig
+    from harness.config import RunConfig
     from harness.plan.cell import Cell
     from harness.video.sampling import FramePlan, SamplingPolicy
 
@@ -54,13 +54,6 @@ class StoredVideo:
     def windows(self, size: int) -> Generator[Any]:
         """None."""
         yield from ()
-
-
-def sampling_policy(video: VideoConfig) -> SamplingPolicy:
-    """The part of the settings that decides which pixels a model sees."""
-    from harness.video.sampling import SamplingPolicy
-
-    return SamplingPolicy(**{f.name: getattr(video, f.name) for f in dataclasses.fields(SamplingPolicy)})
 
 
 class VideoFrames:
@@ -116,7 +109,8 @@ class _Stored:
             "backend": cell.video.backend,
             "weights": cell.weights,
             "dtype": cell.model.dtype,
-            "encoder": f"{cell.model.adapter} {code_digest('harness/models')} transformers {transformers}",
+            "encoder": f"{cell.model.adapter} {cell.versions['adapter']} transformers {transformers}",
+            "decoding": cell.versions["decoding"],
         }
 
     def find(self, path: Path) -> StoredVideo | None:

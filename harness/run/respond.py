@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.errors import UserError
+from harness.models.families import find_adapter
 from harness.run.memory import device_peak
 
 if TYPE_CHECKING:
@@ -77,19 +76,6 @@ class ModelResponder:
             peak_memory=peak_memory,
             seconds={"generate": time.perf_counter() - start},
         )
-
-
-def find_adapter(path: str) -> type[Adapter]:
-    """The adapter class at a dotted path.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model.adapter={path} cannot be imported: {error}") from error
 
 
 def load_responder(cell: Cell) -> ModelResponder:

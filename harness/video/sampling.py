@@ -7,12 +7,13 @@ file `k`; it is decoded straight from the source by time.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 
 import numpy as np
 
 from harness.errors import UserError
+from harness.video.config import VideoConfig
 
 RESAMPLE = ("nearest",)
 MAX_ASPECT = 200  # of a picture's sides; the processors of the Qwen families refuse more
@@ -46,6 +47,11 @@ class SamplingPolicy:
             raise UserError(f"video.long_side={self.long_side!r} must be at least 1, or null for the native size")
         if self.resample not in RESAMPLE:
             raise UserError(f"video.resample={self.resample!r} is unknown; allowed: {', '.join(RESAMPLE)}")
+
+
+def sampling_policy(video: VideoConfig) -> SamplingPolicy:
+    """The part of the settings that decides which pixels a model sees."""
+    return SamplingPolicy(**{f.name: getattr(video, f.name) for f in fields(SamplingPolicy)})
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,6 @@ def test_settings_are_those_of_the_matrix_unless_given():
     cell = demo.demo_cell(config)
     first = (config.matrix.frames[0], config.matrix.fps[0], config.matrix.context[0])
     assert (cell.video.max_frames, cell.video.fps, cell.context) == first
-    assert first[2] != config.context.tokens
     cell = demo.demo_cell(compose_config(["video.max_frames=64", "context=1k", "method=none"]))
     assert (cell.video.max_frames, cell.context) == (64, None)
     assert demo.demo_cell(compose_config(["profile=published"])).method.semantics == "release_2026"

@@ -5,9 +5,12 @@ import dataclasses
 import pytest
 
 from harness.config import MethodConfig, ModelConfig, TaskConfig, VideoConfig
-from harness.plan.cell import IDENTITY, RUNTIME, Cell, code_digest, resolve_method
+from harness.plan.cell import GROUPS, Cell
+from harness.plan.code import code_digest
+from harness.plan.resolve import resolve_method
+from harness.setting import identity_fields, rule_of, setting
 
-SCHEMAS = {"model": ModelConfig, "method": MethodConfig, "video": VideoConfig, "task": TaskConfig}
+VERSIONS = {"core": 1, "method": 1, "adapter": 1, "decoding": 1, "prompt": 1}
 
 
 def make_cell(**changes) -> Cell:
@@ -20,35 +23,57 @@ def make_cell(**changes) -> Cell:
         "context": 264,
         "task": task,
         "weights": "0123456789ab",
+        "versions": VERSIONS,
     }
     return Cell(**(fields | changes))
 
 
-@pytest.mark.parametrize("group", SCHEMAS)
-def test_every_field_is_classed(group):
-    fields = {f.name for f in dataclasses.fields(SCHEMAS[group])}
-    unclassed = fields - IDENTITY[group] - RUNTIME[group]
-    assert not unclassed, (
-        f"{group}: add {sorted(unclassed)} to IDENTITY (it can change an answer; raise IDENTITY_VERSION) or to RUNTIME "
-        "in harness/plan/cell.py"
-    )
-    assert not IDENTITY[group] & RUNTIME[group]
-    assert IDENTITY[group] | RUNTIME[group] == fields
+FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(getattr(make_cell(), group))]
 
 
-@pytest.mark.parametrize(("group", "field"), [(g, f) for g in SCHEMAS for f in sorted(IDENTITY[g])])
-def test_an_identity_field_changes_the_digest(group, field):
+@pytest.mark.parametrize(("group", "field"), FIELDS, ids=lambda value: getattr(value, "name", value))
+def test_every_field_changes_the_digest_but_those_of_the_runtime(group, field):
     cell = make_cell()
     config = getattr(cell, group)
-    old = getattr(config, field)
-    new = {"x": True} if field == "quirks" else (not old if isinstance(old, bool) else f"{old}1")
-    assert make_cell(**{group: dataclasses.replace(config, **{field: new})}).digest != cell.digest
+    old = getattr(config, field.name)
+    new = {"x": True} if field.name == "quirks" else (not old if isinstance(old, bool) else f"{old}1")
+    if field.name == "semantics":
+        new = "release_2025"
+    changed = make_cell(**{group: dataclasses.replace(config, **{field.name: new})})
+    if not rule_of(field).runtime:
+        assert changed.digest != cell.digest
+    elif field.name != "data":  # its prompt's version enters
+        assert changed.digest == cell.digest
 
 
-@pytest.mark.parametrize(("group", "field"), [(g, f) for g in SCHEMAS for f in sorted(RUNTIME[g] - {"data"})])
-def test_a_runtime_field_does_not(group, field):
-    cell = make_cell()
-    assert make_cell(**{group: dataclasses.replace(getattr(cell, group), **{field: "9"})}).digest == cell.digest
+PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-75cd2dbc"
+
+
+def test_ids_are_pinned():
+    assert make_cell().id == PINNED, (
+        "this change gives cells another id, so every stored answer of theirs is asked again. A new field needs "
+        "setting(..., neutral=<value under which answers are as before>), or runtime=True if it cannot change any; "
+        "where answers change on purpose, raise the version of what changed (core, method, adapter, decoding, prompt) "
+        "and not IDENTITY_VERSION"
+    )
+
+
+def test_a_new_field_at_its_neutral_value_stays_out_of_the_identity():
+    @dataclasses.dataclass
+    class Old:
+        name: str = "a"
+
+    @dataclasses.dataclass
+    class New(Old):
+        sharpness: float = setting(1.0, neutral=1.0)
+
+    assert identity_fields(New()) == identity_fields(Old())
+    assert identity_fields(New(sharpness=2.0)) == {"name": "a", "sharpness": 2.0}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_declared_version_changes_the_digest(version):
+    assert make_cell(versions=VERSIONS | {version: 2}).digest != make_cell().digest
 
 
 def test_context_and_weights_change_the_digest():
@@ -74,7 +99,7 @@ def test_the_task_sets_reforge_and_guide_length_for_the_releases():
 
 
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.plan.cell.REPO", tmp_path)
+    monkeypatch.setattr("harness.plan.code.REPO", tmp_path)
     digests = []
     (tmp_path / "room" / "inner").mkdir(parents=True)
     for text in ['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']:

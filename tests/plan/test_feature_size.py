@@ -29,7 +29,7 @@ def test_tokens_follow_length_and_picture(header, tokens):
 
 
 def test_a_family_may_have_a_fixed_number_of_tokens_per_frame():
-    llava = cell("model=llava_video_7b", "method.semantics=paper", "matrix.frames=[512]", "matrix.semantics=[paper]")
+    llava = cell("model=llava_video_7b", "matrix.frames=[512]", "matrix.semantics=[paper]")
     assert video_tokens(llava, Header(3600.0)) == 512 * 196
 
 

@@ -5,7 +5,7 @@ import pytest
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.plan.matrix import build_cells, build_groups
-from harness.plan.weights import find_weights, weights_identity
+from harness.plan.weights import find_weights, mismatch, weights_identity
 
 
 @pytest.fixture
@@ -55,8 +55,13 @@ def test_uncompressed_cells_are_not_repeated_per_variant(model):
 
 
 @pytest.mark.parametrize(
-    "override", ["matrix.variant=[ful]", "matrix.task=[]", "matrix.context=[0]", "matrix.semantics=[papr]"]
-)
+    "override",
+    [
+        "matrix.variant=[ful]", "matrix.task=[]", "matrix.context=[0]", "matrix.semantics=[papr]", "matrix.frames=[1]",
+        "matrix.fps=[inf]", "matrix.frames=[1000000000]", "matrix.task=[nope]", "matrix.by_task.mlvu.fps=[0]",
+        "matrix.by_task.mlvu.context=[]",
+    ],
+)  # fmt: skip
 def test_a_wrong_axis_is_named(model, override):
     with pytest.raises(UserError, match=override.split("=")[0]):
         build_cells(compose_config([override, model]))
@@ -77,3 +82,63 @@ def test_weights_identity_sees_the_contents(tmp_path):
         (folder / "model.safetensors").write_bytes(bytes([k]) * 10)
         identities.add(weights_identity(folder))
     assert len(identities) == 2
+
+
+WORDS = ["profile=published", "model.dtype=bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("word", "fact"),
+    [
+        ("video.fps=4", lambda cell: cell.video.fps == 4),
+        ("video.max_frames=64", lambda cell: cell.video.max_frames == 64),
+        ("context.tokens=100", lambda cell: cell.context == 100),
+        ("context=1k", lambda cell: cell.context == 1000),
+        ("context=full", lambda cell: cell.context is None),
+        ("method.semantics=release_2025", lambda cell: cell.method.semantics == "release_2025"),
+        ("method.temporal=false", lambda cell: cell.variant == "no_temporal"),
+        ("task=mlvu", lambda cell: cell.task.name == "mlvu"),
+    ],
+)
+def test_a_setting_reaches_the_cells_in_spite_of_the_axis(model, word, fact):
+    cells = build_cells(compose_config([*WORDS, model, word]))
+    assert cells and all(fact(cell) for cell in cells)
+
+
+def test_a_quirk_of_a_release_reaches_the_cells(model):
+    words = ["method.semantics=release_2026", "method.quirks.guide_by_text_index=false"]
+    cells = build_cells(compose_config([model, *words]))
+    assert {(c.method.semantics, c.method.quirks["guide_by_text_index"]) for c in cells} == {("release_2026", False)}
+
+
+def test_llava_video_brings_its_published_settings(model):
+    words = [*WORDS, model, "model=llava_video_7b", "matrix.semantics=[paper]"]
+    facts = {(c.video.long_side, c.video.max_frames, c.context) for c in build_cells(compose_config(words))}
+    assert facts == {(682, 1024, 40000)}
+    both = build_cells(compose_config([*WORDS, model, "matrix.model=[llava_video_7b,qwen2_5_vl_7b]", "task=lvbench"]))
+    assert [(c.video.long_side, c.video.max_frames, c.context) for c in both] == [
+        (682, 1024, 40000),
+        (448, 2048, 16000),
+    ]
+
+
+@pytest.mark.parametrize("path", ["os.system", "os", "nowhere.at.All", "harness.models.adapter.Adapter", "x"])
+def test_what_is_no_adapter_is_refused(model, path):
+    with pytest.raises(UserError, match="model.adapter=.*harness.models.qwen2_5_vl.Qwen25VL"):
+        build_cells(compose_config([model, f"model.adapter={path}"]))
+
+
+def test_a_benchmark_that_is_not_there_is_refused(model):
+    with pytest.raises(UserError, match="task.data=foo .*allowed: longvideobench"):
+        build_cells(compose_config([model, "task=mlvu", "task.data=foo"]))
+
+
+def test_weights_under_a_wrong_name_are_said_in_words():
+    words = ["profile=published", "model.path=harness/toy/checkpoint", "task=mlvu"]
+    record = build_cells(compose_config(words))[0].record()
+    assert mismatch(record) == (
+        "the weights are not those of qwen2_5_vl_7b: layers 4 instead of 28, hidden_size 128 instead of 3584, "
+        "vocabulary 416 instead of 152064"
+    )
+    assert mismatch(build_cells(compose_config(["task=mlvu"]))[0].record()) is None
+    assert mismatch({"model": {"name": "old"}}) is None

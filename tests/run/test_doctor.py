@@ -8,6 +8,8 @@ import pytest
 from harness.config import compose_config
 from harness.run import doctor
 from harness.run.doctor import OK, PROBLEM, run_check
+from harness.setting import rule_of
+from harness.video.config import VideoConfig
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,6 @@ def test_a_check_that_breaks_hides_no_other(toy, capsys, monkeypatch):
 
 
 def test_every_backend_of_the_configuration_has_a_decoder():
-    from harness.config import ALLOWED
-
-    assert set(doctor.DECODERS) == set(ALLOWED["video.backend"])
+    backend = next(f for f in dataclasses.fields(VideoConfig) if f.name == "backend")
+    assert set(doctor.DECODERS) == set(rule_of(backend).words)
     assert Path(doctor.REPO / "scripts").is_dir(), "fixes name scripts/setup.sh"

@@ -115,6 +115,7 @@ def make_cell(context: int | None = 100) -> Cell:
         context,
         TaskConfig(name="task", lmms_task="adaretake_task", data="videomme", split="test", protocol="p"),
         "weights",
+        {},
     )
 
 

@@ -1,0 +1,31 @@
+"""Settings of a model. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.setting import setting
+
+
+@dataclass
+class ModelConfig:
+    """A model: which adapter loads which weights, and how.
+
+    ``dtype`` and ``attention`` may be ``auto``: bfloat16 and the fastest backend on an accelerator, float32 and
+    SDPA on a CPU. ``yarn_factor`` 1 leaves the rotary embedding alone; the releases use 4. ``tokens_per_frame`` is for
+    plans; null where the picture's size decides. ``layers``, ``hidden_size`` and ``vocabulary`` are those of the
+    language model that the name promises; weights of another shape are reported as such.
+    """
+
+    name: str = setting(name=True)
+    adapter: str = setting()
+    path: str = setting(runtime=True)
+    dtype: str = setting("auto", words=("auto", "float32", "bfloat16", "float16"))
+    attention: str = setting("auto", words=("auto", "eager", "sdpa", "flash_attention_2"), runtime=True)
+    device: str = setting("auto", runtime=True)
+    device_map: str | None = setting(None, runtime=True)
+    yarn_factor: float = setting(1.0, least=1, most=64)
+    tokens_per_frame: int | None = setting(None, least=1, most=65536, runtime=True)
+    layers: int | None = setting(None, least=1, runtime=True)
+    hidden_size: int | None = setting(None, least=1, runtime=True)
+    vocabulary: int | None = setting(None, least=1, runtime=True)

@@ -1,0 +1,26 @@
+"""Settings of sampling and decoding. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.setting import setting
+
+
+@dataclass
+class VideoConfig:
+    """Which frames a model sees, and how they are decoded.
+
+    ``fps`` and ``max_frames`` cap each other; ``window`` is the number of frames decoded and encoded at a time,
+    ``timeout_s`` the longest that decoding one video may take.
+    """
+
+    fps: float = setting(2.0, above=0, most=240)
+    max_frames: int = setting(least=2, most=100_000)
+    even: bool = True
+    grid_fps: float = setting(25.0, above=0, most=1000)
+    long_side: int | None = setting(448, least=1, most=8192)
+    resample: str = setting("nearest", words=("nearest",))
+    backend: str = setting("decord", words=("decord", "pyav", "torchcodec"))
+    window: int = setting(128, least=1, most=100_000, runtime=True)
+    timeout_s: float = setting(1800.0, above=0, most=1e6, runtime=True)
