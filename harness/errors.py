@@ -1,4 +1,4 @@
-"""The two kinds of error that a user, not a developer, has to act on."""
+"""The kinds of error that a user, not a developer, has to act on."""
 
 
 class UserError(Exception):

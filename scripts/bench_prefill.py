@@ -162,12 +162,12 @@ class Bench:
         self.dtype = next(language.text_model.parameters()).dtype
         self.width = language.text_model.config.hidden_size
 
-    def prompt(self, frames: int) -> tuple[Any, Any, Any]:
-        """(layout, input ids [N], features [V, d] on the host) of a video of so many frames."""
+    def prompt(self, frames: int) -> tuple[Any, Any]:
+        """(prompt, features [V, d] on the host) of a video of so many frames."""
         import torch
 
-        from harness.compress.layout import Layout
         from harness.compress.positions import mrope_position_ids
+        from harness.compress.prompt import Prompt
 
         grids, n = frames // 2, self.how.tokens_per_grid
         before, after = self.how.text
@@ -181,16 +181,17 @@ class Bench:
         features = torch.empty(grids * n, self.width, dtype=self.dtype, pin_memory=pinned)
         for window in features.split(64 * n):
             window.copy_(torch.randn(window.shape, generator=generator))
-        return Layout(positions, video, n, context=self.how.context), ids, features
+        where = torch.arange(video.start, video.stop)
+        return Prompt(ids, positions, where, (n,) * grids, context=self.how.context), features
 
     def compressed(self, prompt: tuple, name: str = "adaretake", **options: Any) -> Any:
-        """One prefill through the compress room; returns its state."""
-        from harness.compress.method import MethodOptions, build_method
+        """One prefill through the compress room; returns the run."""
+        from harness.compress.method import build_method
         from harness.compress.prefill import prefill
 
-        layout, ids, features = prompt
-        method = build_method(MethodOptions(name=name, chunk_frames=self.how.chunk_frames, **options))
-        return prefill(self.language, layout, ids, features, method)
+        asked, features = prompt
+        method = build_method(name, chunk_frames=self.how.chunk_frames, **options).for_family("qwen2_5_vl")
+        return prefill(self.language, method, asked, (features,), max_new_tokens=0)[0]
 
     def sliced(self, prompt: tuple, lengths: list[int], after: list[list[int]]) -> list[int]:
         """The baseline of `overhead`: chunks of `lengths` [K], layers cut to `after` [K][L] behind each."""
@@ -198,21 +199,24 @@ class Bench:
 
         class SlicedCache(CompressedCache):
             def cut(self, lengths: list[int]) -> None:
-                self._lengths = list(lengths)
+                for layer, length in zip(self._layers, lengths, strict=True):
+                    layer.lengths = [length]
 
-        layout, ids, features = prompt
-        reserve = max(length + n for length, n in zip(lengths, [0, *map(max, after)], strict=False)) + layout.n_pre
-        cache = SlicedCache(self.language.num_layers, reserve=max(reserve, max(after[-1]) + layout.n_post))
+        asked, features = prompt
+        ids, positions, n_pre = asked.input_ids, asked.positions, asked.video_start
+        n_post = asked.n_prompt - asked.video_stop
+        reserve = max(length + n for length, n in zip(lengths, [0, *map(max, after)], strict=False)) + n_pre
+        cache = SlicedCache(self.language.num_layers, reserve=max(reserve, max(after[-1]) + n_post))
         forward = self.language.forward
-        forward(self.language.embed(ids[: layout.n_pre]), layout.positions[:, : layout.n_pre], cache, output=False)
-        start = layout.n_pre
+        forward(self.language.embed(ids[:n_pre]), positions[:, :n_pre], cache, output=False)
+        start = n_pre
         for length, kept in zip(lengths, after, strict=True):
-            part = features[start - layout.n_pre : start - layout.n_pre + length]
+            part = features[start - n_pre : start - n_pre + length]
             embeds = part.to(self.language.device, self.dtype, non_blocking=True)
-            forward(embeds, layout.positions[:, start : start + length], cache, output=False)
+            forward(embeds, positions[:, start : start + length], cache, output=False)
             cache.cut(kept)
             start += length
-        forward(self.language.embed(ids[start:]), layout.positions[:, start:], cache)
+        forward(self.language.embed(ids[start:]), positions[:, start:], cache)
         return cache.lengths
 
     def timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
@@ -233,7 +237,7 @@ class Bench:
             seconds, (cache_length, result) = self.timed(run)
             host, memory = resident(), allocated()
         if memory is None:
-            memory = host - prompt[2].numel() * prompt[2].element_size()
+            memory = host - prompt[1].numel() * prompt[1].element_size()
         return Row(frames, variant, prompt[0].n_prompt, seconds, memory, host, cache_length), result
 
     def _finish(self) -> None:
@@ -250,14 +254,13 @@ def rows_for(bench: Bench, frames: int, report: Callable[[Row], None]) -> list[R
 
     def compressed(**options: Any) -> tuple[list[int], Any]:
         state = bench.compressed(prompt, **options)
-        return state.cache.lengths, state.chunks if state.compressed else []
+        return state.cache.lengths, state.trace
 
     # The first run gives the baseline its lengths, and stands for itself where it is the only one.
-    first, chunks = bench.measure(frames, "full", prompt, compressed)
-    lengths, after = [chunk.length for chunk in chunks], [chunk.cache_length for chunk in chunks]
+    first, trace = bench.measure(frames, "full", prompt, compressed)
     runs: dict[str, Callable[[], tuple[list[int], Any]]] = {"uncompressed": lambda: compressed(name="none")}
-    if chunks:
-        runs["sliced"] = lambda: (bench.sliced(prompt, lengths, after), None)
+    if trace.compressed:
+        runs["sliced"] = lambda: (bench.sliced(prompt, trace.chunk_lengths, trace.cache_after_chunk), None)
     runs |= {name: lambda options=options: compressed(**options) for name, options in VARIANTS.items()}
     runs = {name: run for name, run in runs.items() if frames <= how.rows_up_to.get(name, frames)}
     rows = {name: bench.measure(frames, name, prompt, run)[0] for name, run in runs.items() if name != "full"}

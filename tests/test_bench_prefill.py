@@ -89,7 +89,7 @@ def test_baseline_attends_over_the_same_cache_lengths(script, language):
             language.forward = watched("full")
             state = bench.compressed(prompt)
             language.forward = watched("sliced")
-            bench.sliced(prompt, [c.length for c in state.chunks], [c.cache_length for c in state.chunks])
+            bench.sliced(prompt, state.trace.chunk_lengths, state.trace.cache_after_chunk)
         finally:
             del language.forward
     guide = how.text[1]

@@ -1,4 +1,7 @@
-"""The compression method and nothing else: pure torch, no patching of transformers, no lmms-eval."""
+"""The compression methods and nothing else: pure torch, no patching of transformers, no lmms-eval."""
 
 CORE_VERSION = 1
-"""Version of what all methods share: driver, cache, attention, positions, decoding. Raise it when answers change."""
+"""Raised by hand when what all methods share (driver, cache, attention, positions, decoding) changes answers.
+
+Part of every cell's identity. Golden vectors and pinned answers fail when answers change without it.
+"""

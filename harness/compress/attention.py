@@ -23,8 +23,18 @@ BACKENDS = ("flash_attention_2", "sdpa", "eager")
 _BLOCK_BYTES = 256 * 2**20  # most that the attention weights of one block of queries may take in eager attention
 _CPU_BLOCK = 256  # queries that share a mask in SDPA on a CPU, whose kernel also computes what the mask hides
 
-# Called once per layer with: layer index, queries [h, n, d] and all keys [kv, m, d] after rotation, logit scale.
-Observer = Callable[[int, torch.Tensor, torch.Tensor, float], None]
+Heads = torch.Tensor | list[torch.Tensor]
+"""Keys or values [1, kv, m, d]; or, where heads differ in length, one [1, 1, m, d] per key-value head."""
+
+Observer = Callable[[int, torch.Tensor, Heads, float], None]
+"""Called once per layer with: layer index, queries [h, n, d] and all keys (`Heads`) after rotation, logit scale."""
+
+
+def last_keys(keys: Heads, count: int) -> torch.Tensor:
+    """The last `count` keys of every head [kv, count, d]."""
+    if isinstance(keys, torch.Tensor):
+        return keys[0, :, keys.shape[2] - count :]
+    return torch.cat([head[0, :, head.shape[2] - count :] for head in keys])
 
 
 class KeysCached(Exception):
@@ -135,8 +145,8 @@ def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch
     def attend(
         module: nn.Module,
         query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        key: Heads,
+        value: Heads,
         attention_mask: torch.Tensor | None,
         scaling: float | None = None,
         observer: Observer | None = None,
@@ -145,10 +155,14 @@ def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch
     ) -> tuple[torch.Tensor, None]:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         if observer is not None:
-            observer(module.layer_idx, query[0], key[0], scale)
+            observer(module.layer_idx, query[0], key, scale)
         if module.layer_idx == final_layer:
             raise KeysCached
-        return kernel(query, key, value, scale).transpose(1, 2), None
+        if isinstance(key, torch.Tensor):
+            return kernel(query, key, value, scale).transpose(1, 2), None
+        groups = query.split(query.shape[1] // len(key), dim=1)  # the query heads of each key-value head
+        parts = [kernel(q, k, v, scale) for q, k, v in zip(groups, key, value, strict=True)]
+        return torch.cat(parts, dim=1).transpose(1, 2), None
 
     return attend
 

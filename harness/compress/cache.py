@@ -1,100 +1,219 @@
-"""A key-value cache whose layers may differ in length and from whose end tokens can be evicted."""
+"""A key-value cache whose layers, and heads, may differ in length and from whose end tokens can be evicted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
-_SLACK = 256  # tokens of room added whenever a layer outgrows its buffer
+Kept = torch.Tensor | Sequence[torch.Tensor]
+"""Indices [k], ascending, of tokens to keep: for all heads of a layer, or one tensor per key-value head."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A copy of some cached tokens of one layer, wherever it waits.
+
+    Attributes:
+        keys: rotated [kv heads, n, head dim].
+        values: [kv heads, n, head dim].
+        positions: ids [r, n] on the host; `None` where the cache tracks none.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    positions: torch.Tensor | None
 
 
 class CompressedCache:
-    """Keys and values [1, kv heads, length, head dim] per layer, each layer on its own device and of its own length.
+    """Keys and values per layer, each layer on its own device and of its own length.
 
     It has the two methods that attention layers of transformers call on a cache (`update`, `get_seq_length`). Tokens
-    are written into a buffer that is reserved once, so neither a chunk nor a decoded token copies the whole cache.
+    are written into a buffer that is reserved once, so neither a chunk nor a decoded token copies the whole cache. A
+    layer in which heads keep different numbers of tokens is held head by head from then on.
 
     Args:
         num_layers: layers of the language model.
-        reserve: tokens per layer to make room for at first use; a layer that needs more grows.
+        reserve: tokens per layer to make room for at first use; a layer that needs more at least doubles.
         track_positions: keep the position ids of every cached token (position reforging needs them).
     """
 
     def __init__(self, num_layers: int, *, reserve: int = 0, track_positions: bool = False) -> None:
         self.num_layers = num_layers
         self.track_positions = track_positions
-        self._reserve = reserve
-        self._keys: list[torch.Tensor | None] = [None] * num_layers
-        self._values: list[torch.Tensor | None] = [None] * num_layers
-        self._lengths = [0] * num_layers
+        self._layers: list[_Heads] = [_Heads(reserve) for _ in range(num_layers)]
         self._positions: list[torch.Tensor | None] = [None] * num_layers
 
     @property
-    def lengths(self) -> list[int]:
-        """Cached tokens per layer [L]."""
-        return list(self._lengths)
+    def lengths(self) -> list[float]:
+        """Cached tokens per layer [L]; where heads differ, their mean (a whole number if it is one)."""
+        return [_mean(self.head_lengths(layer)) for layer in range(self.num_layers)]
+
+    @property
+    def ragged(self) -> bool:
+        """Whether heads of some layer differ in length."""
+        return any(len(set(self.head_lengths(layer))) > 1 for layer in range(self.num_layers))
+
+    def head_lengths(self, layer: int) -> list[int]:
+        """Cached tokens of each key-value head of a layer; one number while all heads are held together."""
+        return self._layers[layer].lengths
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Cached tokens of one layer."""
-        return self._lengths[layer_idx]
+        """Cached tokens of the longest head of one layer."""
+        return max(self.head_lengths(layer_idx))
 
     def keys(self, layer: int) -> torch.Tensor:
-        """Cached keys [kv heads, length, head dim] of a layer, rotated; a view."""
-        return self._keys[layer][0, :, : self._lengths[layer]]
+        """Cached keys [kv heads, length, head dim] of a layer whose heads are of one length, rotated; a view if it can.
+
+        Raises:
+            ValueError: the heads differ in length; see `head_keys`.
+        """
+        return self._layers[layer].together(0)
 
     def values(self, layer: int) -> torch.Tensor:
-        """Cached values [kv heads, length, head dim] of a layer; a view."""
-        return self._values[layer][0, :, : self._lengths[layer]]
+        """Cached values [kv heads, length, head dim]; as `keys`."""
+        return self._layers[layer].together(1)
+
+    def head_keys(self, layer: int, head: int) -> torch.Tensor:
+        """Cached keys [length, head dim] of one key-value head, rotated; a view."""
+        return self._layers[layer].head(0, head)
 
     def positions(self, layer: int) -> torch.Tensor:
         """Position ids [r, length] of the cached tokens on the host; only with `track_positions`."""
-        if self._positions[layer] is None:
-            raise ValueError("this cache does not track positions")
-        return self._positions[layer]
+        ids = self._positions[layer]
+        if ids is None:
+            raise ValueError("this cache does not track positions, or its heads keep different tokens")
+        return ids
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_args: object, **_kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append [1, kv heads, n, head dim] to a layer; returns all its keys and values (views)."""
-        start, stop = self._lengths[layer_idx], self._lengths[layer_idx] + keys.shape[2]
-        if self._keys[layer_idx] is None or self._keys[layer_idx].shape[2] < stop:
-            capacity = max(stop + _SLACK, self._reserve)
-            self._keys[layer_idx] = _grown(self._keys[layer_idx], keys, start, capacity)
-            self._values[layer_idx] = _grown(self._values[layer_idx], values, start, capacity)
-        self._keys[layer_idx][:, :, start:stop] = keys
-        self._values[layer_idx][:, :, start:stop] = values
-        self._lengths[layer_idx] = stop
-        return self._keys[layer_idx][:, :, :stop], self._values[layer_idx][:, :, :stop]
+    ) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor | list[torch.Tensor]]:
+        """Append [1, kv heads, n, head dim] to a layer.
+
+        Returns:
+            All its keys and values (views) [1, kv heads, length, head dim]; of a layer held head by head, lists of
+            [1, 1, length, head dim], which `attention` knows how to read.
+        """
+        layer = self._layers[layer_idx]
+        layer.append(keys, values)
+        return layer.states(0), layer.states(1)
 
     def append_positions(self, layer: int, ids: torch.Tensor) -> None:
         """Record the ids [r, n] (host) of the tokens just appended to a layer."""
-        if self.track_positions:
+        if self.track_positions and not self._layers[layer].split:
             old = self._positions[layer]
             self._positions[layer] = ids if old is None else torch.cat((old, ids), dim=1)
 
     def drop_last(self, count: int) -> None:
         """Remove the last `count` tokens of every layer."""
         for layer in range(self.num_layers):
-            self._lengths[layer] -= count
-            if self._positions[layer] is not None:
-                self._positions[layer] = self._positions[layer][:, : self._lengths[layer]]
+            self._layers[layer].drop_last(count)
+            if (ids := self._positions[layer]) is not None:
+                self._positions[layer] = ids[:, : ids.shape[1] - count]
 
-    def keep_of_last(self, layer: int, count: int, kept: torch.Tensor) -> None:
-        """Of the last `count` tokens of a layer keep those at `kept` [k] (ascending, 0 = the first of the `count`)."""
-        if kept.numel() == count:
-            return
-        start = self._lengths[layer] - count
-        stop = start + kept.numel()
-        index = kept.to(self._keys[layer].device) + start
-        for buffer in (self._keys[layer], self._values[layer]):
-            buffer[:, :, start:stop] = buffer.index_select(2, index)
-        if self._positions[layer] is not None:
-            old = self._positions[layer]
-            self._positions[layer] = torch.cat((old[:, :start], old[:, start:][:, kept.cpu()]), dim=1)
-        self._lengths[layer] = stop
+    def keep_of_last(self, layer: int, count: int, kept: Kept) -> None:
+        """Of the last `count` tokens of a layer keep those at `kept` (0 = the first of the `count`).
+
+        With one tensor per head the layer is held head by head from then on, and has no position ids any more.
+        """
+        if isinstance(kept, torch.Tensor):
+            if kept.numel() == count:
+                return
+            if (ids := self._positions[layer]) is not None:
+                start = ids.shape[1] - count
+                self._positions[layer] = torch.cat((ids[:, :start], ids[:, start:][:, kept.cpu()]), dim=1)
+        else:
+            self._positions[layer] = None
+        self._layers[layer].keep_of_last(count, kept)
+
+    def store(self, layer: int, tokens: slice, device: torch.device | str = "cpu") -> Stored:
+        """A copy of some tokens of a layer, to wait on `device`."""
+        ids = self._positions[layer]
+        keys, values = (state[:, tokens].to(device, copy=True) for state in (self.keys(layer), self.values(layer)))
+        return Stored(keys, values, None if ids is None else ids[:, tokens].clone())
+
+    def replace(self, layer: int, tokens: slice, stored: Stored) -> None:
+        """Put stored tokens where some of a layer's tokens are; the layer may become longer or shorter."""
+        keys, values, ids = self.keys(layer), self.values(layer), self._positions[layer]
+        states = []
+        for old, new in ((keys, stored.keys), (values, stored.values)):
+            new = new.to(old.device, old.dtype, non_blocking=True)
+            states.append(torch.cat((old[:, : tokens.start], new, old[:, tokens.stop :]), dim=1)[None])
+        self._layers[layer].clear()
+        self._layers[layer].append(*states)
+        if ids is not None and stored.positions is not None:
+            self._positions[layer] = torch.cat((ids[:, : tokens.start], stored.positions, ids[:, tokens.stop :]), dim=1)
+
+
+class _Heads:
+    """One layer: one buffer [1, kv heads, capacity, head dim], or [1, 1, capacity, head dim] per head."""
+
+    def __init__(self, reserve: int) -> None:
+        self._reserve = reserve
+        self._buffers: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])  # keys, values
+        self.lengths = [0]
+
+    @property
+    def split(self) -> bool:
+        """Whether it is held head by head."""
+        return len(self.lengths) > 1
+
+    def clear(self) -> None:
+        self.lengths = [0] * len(self.lengths)
+
+    def states(self, which: int) -> torch.Tensor | list[torch.Tensor]:
+        parts = [buffer[:, :, :length] for buffer, length in zip(self._buffers[which], self.lengths, strict=True)]
+        return parts if self.split else parts[0]
+
+    def together(self, which: int) -> torch.Tensor:
+        states = self.states(which)
+        if isinstance(states, torch.Tensor):
+            return states[0]
+        if len(set(self.lengths)) > 1:
+            raise ValueError(f"the heads of this layer hold {self.lengths} tokens")
+        return torch.cat(states, dim=1)[0]
+
+    def head(self, which: int, head: int) -> torch.Tensor:
+        states = self.states(which)
+        return states[0, head] if isinstance(states, torch.Tensor) else states[head][0, 0]
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        count = keys.shape[2]
+        for buffers, new in zip(self._buffers, (keys, values), strict=True):
+            parts = new.split(1, dim=1) if self.split else (new,)
+            for i, part in enumerate(parts):
+                stop = self.lengths[i] + count
+                if len(buffers) <= i:
+                    buffers.append(_grown(None, part, 0, max(stop, self._reserve)))
+                elif buffers[i].shape[2] < stop:
+                    buffers[i] = _grown(buffers[i], part, self.lengths[i], max(stop, 2 * buffers[i].shape[2]))
+                buffers[i][:, :, self.lengths[i] : stop] = part
+        self.lengths = [length + count for length in self.lengths]
+
+    def drop_last(self, count: int) -> None:
+        self.lengths = [length - count for length in self.lengths]
+
+    def keep_of_last(self, count: int, kept: Kept) -> None:
+        if not isinstance(kept, torch.Tensor) and not self.split:
+            for buffers in self._buffers:
+                buffers[:] = [part.clone() for part in buffers[0].split(1, dim=1)]
+            self.lengths = self.lengths * len(self._buffers[0])
+        for i, start in enumerate([length - count for length in self.lengths]):
+            chosen = kept if isinstance(kept, torch.Tensor) else kept[i]
+            stop = start + chosen.numel()
+            for buffers in self._buffers:
+                buffers[i][:, :, start:stop] = buffers[i].index_select(2, chosen.to(buffers[i].device) + start)
+            self.lengths[i] = stop
+
+
+def _mean(lengths: list[int]) -> float:
+    whole, rest = divmod(sum(lengths), len(lengths))
+    return sum(lengths) / len(lengths) if rest else whole
 
 
 def _grown(old: torch.Tensor | None, like: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
     buffer = like.new_empty(*like.shape[:2], capacity, like.shape[3])
-    if used:
+    if old is not None and used:
         buffer[:, :, :used] = old[:, :, :used]
     return buffer

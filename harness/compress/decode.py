@@ -6,9 +6,7 @@ from collections.abc import Collection
 
 import torch
 
-from harness.compress.language import LanguageModel
-from harness.compress.method import Method
-from harness.compress.prefill import Prefilled, run_segment
+from harness.compress.prefill import Prefill
 
 
 def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -20,10 +18,8 @@ def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch
 
 
 def greedy(
-    language: LanguageModel,
-    method: Method,
-    state: Prefilled,
-    input_ids: torch.Tensor,
+    run: Prefill,
+    hidden: torch.Tensor,
     first_position: torch.Tensor,
     *,
     max_new_tokens: int,
@@ -34,20 +30,22 @@ def greedy(
     """Decode up to `max_new_tokens` tokens, the end token included; also the raw logits of each when recording.
 
     Args:
-        input_ids: the prompt [N]; with the new tokens it is what the repetition penalty applies to.
+        run: the prefilled prompt; its tokens and the new ones are what the repetition penalty applies to.
+        hidden: last hidden state of the prompt [d].
         first_position: ids [r, 1] of the first new token.
     """
     tokens: list[int] = []
     recorded: list[torch.Tensor] = []
-    hidden, seen = state.hidden, None
+    seen: torch.Tensor | None = None
+    prompt = run.prompt
     while len(tokens) < max_new_tokens:
-        logits = language.logits(hidden)
+        logits = run.language.logits(hidden)
         if record:
             recorded.append(logits.cpu())
         if repetition_penalty != 1:
             if seen is None:
                 seen = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
-                seen[input_ids.to(logits.device)] = True
+                seen[prompt.input_ids.to(logits.device)] = True
             logits = penalised(logits, seen, repetition_penalty)
         token = int(logits.argmax())
         tokens.append(token)
@@ -56,7 +54,6 @@ def greedy(
         if seen is not None:
             seen[token] = True
         index = len(tokens) - 1
-        embeds = language.embed(torch.tensor([token]))
-        ids = first_position + index
-        hidden = run_segment(language, state.cache, method, embeds, ids, input_ids.shape[0] + index, decoded=True)
+        hidden = run.decode(token, first_position + index, prompt.n_prompt + index)
+        run.method.after_token(run)
     return tokens, recorded

@@ -1,16 +1,13 @@
-"""Layer allocators: from the scores of all layers and a chunk's budget to a number of kept tokens per layer."""
+"""From the scores of all layers and a chunk's budget to a number of kept tokens per layer."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from harness.compress.allocation import allocate
-
-# (scores: one vector [c] per layer, budget of the chunk, L) -> tokens kept per layer [L].
-LayerAllocator = Callable[[Sequence[torch.Tensor], float, int], list[int]]
 
 MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
 
@@ -26,15 +23,21 @@ def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
     return [more + min(same, max(rest - b, 0)) for more, same, b in zip(above, equal, before, strict=False)]
 
 
-def even(scores: Sequence[torch.Tensor], budget: float, num_layers: int) -> list[int]:
-    """The same number of tokens in every layer."""
-    return [int(budget)] * num_layers
-
-
-def pooled(scores: Sequence[torch.Tensor], budget: float, num_layers: int) -> list[int]:
+def pooled(scores: Sequence[torch.Tensor], budget: int) -> list[int]:
     """Layers share L * budget in proportion to their hits among the top L * budget scores (eq. 11-16)."""
-    total, length = num_layers * int(budget), scores[0].shape[0]
+    num_layers, length = len(scores), scores[0].shape[0]
+    total = num_layers * budget
     if total == 0:
         return [0] * num_layers
     hits = top_hits(scores, total)
     return allocate([max(h / sum(hits), MIN_WEIGHT) for h in hits], total, [length] * num_layers)
+
+
+def pooled_margin(scores: Sequence[torch.Tensor], budget: int) -> torch.Tensor:
+    """How near the choice of the top L * budget scores was: the gap [] behind the last one over the largest score."""
+    flat = torch.cat([s.to(scores[0].device) for s in scores])
+    top = len(scores) * budget
+    if not 0 < top < len(flat):
+        return torch.tensor(torch.inf)
+    best = flat.topk(top + 1).values
+    return (best[-2] - best[-1]) / best[0].abs().clamp_min(torch.finfo(flat.dtype).tiny)

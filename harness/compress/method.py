@@ -1,149 +1,186 @@
-"""A compression method: a choice of small pure functions and a few numbers."""
+"""A compression method: a dataclass of hyper-parameters that overrides the stages in which it differs.
+
+`Method` itself is uncompressed chunked prefill. The driver (`prefill`) walks a prompt segment by segment and calls the
+stages; it knows no method by name.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness.compress import methods
-from harness.compress.layers import LayerAllocator, even
-from harness.compress.layout import Layout, whole_grids
-from harness.compress.positions import after_chunk, check_rule
-from harness.compress.reforge import Reforge
-from harness.compress.scorers import Scorer, guide_attention
-from harness.compress.temporal import TemporalAllocator, by_length
+from harness.compress.positions import check_rule
+from harness.compress.prompt import Prompt, Segment, whole_grids
 from harness.errors import UserError
 
-SEMANTICS = ("paper", "release_2025", "release_2026")
-
-GuideRule = Callable[[torch.Tensor, slice, slice], torch.Tensor]  # positions [r, N], chunk, guide -> ids [r, g]
-
-
-Choice = Callable[..., list[torch.Tensor]]  # scores [L, c], counts [L], chunk=i -> indices, ascending, per layer
+if TYPE_CHECKING:
+    from harness.compress.prefill import Prefill
 
 
-def highest(scores: torch.Tensor, counts: Sequence[int], *, chunk: int) -> list[torch.Tensor]:
-    """Per layer the indices [count] of its highest scores, ascending; among equal scores the lower index wins."""
-    length = scores.shape[1]
-    order = torch.sort(scores, descending=True, stable=True).indices
-    chosen = torch.arange(length, device=scores.device) < torch.tensor(counts, device=scores.device)[:, None]
-    ascending = torch.where(chosen, order, length).sort().values  # what is not chosen goes last
-    return [row[:count] for row, count in zip(ascending, counts, strict=True)]
+@dataclass(frozen=True)
+class Pruned:
+    """What is left of a video before it enters the language model.
+
+    Attributes:
+        kept: [k] ascending, which of the V tokens stay; a merged token stays at one of its members' places.
+        features: their features, each [k, d], where merging changed them; `None` = as they were.
+    """
+
+    kept: torch.Tensor
+    features: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Method:
-    """How to compress one prompt. The defaults are those of the paper with both allocations off.
+    """Options of a method, and its stages. The fields of a subclass are the keys of its yaml in `conf/method/`.
+
+    An instance holds no state: what a stage has to remember of a prompt belongs into `Prefill.state`.
 
     Attributes:
-        name: as in the configuration and the tables.
-        semantics: one of `SEMANTICS`.
-        compresses: false for the uncompressed baseline, which ignores the context length.
-        positions: the rule for M-RoPE ids, one of `positions.RULES`.
+        version: raised by hand when the method's answers change on purpose; part of a cell's identity.
+        default_positions: the position rule where none is set.
+        name: the file in `harness/compress/methods`, and the name in the tables.
         chunk_frames: frames prefilled together.
-        max_guide_length: at most so many of the last prompt tokens score a chunk; `None` = all text after the video.
-        uses_guide: whether the guide is appended behind each chunk.
-        cut: chunk lengths from layout and `chunk_frames`.
-        temporal: budget per chunk.
-        scorer: score per video token in one layer.
-        mark: which of the video's tokens [V] the scorer should see marked; from layout, features and device.
-        layers: kept tokens per layer.
-        choose: which tokens, given the scores and the number of kept tokens of each layer.
-        guide_positions: ids of the guide behind a chunk.
-        whole: whether a chunk of this budget is stored without being looked at.
-        whole_keeps_guide: whether the guide's states stay in the cache behind such a chunk.
-        stale_text_scores: whether the first chunk is evicted by the scores of the text before the video.
-        text_index_recorded: whether the cache records the plain text index as the ids of text.
-        content_scores: whether scores use queries and keys from before rotation.
-        reforge: how temporal ids are squeezed when a chunk is stored; `None` = tokens keep their ids.
+        positions: the rule for M-RoPE ids, one of `positions.RULES`; `None` = that of the method.
     """
 
-    name: str
-    semantics: str = "paper"
-    compresses: bool = True
-    positions: str = "float"
+    version: ClassVar[int] = 1
+    default_positions: ClassVar[str] = "float"
+
+    name: str = ""
     chunk_frames: int = 32
-    max_guide_length: int | None = None
-    uses_guide: bool = True
-    cut: Callable[[Layout, int], list[int]] = whole_grids
-    temporal: TemporalAllocator = by_length
-    scorer: Scorer = guide_attention
-    mark: Callable[[Layout, torch.Tensor, torch.device], torch.Tensor] | None = None
-    layers: LayerAllocator = even
-    choose: Choice = highest
-    guide_positions: GuideRule = after_chunk
-    whole: Callable[[float], bool] = field(default=lambda budget: False)
-    whole_keeps_guide: bool = False
-    stale_text_scores: bool = False
-    text_index_recorded: bool = False
-    content_scores: bool = False
-    reforge: Reforge | None = None
-
-
-@dataclass(frozen=True)
-class MethodOptions:
-    """The settings a method is built from; any object with these attributes will do."""
-
-    name: str = "adaretake"
-    semantics: str = "paper"
-    temporal: bool = True
-    layers: bool = True
-    chunk_frames: int = 32
-    max_guide_length: int | None = None
-    reforge: bool = False
     positions: str | None = None
-    quirks: Mapping[str, bool] = field(default_factory=dict)
-    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("chunk_frames", "max_guide_length"):
+            value = getattr(self, key, None)
+            if value is not None and value < 1:
+                raise UserError(f"method.{key}={value} is too small: use 1 or more")
+        if self.positions is not None:
+            check_rule(self.positions)
+
+    @property
+    def position_rule(self) -> str:
+        """The rule for M-RoPE ids."""
+        return self.positions or self.default_positions
+
+    @property
+    def tracks_positions(self) -> bool:
+        """Whether the cache has to keep the ids of its tokens."""
+        return False
+
+    def for_family(self, family: str) -> Method:
+        """This method as it runs on a model family.
+
+        Raises:
+            UserError: it does not exist there.
+        """
+        return self
+
+    def compresses(self, prompt: Prompt) -> bool:
+        """Whether anything is to be removed from this prompt."""
+        return False
+
+    def select_frames(self, features: torch.Tensor, question: torch.Tensor) -> torch.Tensor | None:
+        """Which frames to encode, ascending; `None` = all of them.
+
+        Args:
+            features: of all candidate frames [G, n, d], as the tower encodes them.
+            question: embeddings [n, d] of the question's tokens.
+        """
+        return None
+
+    def prune(self, prompt: Prompt, features: tuple[torch.Tensor, ...]) -> Pruned | None:
+        """Which of the video's tokens enter the language model; `None` = all. `features` are each [V, d]."""
+        return None
+
+    def cut(self, prompt: Prompt) -> list[int]:
+        """Chunk lengths in video tokens [K]; they add up to V."""
+        return whole_grids(prompt, self.chunk_frames)
+
+    def segments(self, prompt: Prompt) -> list[Segment]:
+        """What passes the model together, in order; the last one holds the last token of the prompt."""
+        return prompt.segments(self.cut(prompt))
+
+    def begin(self, run: Prefill) -> None:
+        """Before the first segment: set `run.state`, decide budgets."""
+
+    def feed(self, run: Prefill, segment: Segment) -> torch.Tensor | None:
+        """Pass one segment; returns the last hidden state [d] of its last token where it ends the prompt."""
+        return run.forward(segment)
+
+    def before_question(self, run: Prefill) -> None:
+        """All chunks are in the cache, the text behind the video is not: the last moment that can change its answer.
+
+        Once the question is in the cache, the first new token has been decided by what was there.
+        """
+
+    def after_token(self, run: Prefill) -> None:
+        """A new token has been decoded and cached."""
+
+    def layer_ids(self, run: Prefill, ids: torch.Tensor, *, decoded: bool) -> list[torch.Tensor] | None:
+        """Ids [r, n] by which each layer rotates a segment; `None` = `ids` in all of them."""
+        return None
+
+    def recorded_ids(self, run: Prefill, ids: list[torch.Tensor], index: int) -> list[torch.Tensor]:
+        """Ids [r, n] per layer that the cache records of text; `index` is the first one's place in the whole."""
+        return ids
 
 
 def method_names() -> list[str]:
-    """Names of all methods: the files of `harness/compress/methods`."""
+    """Names of all methods: the modules of `harness/compress/methods`."""
+    from harness.compress import methods
+
     return sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
 
 
-def build_method(config: Any, *, family: str = "qwen2_5_vl") -> Method:
-    """The method that a configuration asks for.
-
-    Args:
-        config: an object with the attributes of `MethodOptions` (missing ones take their defaults).
-        family: model family of the adapter; some semantics do not exist for some families.
+def method_class(name: str) -> type[Method]:
+    """The class `METHOD` of the module `harness.compress.methods.<name>`.
 
     Raises:
-        UserError: a name, semantics, quirk, number or combination that does not exist.
+        UserError: there is no such module.
     """
-    options = MethodOptions(**{k: getattr(config, k) for k in MethodOptions.__dataclass_fields__ if hasattr(config, k)})
-    if options.name not in method_names():
-        allowed = ", ".join(method_names())
-        raise UserError(f"unknown method {options.name!r}: allowed are {allowed}; set method=adaretake")
-    if options.semantics not in SEMANTICS:
-        raise UserError(
-            f"unknown semantics {options.semantics!r}: allowed are {', '.join(SEMANTICS)}; set method.semantics=paper"
-        )
-    for key, least in (("chunk_frames", 1), ("max_guide_length", 1)):
-        value = getattr(options, key)
-        if value is not None and value < least:
-            raise UserError(f"method.{key}={value} is too small: use {least} or more")
-    if options.positions is not None:
-        check_rule(options.positions)
-    return importlib.import_module(f"{methods.__name__}.{options.name}").build(options, family)
+    if name not in method_names():
+        raise UserError(f"unknown method {name!r}: allowed are {', '.join(method_names())}; set method=adaretake")
+    found: type[Method] = importlib.import_module(f"harness.compress.methods.{name}").METHOD
+    return found
 
 
-def checked_quirks(options: MethodOptions, defaults: Mapping[str, bool]) -> dict[str, bool]:
-    """The quirks of a semantics with the user's switches applied.
+def build_method(name: str, **options: Any) -> Method:
+    """A method by name and options.
 
     Raises:
-        UserError: a quirk that this semantics does not have.
+        UserError: a name, an option or a value that does not exist.
     """
-    unknown = sorted(set(options.quirks or {}) - set(defaults))
-    if unknown:
+    cls = method_class(name)
+    known = [field.name for field in dataclasses.fields(cls)]
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(f"method {name} has no option {', '.join(unknown)}: allowed are {', '.join(known)}")
+    return cls(**{"name": name, **options})
+
+
+def method_of(config: Any) -> Method:
+    """The method that a configuration with at least its name asks for; what the method does not know is left out."""
+    cls = method_class(config.name)
+    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if hasattr(config, f.name)}
+    return cls(**given)
+
+
+def checked_quirks(quirks: Mapping[str, bool], defaults: Mapping[str, bool], of: str) -> dict[str, bool]:
+    """The quirks of a release with the user's switches applied; `of` names it in the error.
+
+    Raises:
+        UserError: a quirk that it does not have.
+    """
+    if unknown := sorted(set(quirks) - set(defaults)):
         allowed = ", ".join(sorted(defaults)) or "none"
         raise UserError(
-            f"unknown quirk {', '.join(unknown)} for method {options.name} with semantics {options.semantics}: "
-            f"allowed are {allowed}; remove it from method.quirks"
+            f"unknown quirk {', '.join(unknown)} for {of}: allowed are {allowed}; remove it from method.quirks"
         )
-    return {**defaults, **{k: bool(v) for k, v in (options.quirks or {}).items()}}
+    return {**defaults, **{key: bool(value) for key, value in quirks.items()}}

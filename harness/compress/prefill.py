@@ -1,207 +1,282 @@
-"""Prefilling a prompt chunk by chunk, evicting behind each chunk.
+"""Prefilling a prompt segment by segment: the driver that calls a method's stages.
 
-At any time the device holds one chunk, the guide and the compressed cache; the video's features wait on the host.
+At any time the device holds one segment, the guide and the cache; the video's features wait on the host.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from harness.compress.cache import CompressedCache
+from harness.compress.attention import Observer
+from harness.compress.cache import CompressedCache, Kept
 from harness.compress.language import LanguageModel
-from harness.compress.layout import Layout
 from harness.compress.method import Method
-from harness.compress.positions import TEMPORAL
-from harness.compress.reforge import store_squeezed
-from harness.compress.scorers import LayerView
+from harness.compress.prompt import Prompt, Segment
+from harness.compress.trace import Trace
 
-_TEXT_SCORE = 1000.0  # what the releases give every token of a text segment
+LayerInput = Callable[[int, torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
+"""(layer, hidden [m, d], alive [m]) -> hidden [k, d] and alive [k] where tokens are dropped or merged before the layer.
 
-
-@dataclass
-class ChunkLog:
-    """What happened to one chunk; counts are per layer."""
-
-    length: int  # c
-    budget: float | None = None  # as the temporal allocator gave it
-    kept: list[int] = field(default_factory=list)  # of the chunk's tokens [L]
-    cache_length: list[int] = field(default_factory=list)  # after the chunk [L]
-    kept_indices: list[torch.Tensor] | None = None  # within the chunk [L][kept]; only when recording
-    scores: list[torch.Tensor] | None = None  # [L][c]; only when recording, and where the chunk was scored
+`alive` are the places of the tokens in what was passed, guide included; the last one must stay.
+"""
 
 
-@dataclass
-class Prefilled:
-    """State after the prompt, ready to decode."""
+class Prefill:
+    """One prompt on its way through the model; what a method's stages act on.
 
-    cache: CompressedCache
-    hidden: torch.Tensor  # last hidden state of the last prompt token [d]
-    chunks: list[ChunkLog]
-    compressed: bool
+    Attributes:
+        language: the decoder.
+        method: whose stages are called.
+        prompt: after `prune`.
+        features: each [V, d]; the first enters the embeddings, the k-th after it is added behind layer k - 1.
+        segments: from the method, in order.
+        compress: whether anything is to be removed.
+        cache: what has been kept so far.
+        trace: what has happened so far.
+        record: whether scores and kept indices are recorded.
+        ids: those [r, n] by which each layer rotated what passed last, the guide included.
+        state: the method's own.
+    """
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        method: Method,
+        prompt: Prompt,
+        features: Sequence[torch.Tensor],
+        *,
+        max_new_tokens: int,
+        record: bool,
+    ) -> None:
+        if len(features[0]) != prompt.n_video:
+            raise ValueError(f"{len(features[0])} features for {prompt.n_video} video tokens")
+        if prompt.video_stop == prompt.n_prompt:
+            raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
+        encoded = prompt.n_video
+        self.language, self.method, self.record = language, method, record
+        self.compress = method.compresses(prompt)
+        self.features: tuple[torch.Tensor, ...] = tuple(features)
+        if self.compress and (pruned := method.prune(prompt, self.features)) is not None:
+            self.features = pruned.features or tuple(f[pruned.kept.to(f.device)] for f in self.features)
+            prompt = prompt.keep_video(pruned.kept)
+        self.prompt = prompt
+        self.segments = method.segments(prompt)
+        chunks = [segment for segment in self.segments if segment.chunk is not None]
+        self.trace = Trace(
+            n_prompt=prompt.n_prompt,
+            n_encoded=encoded,
+            n_video=prompt.n_video,
+            context=prompt.context,
+            compressed=self.compress,
+            chunk_lengths=[chunk.n_video for chunk in chunks],
+            chunk_budget=[chunk.n_video for chunk in chunks],
+            chunk_ratio=[1.0] * len(chunks),
+        )
+        self.state: Any = None
+        self.ids: list[torch.Tensor] = []
+        self.scores: list[list[torch.Tensor] | None] = [None] * len(chunks)
+        self.kept_indices: list[list[torch.Tensor] | None] = [None] * len(chunks)
+        self._choices: list[torch.Tensor] = []
+        self._margins: list[torch.Tensor] = []
+        longest = max((segment.length for segment in self.segments), default=0)
+        room = prompt.n_prompt if not self.compress or prompt.context is None else prompt.context + 2 * longest
+        self.cache = CompressedCache(
+            language.num_layers,
+            reserve=min(room, prompt.n_prompt) + max_new_tokens,
+            track_positions=record or method.tracks_positions,
+        )
+
+    def forward(
+        self,
+        segment: Segment,
+        *,
+        guide: slice | None = None,
+        guide_ids: torch.Tensor | None = None,
+        observer: Observer | None = None,
+        between: LayerInput | None = None,
+    ) -> torch.Tensor | None:
+        """Run a segment behind what is cached; all of it is cached, the guide too.
+
+        Args:
+            segment: of the prompt.
+            guide: prompt tokens that follow it for now, with ids `guide_ids` [r, g].
+            observer: sees each layer's queries and keys.
+            between: drops or merges hidden states before a layer.
+
+        Returns:
+            The last hidden state [d] where the segment ends the prompt.
+        """
+        prompt, language = self.prompt, self.language
+        embeds, ids = self._embed(segment), prompt.positions[:, segment.tokens]
+        if guide is not None and guide_ids is not None:
+            embeds = torch.cat((embeds, language.embed(prompt.input_ids[guide])))
+            ids = torch.cat((ids, guide_ids), dim=1)
+        added = [feature[segment.video] for feature in self.features[1:]] if segment.n_video else []
+        return self._run(
+            embeds,
+            ids,
+            segment.tokens.start,
+            observer=observer,
+            between=between,
+            added=added,
+            added_at=self.places(segment) if added else None,
+            output=guide is None and segment.tokens.stop == prompt.n_prompt,
+            recorded=segment.chunk is None or not self.compress,
+        )
+
+    def decode(self, token: int, ids: torch.Tensor, index: int) -> torch.Tensor:
+        """Run one new token with ids [r, 1], `index` its place in prompt and answer; returns its hidden state [d]."""
+        embeds = self.language.embed(torch.tensor([token]))
+        hidden = self._run(embeds, ids, index, decoded=True, output=True, recorded=True)
+        assert hidden is not None
+        return hidden
+
+    def places(self, segment: Segment) -> torch.Tensor:
+        """Where a segment's video tokens [c] are among its tokens."""
+        return self.prompt.video[segment.video] - segment.tokens.start
+
+    def kept_places(self, segment: Segment, kept: torch.Tensor) -> torch.Tensor:
+        """Which of a segment's tokens stay when of its video tokens only `kept` [k] do: these and all text."""
+        if segment.length == segment.n_video:
+            return kept
+        stays = torch.ones(segment.length, dtype=torch.bool, device=kept.device)
+        places = self.places(segment).to(kept.device)
+        stays[places] = False
+        stays[places[kept]] = True
+        return stays.nonzero().flatten()
+
+    def note_choice(self, segment: Segment, kept: Sequence[Kept], scores: Sequence[torch.Tensor] | None) -> None:
+        """Remember which tokens of a chunk were kept, layer by layer, and by which scores."""
+        assert segment.chunk is not None
+        for of_layer in kept:
+            self._choices += [of_layer] if isinstance(of_layer, torch.Tensor) else list(of_layer)
+        if self.record and scores is not None:
+            self.scores[segment.chunk] = [s.cpu() for s in scores]
+
+    def note_margin(self, margin: torch.Tensor) -> None:
+        """Remember how near a choice was (a scalar on any device; see `Trace.kept_margin`)."""
+        self._margins.append(margin)
+
+    def finish(self) -> None:
+        """Complete the trace when the prompt is in the cache."""
+        trace = self.trace
+        trace.cache_length = self.cache.lengths
+        if self.cache.ragged:
+            trace.head_lengths = [self.cache.head_lengths(layer) for layer in range(self.cache.num_layers)]
+        if self._choices:
+            flat = torch.cat([choice.to("cpu", torch.int32) for choice in self._choices])
+            trace.kept_digest = hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:16]
+        margins = [value for value in (float(margin) for margin in self._margins) if math.isfinite(value)]
+        trace.kept_margin = min(margins, default=None)
+
+    def _embed(self, segment: Segment) -> torch.Tensor:
+        features, device = self.features[0][segment.video], self.language.device
+        if segment.length == segment.n_video:
+            return features.to(device, self.language.dtype, non_blocking=True)
+        embeds = self.language.embed(self.prompt.input_ids[segment.tokens])
+        if segment.n_video:
+            embeds = embeds.clone()
+            embeds[self.places(segment).to(device)] = features.to(device, embeds.dtype, non_blocking=True)
+        return embeds
+
+    def _run(
+        self,
+        embeds: torch.Tensor,
+        ids: torch.Tensor,
+        index: int,
+        *,
+        observer: Observer | None = None,
+        between: LayerInput | None = None,
+        added: Sequence[torch.Tensor] = (),
+        added_at: torch.Tensor | None = None,
+        decoded: bool = False,
+        output: bool,
+        recorded: bool,
+    ) -> torch.Tensor | None:
+        layers = self.language.num_layers
+        layer_ids = self.method.layer_ids(self, ids, decoded=decoded)
+        self.ids = layer_ids or [ids] * layers
+        alive = [torch.arange(ids.shape[1])] * layers
+        reduce = None if between is None else _Alive(between, alive)
+        hidden = self.language.forward(
+            embeds,
+            ids,
+            self.cache,
+            observer,
+            layer_positions=layer_ids,
+            between=reduce,
+            added=added,
+            added_at=added_at,
+            output=output,
+        )
+        of_layer = self.method.recorded_ids(self, self.ids, index) if recorded else self.ids
+        if between is not None:
+            of_layer = [i[:, a] for i, a in zip(of_layer, alive, strict=True)]
+        for layer, layer_ids_ in enumerate(of_layer):
+            self.cache.append_positions(layer, layer_ids_)
+        return hidden
 
 
-@dataclass
-class ScoreCollector:
-    """Observer of one chunk: lets the scorer see each layer and keeps its scores [L][c]."""
+class _Alive:
+    """Passes hidden states on to a method before each layer, and notes which tokens are left from there on."""
 
-    language: LanguageModel
-    method: Method
-    chunk: int
-    length: int
-    layer_ids: list[torch.Tensor]  # ids [r, n] of chunk and guide as each layer rotated them
-    marked: torch.Tensor | None
+    def __init__(self, between: LayerInput, alive: list[torch.Tensor]) -> None:
+        self._between, self._alive = between, alive
 
-    def __post_init__(self) -> None:
-        self.scores: list[torch.Tensor] = [torch.empty(0)] * self.language.num_layers
-
-    def __call__(self, layer: int, query: torch.Tensor, key: torch.Tensor, scale: float) -> None:
-        c, keys = self.length, key[:, key.shape[1] - query.shape[1] :]
-        if self.method.content_scores:
-            ids = self.layer_ids[layer]
-            query, keys = self.language.unrotate(query, ids), self.language.unrotate(keys, ids)
-        view = LayerView(query[:, c:], query[:, :c], keys[:, :c], scale, layer, self.chunk, self.marked)
-        self.scores[layer] = self.method.scorer(view)
+    def __call__(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        before = self._alive[layer]
+        reduced = self._between(layer, hidden, before)
+        if reduced is None:
+            return None
+        hidden, after = reduced[0], reduced[1].cpu()
+        if len(hidden) != len(after) or not len(after) or after[-1] != before[-1]:
+            raise ValueError(f"before layer {layer} {len(hidden)} states for {len(after)} tokens; the last must stay")
+        self._alive[layer:] = [after] * (len(self._alive) - layer)
+        return hidden, after
 
 
 def prefill(
     language: LanguageModel,
-    layout: Layout,
-    input_ids: torch.Tensor,
-    features: torch.Tensor,
     method: Method,
+    prompt: Prompt,
+    features: Sequence[torch.Tensor],
     *,
-    max_new_tokens: int = 0,
+    max_new_tokens: int,
     record: bool = False,
-) -> Prefilled:
-    """Run a prompt through the model: text, video chunk by chunk, text.
+) -> tuple[Prefill, torch.Tensor]:
+    """Fill the cache with a prompt under a method.
 
     Args:
-        input_ids: the prompt [N].
-        features: the video's tokens as they enter the language model [V, d], usually in host memory.
-        max_new_tokens: room to leave in the cache for decoding.
-        record: keep scores, kept indices and position ids.
+        language: the decoder.
+        method: for the family of the model.
+        prompt: with positions by the method's rule.
+        features: each [V, d]; see `Prefill`.
+        max_new_tokens: room that decoding will need.
+        record: also keep scores and kept indices.
+
+    Returns:
+        What has been prefilled, and the last hidden state [d] of the prompt.
+
+    Raises:
+        QuestionError: a context that leaves no room for this question's video.
     """
-    compress = method.compresses and layout.over_context
-    guide = layout.guide(method.max_guide_length if compress and method.uses_guide else 0)
-    if not layout.n_post:
-        raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
-    lengths = method.cut(layout, method.chunk_frames)
-    budgets = method.temporal(layout, features, lengths, language.device) if compress else [None] * len(lengths)
-    marks = method.mark(layout, features, language.device) if compress and method.mark else None
-    resident = layout.context + max(lengths) + guide.stop - guide.start if compress else layout.n_prompt
-    cache = CompressedCache(
-        language.num_layers,
-        reserve=resident + max_new_tokens,
-        track_positions=record or method.reforge is not None,
-    )
-    positions, first = layout.positions, layout.video.start
-    if layout.n_pre:
-        embeds = language.embed(input_ids[:first])
-        run_segment(language, cache, method, embeds, positions[:, :first], 0, output=False)
-    guide_embeds = language.embed(input_ids[guide])
-    chunks = [ChunkLog(length, budget) for length, budget in zip(lengths, budgets, strict=True)]
-    for i, log in enumerate(chunks):
-        chunk = slice(first, first + log.length)
-        within = slice(first - layout.video.start, chunk.stop - layout.video.start)
-        embeds = features[within].to(guide_embeds.device, guide_embeds.dtype, non_blocking=True)
-        ids = positions[:, chunk]
-        if compress:
-            if method.uses_guide:
-                embeds = torch.cat((embeds, guide_embeds))
-                ids = torch.cat((ids, method.guide_positions(positions, chunk, guide)), dim=1)
-            marked = None if marks is None else marks[within]
-            collector = ScoreCollector(language, method, i, log.length, [ids] * language.num_layers, marked)
-            _compressed_chunk(collector, cache, layout, embeds, ids, log, record=record)
-        else:
-            run_segment(language, cache, method, embeds, ids, first, output=False)
-            log.kept = [log.length] * language.num_layers
-        log.cache_length = cache.lengths
-        first = chunk.stop
-    hidden = run_segment(language, cache, method, language.embed(input_ids[first:]), positions[:, first:], first)
-    return Prefilled(cache, hidden, chunks, compress)
-
-
-def run_segment(
-    language: LanguageModel,
-    cache: CompressedCache,
-    method: Method,
-    embeds: torch.Tensor,
-    ids: torch.Tensor,
-    index: int,
-    *,
-    decoded: bool = False,
-    output: bool = True,
-) -> torch.Tensor | None:
-    """Run tokens [n, d] with ids [r, n] that all stay in the cache; returns the last one's hidden state [d].
-
-    `index` is the place of the first token in prompt and answer; without `output` only the cache is filled.
-    """
-    layer_ids = method.reforge.layer_positions(cache, ids, decoded=decoded) if method.reforge else None
-    hidden = language.forward(embeds, ids, cache, layer_positions=layer_ids, output=output)
-    recorded = layer_ids or [ids] * language.num_layers
-    if method.text_index_recorded:
-        recorded = [torch.arange(index, index + ids.shape[1]).repeat(ids.shape[0], 1)] * language.num_layers
-    for layer, layer_recorded in enumerate(recorded):
-        cache.append_positions(layer, layer_recorded)
-    return hidden
-
-
-def _compressed_chunk(
-    collector: ScoreCollector,
-    cache: CompressedCache,
-    layout: Layout,
-    embeds: torch.Tensor,
-    ids: torch.Tensor,
-    log: ChunkLog,
-    *,
-    record: bool,
-) -> None:
-    """Run one chunk with its guide, then evict; `log` takes what happened."""
-    language, method, length = collector.language, collector.method, log.length
-    guide_length = ids.shape[1] - length
-    whole = method.whole(log.budget)
-    layer_ids = method.reforge.layer_positions(cache, ids) if method.reforge else None
-    collector.layer_ids = layer_ids or collector.layer_ids
-    observer = None if whole else collector
-    language.forward(embeds, ids, cache, observer, layer_positions=layer_ids, output=False)
-    for layer, segment in enumerate(collector.layer_ids):
-        cache.append_positions(layer, segment)
-    if not (whole and method.whole_keeps_guide):
-        cache.drop_last(guide_length)
-    if whole:
-        log.kept = [length] * language.num_layers
-        return
-    vectors = collector.scores
-    if method.stale_text_scores and collector.chunk == 0 and layout.n_pre:
-        text = torch.full((layout.n_pre,), _TEXT_SCORE, device=vectors[0].device)
-        vectors = [text] * language.num_layers + vectors
-    counts = method.layers(vectors, log.budget, language.num_layers)
-    judged = vectors[0].shape[0]  # tokens at the end of the cache that the scores decide about
-    deciding = torch.stack([v.to(vectors[0].device) for v in vectors[: language.num_layers]])  # small: [L, judged]
-    kept = method.choose(deciding, counts, chunk=collector.chunk)
-    if method.reforge:
-        _squeeze_chunk(collector, cache, layout, kept, judged)
-    for layer, indices in enumerate(kept):
-        cache.keep_of_last(layer, judged, indices)
-    log.kept = [length - judged + count for count in counts]
-    if record:
-        log.scores = [s.cpu() for s in collector.scores]
-        offset = length - judged  # tokens in front of the judged ones stay
-        log.kept_indices = [torch.cat((torch.arange(max(offset, 0)), i.cpu() + offset)) for i in kept]
-
-
-def _squeeze_chunk(
-    collector: ScoreCollector, cache: CompressedCache, layout: Layout, kept: list[torch.Tensor], judged: int
-) -> None:
-    """Squeeze the temporal ids of the chunk's tokens in every layer, before eviction."""
-    reforge, length = collector.method.reforge, collector.length
-    for layer, segment in enumerate(collector.layer_ids):
-        temporal = segment[TEMPORAL]
-        if reforge.origin == "chunk":
-            temporal = temporal[:length]
-        elif reforge.origin == "kept":
-            temporal = temporal[:length][kept[layer].cpu()]
-        ratio = len(kept[layer]) / judged if reforge.by_kept_share else layout.context / layout.n_prompt
-        store_squeezed(collector.language, cache, layer, length, int(temporal.min()), ratio)
+    run = Prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record)
+    method.begin(run)
+    hidden = None
+    for segment in run.segments:
+        if segment.chunk is None and segment.tokens.stop == run.prompt.n_prompt:
+            method.before_question(run)
+        hidden = method.feed(run, segment)
+        if segment.chunk is not None:
+            if len(run.trace.kept) <= segment.chunk:
+                run.trace.kept.append([segment.n_video] * language.num_layers)
+            run.trace.cache_after_chunk.append(run.cache.lengths)
+    run.finish()
+    if hidden is None:
+        raise ValueError(f"the segments of method {method.name} do not end with the prompt")
+    return run, hidden

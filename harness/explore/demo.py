@@ -57,32 +57,33 @@ def main(config: Config) -> int:
     setting = cell.video
     video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
 
+    from harness.compress.method import method_of
     from harness.run.respond import load_responder
 
     adapter = load_responder(cell).adapter
-    method = adapter.method(cell.method)
+    method = method_of(cell.method)
     started = time.perf_counter()
     n_frames = len(video.plan.indices)
     held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
     features = adapter.encode(held, n_frames, video.plan.second_per_grid)
     encoded = time.perf_counter()
-    prompt = adapter.prompt(asked.prompt, features)
     context = cell.context
     if config.profile == "toy" and not _given(config, "context"):
         n_video = len(features.features)
-        context = len(prompt.input_ids) - n_video + max(1, n_video // TOY_SHARE)
-    generation = adapter.generate(
-        prompt, features, method, context=context, max_new_tokens=cell.task.max_new_tokens, record=True
+        context = adapter.prompt(asked.prompt, features).n_text + max(1, n_video // TOY_SHARE)
+    generation = adapter.answer(
+        features, asked.prompt, method, context, max_new_tokens=cell.task.max_new_tokens, record=True
     )
     seconds = {"decode and encode": encoded - started, "answer": time.perf_counter() - encoded}
     text = adapter.decode_text([t for t in generation.tokens if t not in adapter.eos_token_ids]).strip()
 
+    semantics = getattr(method, "semantics", None)
     from harness.explore.demo_figure import Timeline, draw, kept_share
     from harness.explore.demo_tables import print_tables
 
     grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
     timeline = Timeline.of(generation.trace, features.tokens_per_grid, grid_times)
-    heading = f"{cell.model.name} · {method.name} · {method.semantics}"
+    heading = " · ".join(word for word in (cell.model.name, method.name, semantics) if word)
     print_tables(asked, text, generation.trace, timeline, seconds, heading=heading, video=video)
     kept = kept_share(generation.trace, features)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from harness.compress.attention import choose_backend
-from harness.compress.generate import Generation, generate
-from harness.compress.method import Method, build_method
+from harness.compress.generate import generate
+from harness.compress.method import Method
 from harness.compress.positions import check_rule
+from harness.compress.prompt import Prompt
+from harness.compress.trace import Generation
 from harness.errors import UserError
+from harness.models.chat import tokens_of
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
@@ -23,30 +27,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """A video as it enters the language model. V tokens, n per grid, hidden size d."""
+    """A video as it enters the language model. V tokens, n per grid, hidden size d.
 
-    features: torch.Tensor  # [V, d] in host memory (pinned when the model is on CUDA)
-    grid: tuple[int, int, int]  # grids, height, width in patches before merging
-    tokens_per_grid: int  # n
-    second_per_grid: float
+    Attributes:
+        features: [V, d] in host memory (pinned when the model is on CUDA).
+        grid: grids, height, width in patches before merging.
+        tokens_per_grid: n.
+        second_per_grid: seconds between two grids.
+        deepstack: more features, each [V, d], that some families add behind their first layers.
+        frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
+    """
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A tokenised prompt [N] with its V video tokens in place."""
-
-    input_ids: torch.Tensor
-    video: slice
+    features: torch.Tensor
     grid: tuple[int, int, int]
+    tokens_per_grid: int
     second_per_grid: float
+    deepstack: tuple[torch.Tensor, ...] = ()
+    frames: np.ndarray | None = None
 
 
 class Adapter(ABC):
     """One model of one family, loaded. A family subclasses this: its facts as class attributes, and what is abstract.
 
     Attributes:
-        version: raised by hand when prompts, features or positions of the family change; part of a cell's identity.
-        family: the name of the family, as `build_method` and the checkpoints' `model_type` know it.
+        version: raised by hand when the family's features, prompts or positions change; part of a cell's identity.
+        family: the name of the family, as `Method.for_family` and the checkpoints' `model_type` know it.
         frames_per_grid: frames that share one grid of tokens.
         window: frames that the vision tower sees at a time; memory only.
         position_rows: rows of position ids (3 for M-RoPE, 1 otherwise).
@@ -56,8 +61,8 @@ class Adapter(ABC):
         eos_token_ids: tokens that end an answer.
     """
 
-    family: ClassVar[str]
     version: ClassVar[int] = 1
+    family: ClassVar[str]
     frames_per_grid: ClassVar[int]
     window: int
     position_rows: ClassVar[int]
@@ -113,95 +118,140 @@ class Adapter(ABC):
         return cls(model if device_map else model.to(chosen), AutoProcessor.from_pretrained(path), backend)
 
     @abstractmethod
-    def encode_window(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
-        """Tokens [t, d] of some frames uint8 [frames, height, width, 3], and their grid (see `VideoFeatures.grid`)."""
+    def encode_window(self, window: np.ndarray) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
+        """Features of some frames uint8 [frames, height, width, 3], and their grid (see `VideoFeatures.grid`).
+
+        The features are [t, d] as they enter the embeddings, followed by those of deepstack where the family has them.
+        """
 
     @abstractmethod
-    def position_ids(self, prompt: Prompt, rule: str) -> torch.Tensor:
-        """Position ids [r, N] by a named rule."""
+    def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
+        """Position ids [r, N] of a prompt [N] by a named rule."""
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [n, d] of the prompt's tokens [n] that are not the video's."""
         return self.model.model.language_model.get_input_embeddings()(ids)
 
     @torch.inference_mode()
-    def encode(self, windows: Iterable[np.ndarray], n_frames: int, second_per_grid: float) -> VideoFeatures:
+    def encode(
+        self,
+        frames: np.ndarray | Iterable[np.ndarray],
+        n_frames: int | None = None,
+        second_per_grid: float = 1.0,
+        *,
+        keep_frames: bool = False,
+    ) -> VideoFeatures:
         """Encode a video window by window; only one window of pixels exists at a time.
 
         Args:
-            windows: frames uint8 [<= size, height, width, 3] in order, already resized to the sampling policy.
-            n_frames: how many frames there are in all.
+            frames: uint8 [T, height, width, 3]; or windows of them in order, which may be read as they are needed.
+            n_frames: how many frames there are in all, where `frames` are windows.
             second_per_grid: seconds between two grids.
+            keep_frames: keep the pixels, for methods that choose frames.
         """
-        grids, buffer, grid, filled = -(-n_frames // self.frames_per_grid), None, (0, 0, 0), 0
+        import numpy as np
+
+        windows: Iterable[np.ndarray] = [frames] if isinstance(frames, np.ndarray) else frames
+        if n_frames is None:
+            windows = list(windows)
+            n_frames = sum(len(window) for window in windows)
+        pixels: list[np.ndarray] = []
+        grids, filled = -(-n_frames // self.frames_per_grid), 0
+        buffers: list[torch.Tensor] = []
+        grid = (0, 0, 0)
         for window in regrouped(windows, self.window):
-            tokens, grid = self.encode_window(window)
-            if buffer is None:
-                buffer = host_buffer(grids * len(tokens) // grid[0], tokens)
-            buffer[filled : filled + len(tokens)].copy_(tokens)
-            filled += len(tokens)
-        if buffer is None or filled != len(buffer):
+            tensors, grid = self.encode_window(window)
+            if not buffers:
+                buffers = [host_buffer(grids * len(tensor) // grid[0], tensor) for tensor in tensors]
+            for buffer, tensor in zip(buffers, tensors, strict=True):
+                buffer[filled : filled + len(tensor)].copy_(tensor)
+            filled += len(tensors[0])
+            if keep_frames:
+                pixels.append(window)
+        if not buffers or filled != len(buffers[0]):
             raise ValueError(f"{n_frames} frames were announced, but the windows held {filled} tokens' worth")
-        return VideoFeatures(buffer, (grids, *grid[1:]), filled // grids, second_per_grid)
+        return VideoFeatures(
+            buffers[0],
+            (grids, *grid[1:]),
+            filled // grids,
+            second_per_grid,
+            tuple(buffers[1:]),
+            np.concatenate(pixels) if keep_frames else None,
+        )
 
-    def prompt(self, text: str, features: VideoFeatures) -> Prompt:
-        """The chat prompt that shows the video and then says `text`.
+    def prompt(self, text: str, video: VideoFeatures, *, rule: str = "float", context: int | None = None) -> Prompt:
+        """The chat prompt that shows the video and then says `text`, whatever control tokens that spells.
 
-        Raises:
-            UserError: the text holds the video's placeholder.
+        Args:
+            text: the question.
+            video: from `encode`.
+            rule: for position ids, one of `positions.RULES`.
+            context: tokens per layer that may stay in the cache; `None` = no limit.
         """
-        pad = self.model.config.video_token_id
-        message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}
-        chat = self.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(chat, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-        where = (ids == pad).nonzero().flatten().tolist()
-        if len(where) != 1:
-            name = self.tokenizer.convert_ids_to_tokens(pad)
-            raise UserError(
-                f"the prompt holds {name} {len(where)} times, but it must stand for the video once: {text!r}"
-            )
-        start, count = where[0], len(features.features)
-        placeholders = torch.full((count + self.text_behind_video,), pad)
-        input_ids = torch.cat((ids[:start], placeholders, ids[start + 1 :]))
-        return Prompt(input_ids, slice(start, start + count), features.grid, features.second_per_grid)
+        before, after = tokens_of(self.processor, self.model.config.video_token_id, text)
+        shown, is_video = self.video_tokens(video)
+        input_ids = torch.cat((before, shown, after))
+        return Prompt(
+            input_ids=input_ids,
+            positions=self.position_ids(input_ids, video, check_rule(rule)),
+            video=len(before) + is_video.nonzero().flatten(),
+            grid_lengths=(video.tokens_per_grid,) * video.grid[0],
+            frames_per_grid=self.frames_per_grid,
+            context=context,
+        )
+
+    def video_tokens(self, video: VideoFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """What stands for the video in a prompt: token ids [m], and which of them are the video's own (bool [m])."""
+        count = len(video.features)
+        ids = torch.full((count + self.text_behind_video,), self.model.config.video_token_id)
+        return ids, torch.arange(len(ids)) < count
 
     def decode_text(self, token_ids: list[int]) -> str:
         """The text of new tokens, without special tokens."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
 
-    def positions(self, prompt: Prompt, rule: str | None = None) -> torch.Tensor:
-        """Position ids [r, N] by a named rule (`None`: `float`)."""
-        return self.position_ids(prompt, check_rule(rule or "float"))
-
-    def method(self, config: Any) -> Method:
-        """The method that a configuration asks for, on this family (see `build_method`)."""
-        return build_method(config, family=self.family)
-
-    def generate(
+    def answer(
         self,
-        prompt: Prompt,
-        features: VideoFeatures,
+        video: VideoFeatures,
+        question: str,
         method: Method,
+        context: int | None = None,
         *,
-        context: int | None,
-        max_new_tokens: int,
+        max_new_tokens: int = 128,
         record: bool = False,
     ) -> Generation:
-        """Answer a prompt under a method and a context of so many tokens, with the method's position rule."""
-        return generate(
+        """Answer a question about a video under a method and a context of so many tokens.
+
+        Raises:
+            QuestionError: this question cannot be asked under this context.
+            UserError: the method does not exist for this family, or needs the frames, which were not kept.
+        """
+        method = method.for_family(self.family)
+        video = self._chosen(video, question, method)
+        prompt = self.prompt(question, video, rule=method.position_rule, context=context)
+        generation = generate(
             self.language,
-            input_ids=prompt.input_ids,
-            positions=self.positions(prompt, method.positions),
-            features=features.features,
-            video=prompt.video,
-            tokens_per_grid=features.tokens_per_grid,
-            method=method,
-            context=context,
+            method,
+            prompt,
+            (video.features, *video.deepstack),
             max_new_tokens=max_new_tokens,
             eos=self.eos_token_ids,
-            frames_per_grid=self.frames_per_grid,
             record=record,
         )
+        return dataclasses.replace(generation, text=self.decode_text(generation.tokens))
+
+    def _chosen(self, video: VideoFeatures, question: str, method: Method) -> VideoFeatures:
+        """The video as the method wants it: all of its frames, or those it selects."""
+        ids = self.tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        grids = video.features.view(video.grid[0], video.tokens_per_grid, -1)
+        chosen = method.select_frames(grids, self.language.embed(ids).cpu())
+        if chosen is None:
+            return video
+        if video.frames is None:
+            raise UserError(f"method {method.name} chooses frames, which were not kept: encode(..., keep_frames=True)")
+        spread = len(video.frames) / len(chosen)
+        return self.encode(video.frames[chosen.numpy()], second_per_grid=video.second_per_grid * spread)
 
 
 def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

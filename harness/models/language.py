@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from harness.compress.attention import KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
+from harness.compress.language import Reduce
 
 
 def _half_turned(states: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,7 @@ class Decoder:
         self.repetition_penalty = repetition_penalty
         self.num_layers = len(text_model.layers)
         table = text_model.get_input_embeddings()
-        self.device = table.weight.device
+        self.device, self.dtype = table.weight.device, table.weight.dtype
         self._embed = embed or table
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -58,11 +59,14 @@ class Decoder:
         observer: Observer | None = None,
         layer_positions: list[torch.Tensor] | None = None,
         *,
+        between: Reduce | None = None,
+        added: Sequence[torch.Tensor] = (),
+        added_at: torch.Tensor | None = None,
         output: bool = True,
     ) -> torch.Tensor | None:
         ids = self._batched(positions, embeds.device)
-        attention = attached(self.text_model.config, self.backend)
-        with suppress(KeysCached), attention, self._rotated_per_layer(layer_positions):
+        inputs = _LayerInputs(self, layer_positions, between, added, added_at)
+        with suppress(KeysCached), attached(self.text_model.config, self.backend), inputs.hooked():
             result = self.text_model(
                 inputs_embeds=embeds[None],
                 # A mapping is taken as already prepared, so no mask is built from layers of different lengths.
@@ -95,27 +99,69 @@ class Decoder:
 
     def _cos_sin(self, states: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cos, sin = self.text_model.rotary_emb(states, self._batched(positions, states.device))
-        return mrope_rows(cos, self.text_model)[0], mrope_rows(sin, self.text_model)[0]
+        # Where layers are spread over devices, the tables come back on the device of the rotary module.
+        return tuple(mrope_rows(table.to(states.device), self.text_model)[0] for table in (cos, sin))  # type: ignore
+
+
+class _LayerInputs:
+    """What changes a layer's input: ids of its own, features added to some tokens, tokens dropped or merged."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        layer_positions: list[torch.Tensor] | None,
+        between: Reduce | None,
+        added: Sequence[torch.Tensor],
+        added_at: torch.Tensor | None,
+    ) -> None:
+        self._decoder, self._ids, self._between = decoder, layer_positions, between
+        self._added, self._added_at = added, added_at
+        self._alive: torch.Tensor | None = None  # tokens that are left, once some are not
 
     @contextmanager
-    def _rotated_per_layer(self, layer_positions: list[torch.Tensor] | None) -> Iterator[None]:
-        """Within the context each layer rotates by its own ids; the hooks are removed in any case."""
+    def hooked(self) -> Iterator[None]:
+        """Within the context each layer gets its own input; the hooks are removed in any case."""
         handles = []
         try:
-            for layer, ids in zip(self.text_model.layers, layer_positions or [], strict=False):
-
-                def swap(
-                    _module: nn.Module, args: tuple, kwargs: dict[str, Any], ids: torch.Tensor = ids
-                ) -> tuple[tuple, dict[str, Any]]:
-                    hidden = args[0] if args else kwargs["hidden_states"]
-                    embeddings = self.text_model.rotary_emb(hidden, self._batched(ids, hidden.device))
-                    return args, {**kwargs, "position_embeddings": embeddings}
-
-                handles.append(layer.register_forward_pre_hook(swap, with_kwargs=True))
+            if self._ids is not None or self._between is not None or self._added:
+                layers = self._decoder.text_model.layers
+                handles = [
+                    layer.register_forward_pre_hook(self._of_layer(index), with_kwargs=True)
+                    for index, layer in enumerate(layers)
+                ]
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _of_layer(self, layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        def change(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            embeddings = kwargs["position_embeddings"]
+            if 0 < layer <= len(self._added):
+                hidden = self._plus(hidden, self._added[layer - 1])
+            if self._between is not None and (reduced := self._between(layer, hidden[0])) is not None:
+                hidden, self._alive = reduced[0][None], reduced[1]
+            if self._ids is not None:
+                ids = self._decoder._batched(self._ids[layer], hidden.device)
+                embeddings = self._decoder.text_model.rotary_emb(hidden, ids)
+            if self._alive is not None:
+                alive = self._alive.to(hidden.device)
+                embeddings = tuple(table.to(hidden.device).index_select(-2, alive) for table in embeddings)
+            kwargs = {**kwargs, "position_embeddings": embeddings}
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+        return change
+
+    def _plus(self, hidden: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        if self._alive is not None or self._added_at is None:
+            raise ValueError("tokens cannot be dropped before the layers that features are still added behind")
+        hidden = hidden.clone()
+        at = self._added_at.to(hidden.device)
+        hidden[0, at] += added.to(hidden.device, hidden.dtype, non_blocking=True)
+        return hidden
 
 
 def mrope_rows(table: torch.Tensor, text_model: nn.Module) -> torch.Tensor:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.compress.method import Method
-from harness.errors import UserError
-from harness.models.adapter import Adapter, Prompt
+from harness.models.adapter import Adapter, VideoFeatures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +38,7 @@ class LlavaOnevision(Adapter):
         newline = self.model.model.image_newline.to(embeds.device, embeds.dtype)
         return torch.where((ids == self.model.config.video_token_id)[:, None], newline, embeds)
 
-    def encode_window(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def encode_window(self, window: np.ndarray) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
         """See `Adapter`; the grid is (frames, side, side) in pooled tokens."""
         config = self.model.config
         output = self.model.model.get_video_features(
@@ -50,7 +48,7 @@ class LlavaOnevision(Adapter):
         )
         # Some transformers releases end with the newline, others append it later.
         tokens = getattr(output, "pooler_output", output)[0, : len(window) * self.side**2]
-        return tokens, (len(window), self.side, self.side)
+        return (tokens,), (len(window), self.side, self.side)
 
     def _pixels(self, window: np.ndarray) -> torch.Tensor:
         """Frames as the tower takes them, squares of its own size [1, frames, 3, side, side]."""
@@ -59,21 +57,6 @@ class LlavaOnevision(Adapter):
         tower = next(self.model.model.vision_tower.parameters())
         return batch["pixel_values_videos"].to(tower.device, tower.dtype)
 
-    def position_ids(self, prompt: Prompt, rule: str) -> torch.Tensor:
+    def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
         """Ids [1, N] that count tokens; the rules differ in temporal ids only, so all are the same here."""
-        return torch.arange(len(prompt.input_ids))[None]
-
-    def method(self, config: Any) -> Method:
-        """See `Adapter.method`.
-
-        Raises:
-            UserError: release_2026 (its code does not run for this family), and release_2025 without reforge (its code
-                then indexes position ids that are not there).
-        """
-        method = super().method(config)
-        if method.compresses and method.semantics == "release_2025" and method.reforge is None:
-            raise UserError(
-                "semantics release_2025 exists for llava_onevision only with reforge: set method.reforge=true, or "
-                "method.semantics=paper"
-            )
-        return method
+        return torch.arange(len(input_ids))[None]

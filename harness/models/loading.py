@@ -69,19 +69,28 @@ def scale_rope(text_config: Any, factor: float) -> None:
     text_config.rope_parameters = {**kept, **_YARN, "factor": factor, "original_max_position_embeddings": length}
 
 
+def config_at(path: str) -> Any:
+    """The configuration of the checkpoint at a path or hub id.
+
+    Raises:
+        UserError: no checkpoint there.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        hint = "" if Path(path).exists() else f"; get it: hf download {path} --local-dir models/{Path(path).name}"
+        raise UserError(f"model.path={path} holds no model: {str(error).splitlines()[0]}{hint}") from error
+
+
 def load_config(path: str, model_type: str) -> Any:
     """The checkpoint's configuration.
 
     Raises:
         UserError: no checkpoint there, or one of another family.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        hint = "" if Path(path).exists() else f"; get it: hf download {path} --local-dir models/{Path(path).name}"
-        raise UserError(f"model.path={path} holds no model: {str(error).splitlines()[0]}{hint}") from error
+    config = config_at(path)
     if config.model_type != model_type:
         raise UserError(
             f"model.path={path} is a {config.model_type} model, but the adapter is for {model_type}; "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from harness.compress.positions import mrope_position_ids
-from harness.models.adapter import Adapter, Prompt
+from harness.models.adapter import Adapter, VideoFeatures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +21,12 @@ class QwenVL(Adapter):
     window = 128
     position_rows = 3
 
-    def encode_window(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def encode_window(self, window: np.ndarray) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
         """See `Adapter`; the grid is (grids, height, width) in patches before merging."""
         tower = self.model.model.visual
         pixels, grid = self._pixels(window)
         output = tower(pixels.to(tower.device, tower.dtype), grid_thw=torch.tensor([grid], device=tower.device))
-        return getattr(output, "pooler_output", output), grid
+        return (getattr(output, "pooler_output", output),), grid
 
     def _pixels(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Patches [patches, values] and their grid. The processor rounds the size to whole merged patches."""
@@ -38,13 +38,14 @@ class QwenVL(Adapter):
         batch = video_processor(videos=[frames], **options)
         return batch["pixel_values_videos"], tuple(batch["video_grid_thw"][0].tolist())
 
-    def position_ids(self, prompt: Prompt, rule: str) -> torch.Tensor:
+    def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
+        """M-RoPE ids [3, N]."""
         vision = self.model.config.vision_config
         return mrope_position_ids(
-            prompt.input_ids,
+            input_ids,
             self.model.config.video_token_id,
-            prompt.grid,
-            second_per_grid=prompt.second_per_grid if self.timed else None,
+            video.grid,
+            second_per_grid=video.second_per_grid if self.timed else None,
             tokens_per_second=getattr(vision, "tokens_per_second", 2),
             rule=rule,
             spatial_merge_size=vision.spatial_merge_size,

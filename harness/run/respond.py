@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.compress.method import method_of
 from harness.models.families import find_adapter
 from harness.run.memory import device_peak
 
@@ -57,17 +58,17 @@ class ModelResponder:
         """See `Responder`. The method is built anew, so that an answer does not depend on the questions before it."""
         start = time.perf_counter()
         with device_peak(self._devices) as peak:
-            generation = self.adapter.generate(
-                self.adapter.prompt(question.prompt, features),
+            generation = self.adapter.answer(
                 features,
-                self.adapter.method(cell.method),
-                context=cell.context,
+                question.prompt,
+                method_of(cell.method),
+                cell.context,
                 max_new_tokens=cell.task.max_new_tokens,
             )
             peak_memory = peak()
         trace = generation.trace
         return Reply(
-            text=self.adapter.decode_text(generation.tokens),
+            text=generation.text,
             n_prompt=int(trace.n_prompt),
             n_video=int(trace.n_video),
             cache_length=[int(n) for n in trace.cache_length],

@@ -9,20 +9,20 @@ from pathlib import Path
 import pandas as pd
 
 from harness.benchmarks.questions import functions
-from harness.compress.method import MethodOptions
+from harness.compress.method import Method, build_method
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import kind_of
 from harness.toy.world import FPS, sampled
 
-UNCOMPRESSED = {"uncompressed": (MethodOptions(name="none"), None)}
+UNCOMPRESSED = {"uncompressed": (build_method("none"), None)}
 
 
 def answers(
     checkpoint: Path,
     root: Path,
-    settings: Mapping[str, tuple[MethodOptions, int | None]] = UNCOMPRESSED,
+    settings: Mapping[str, tuple[Method, int | None]] = UNCOMPRESSED,
     *,
     benchmarks: Sequence[str] = tuple(layout.name for layout in LAYOUTS),
     every: int = 1,
@@ -33,7 +33,6 @@ def answers(
     (see `benchmarks.build`), each `every`-th is used.
     """
     adapter = Qwen25VL.load(str(checkpoint))
-    methods = {name: (adapter.method(options), context) for name, (options, context) in settings.items()}
     for benchmark in benchmarks:
         tasks = functions(benchmark)
         by_video = defaultdict(list)
@@ -44,16 +43,16 @@ def answers(
             shown = frames[sampled(len(frames))]
             features = adapter.encode([shown], len(shown), 2 / FPS)
             for row in by_video[path]:
-                prompt = adapter.prompt(tasks.doc_to_text(row, {"root": str(root)}), features)
-                for name, (method, context) in methods.items():
-                    new = adapter.generate(prompt, features, method, context=context, max_new_tokens=2).tokens
+                question = tasks.doc_to_text(row, {"root": str(root)})
+                for name, (method, context) in settings.items():
+                    said = adapter.answer(features, question, method, context, max_new_tokens=2)
                     yield {
                         "benchmark": benchmark,
                         "kind": kind_of(row["question"]),
                         "setting": name,
-                        "prompt": len(prompt.input_ids),
-                        "text": len(prompt.input_ids) - (prompt.video.stop - prompt.video.start),
-                        "right": adapter.decode_text(new).strip() == tasks.doc_to_target(row),
+                        "prompt": said.trace.n_prompt,
+                        "text": said.trace.n_prompt - said.trace.n_video,
+                        "right": said.text.strip() == tasks.doc_to_target(row),
                     }
 
 

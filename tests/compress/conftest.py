@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tiny_models import Sample, decoder, tiny_model
 
-from harness.compress.generate import Generation, generate
-from harness.compress.method import MethodOptions, build_method
+from harness.compress.generate import generate
+from harness.compress.method import build_method
+from harness.compress.trace import Generation
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +25,15 @@ def run(model: Any) -> Callable[..., Generation]:
     def answer(
         sample: Sample, context: int | None, *, on: Any = None, backend: str = "sdpa", new: int = 3, **options: Any
     ) -> Generation:
-        method = build_method(MethodOptions(**{"chunk_frames": 4, **options}))
+        method = options.pop("method", None)
+        if method is None:
+            name = options.pop("name", "adaretake")
+            method = build_method(name, **{"chunk_frames": 4, **options}).for_family("qwen2_5_vl")
         return generate(
             decoder(on or model, backend),
-            input_ids=sample.input_ids,
-            positions=sample.positions(method.positions),
-            features=sample.features,
-            video=sample.video,
-            tokens_per_grid=sample.tokens_per_grid,
-            method=method,
-            context=context,
+            method,
+            sample.prompt(method.position_rule, context),
+            (sample.features,),
             max_new_tokens=new,
             record=True,
         )

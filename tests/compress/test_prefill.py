@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import Sample, stock_logits, tiny_model
+from tiny_models import Sample, decoder, stock_logits, tiny_model
 
 from harness.compress.generate import generate
-from harness.compress.methods.random import RandomChoice
-from harness.errors import UserError
+from harness.compress.method import Method, build_method
+from harness.compress.prompt import Segment
+from harness.errors import QuestionError
 
 ALLOCATIONS = [(False, False), (True, False), (False, True), (True, True)]
 ODD = [
@@ -99,7 +100,9 @@ def test_what_the_device_holds_does_not_grow_with_the_video(model, run, monkeypa
 
     def watched_update(self, *args):
         result = update(self, *args)
-        capacity[-1] = max(capacity[-1], max(b.shape[2] for b in self._keys if b is not None))
+        capacity[-1] = max(
+            capacity[-1], max(layer._buffers[0][0].shape[2] for layer in self._layers if layer._buffers[0])
+        )
         return result
 
     monkeypatch.setattr(Decoder, "forward", watched_forward)
@@ -119,12 +122,14 @@ def test_a_guide_may_be_shortened(run) -> None:
 
 
 def test_random_choice_depends_on_seed_chunk_and_layer_only() -> None:
-    choice = RandomChoice(3)
+    def choose(scores: torch.Tensor, counts: list[int], chunk: int, seed: int = 3) -> list[torch.Tensor]:
+        method = build_method("random", seed=seed).for_family("qwen2_5_vl")
+        return method.choose(None, Segment(slice(0, 50), slice(0, 50), chunk), list(scores), counts)
+
     scores = torch.rand(2, 50)
-    first = choice(scores, [20, 20], chunk=1)
-    choice(scores, [20, 7], chunk=0)
-    assert torch.equal(first[1], choice(torch.zeros(2, 50), [3, 20], chunk=1)[1])
-    others = [first[0], RandomChoice(4)(scores, [20, 20], chunk=1)[1], choice(scores, [20, 20], chunk=2)[1]]
+    first = choose(scores, [20, 20], chunk=1)
+    assert torch.equal(first[1], choose(torch.zeros(2, 50), [3, 20], chunk=1)[1])
+    others = [first[0], choose(scores, [20, 20], chunk=1, seed=4)[1], choose(scores, [20, 20], chunk=2)[1]]
     assert all(not torch.equal(first[1], other) for other in others)
 
 
@@ -137,7 +142,7 @@ def test_random_keeps_the_budgets_of_the_method(run) -> None:
 
 
 def test_a_context_without_room_for_the_video_names_the_least(run) -> None:
-    with pytest.raises(UserError, match="context=12.*12 tokens.*at least 13"):
+    with pytest.raises(QuestionError, match="context=12.*12 tokens.*at least 13"):
         run(Sample(), 12)
 
 
@@ -148,25 +153,16 @@ def test_features_of_another_video_are_an_error(run) -> None:
         run(sample, 40)
 
 
+def paper() -> Method:
+    return build_method("adaretake", chunk_frames=4).for_family("qwen2_5_vl")
+
+
 def test_eos_ends_the_answer(model, run) -> None:
-    from tiny_models import decoder
-
-    from harness.compress.method import MethodOptions, build_method
-
     sample = Sample()
     free = run(sample, 40, new=3)
-    stopped = generate(
-        decoder(model),
-        input_ids=sample.input_ids,
-        positions=sample.positions(),
-        features=sample.features,
-        video=sample.video,
-        tokens_per_grid=sample.tokens_per_grid,
-        method=build_method(MethodOptions(chunk_frames=4)),
-        context=40,
-        max_new_tokens=3,
-        eos={free.tokens[0]},
-    )
+    method, prompt = paper(), sample.prompt(context=40)
+    end = {free.tokens[0]}
+    stopped = generate(decoder(model), method, prompt, (sample.features,), max_new_tokens=3, eos=end)
     assert stopped.tokens == free.tokens[:1] and stopped.trace.recording is None
 
 
@@ -182,23 +178,9 @@ def test_repetition_penalty_is_that_of_transformers(model) -> None:
 
 
 def test_repetition_penalty_of_the_checkpoint_is_applied(model, run) -> None:
-    from tiny_models import decoder
-
-    from harness.compress.method import MethodOptions, build_method
-
     sample, language = Sample(), decoder(model)
     language.repetition_penalty = 1e6
-    got = generate(
-        language,
-        input_ids=sample.input_ids,
-        positions=sample.positions(),
-        features=sample.features,
-        video=sample.video,
-        tokens_per_grid=sample.tokens_per_grid,
-        method=build_method(MethodOptions(chunk_frames=4)),
-        context=40,
-        max_new_tokens=8,
-    )
+    got = generate(language, paper(), sample.prompt(context=40), (sample.features,), max_new_tokens=8)
     assert len(set(got.tokens)) == 8 and not set(got.tokens) & set(sample.input_ids.tolist())
 
 

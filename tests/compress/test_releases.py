@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_models import Sample, decoder, tiny_model
 
-from harness.compress import release_2025, release_2026
-from harness.compress.layout import Layout
-from harness.compress.release import LayerShares
+from harness.compress.methods.adaretake import release_2025, release_2026
+from harness.compress.methods.adaretake.release import LayerShares
+from harness.compress.methods.adaretake.release_2026 import neighbour_ratios
 
 CPU = torch.device("cpu")
 QUIRKS = [("release_2025", quirk) for quirk in release_2025.QUIRKS]
@@ -29,7 +29,9 @@ def changing(grids: int = 11, **shape: int) -> Sample:
 @pytest.mark.parametrize(("semantics", "quirk"), QUIRKS)
 def test_every_quirk_changes_something_when_switched_off(run, semantics: str, quirk: str) -> None:
     sample, chunk_frames, reforge = changing(), 4, "reforge" in quirk or quirk == "content_scores"
-    context, layers = 40, True
+    context, layers, model = 40, True, None
+    if quirk == "scores_in_model_precision":
+        model = tiny_model().to(torch.bfloat16)
     if quirk == "halved_short_videos":
         chunk_frames = 16
     if quirk == "guide_by_temporal_row":
@@ -40,11 +42,14 @@ def test_every_quirk_changes_something_when_switched_off(run, semantics: str, qu
     if quirk in ("projection_by_shift", "whole_chunk_keeps_guide"):
         sample, layers = changing(grids=12), False
         context = sample.n_prompt - 12  # large enough for ratios that reach 1
-    options = {"semantics": semantics, "chunk_frames": chunk_frames, "reforge": reforge, "layers": layers}
+    options = {"semantics": semantics, "chunk_frames": chunk_frames, "reforge": reforge, "layers": layers, "on": model}
     on = run(sample, context, **options).trace
     off = run(sample, context, **options, quirks={quirk: False}).trace
     logits = on.recording.logits[0], off.recording.logits[0]
     ratios = max(abs(a - b) for a, b in zip(on.chunk_ratio, off.chunk_ratio, strict=False))
+    if quirk == "scores_in_model_precision":
+        assert not torch.equal(on.recording.scores[1][0].float(), off.recording.scores[1][0].float())
+        return
     assert on.kept != off.kept or ratios > 0.005 or not torch.allclose(*logits, atol=1e-5)
 
 
@@ -73,13 +78,15 @@ def test_no_text_in_front_means_no_stale_scores(run) -> None:
 
 def test_temporal_ratios_of_2026_do_not_see_the_second_half() -> None:
     sample = changing(grids=12)
-    layout = Layout(sample.positions(), sample.video, 6, context=40)
+    prompt = sample.prompt(context=40)
     other = sample.features.clone()
     other[36:] = torch.randn(36, other.shape[1])
-    lengths = [12] * 6
-    blind, seeing = release_2026.NeighbourRatios(), release_2026.NeighbourRatios(half_video=False)
-    assert blind(layout, sample.features, lengths, CPU) == blind(layout, other, lengths, CPU)
-    assert seeing(layout, sample.features, lengths, CPU) != seeing(layout, other, lengths, CPU)
+    blind, seeing = (
+        [neighbour_ratios(prompt, f, [12] * 6, CPU, ratio=0.5, half_video=half) for f in (sample.features, other)]
+        for half in (True, False)
+    )
+    assert blind[0] == blind[1]
+    assert seeing[0] != seeing[1]
 
 
 def test_projection_by_shift_reaches_the_sum_within_bounds() -> None:
@@ -90,11 +97,9 @@ def test_projection_by_shift_reaches_the_sum_within_bounds() -> None:
 
 def test_a_still_video_keeps_the_same_share_everywhere() -> None:
     sample = Sample(grids=12)
-    layout = Layout(sample.positions(), sample.video, 6, context=40)
     still = torch.zeros(72, 4)
     still[:, 0] = 1
-    ratios = release_2026.NeighbourRatios()(layout, still, [12] * 6, CPU)
-    assert ratios == [40 / sample.n_prompt] * 6
+    assert neighbour_ratios(sample.prompt(), still, [12] * 6, CPU, ratio=0.3) == [0.3] * 6
 
 
 def test_one_grid_makes_two_chunks_of_half_a_grid(run) -> None:

@@ -12,9 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from harness.compress.generate import generate
-from harness.compress.method import MethodOptions, build_method
+from harness.compress.method import build_method
 from harness.compress.positions import mrope_position_ids
+from harness.compress.prompt import Prompt
 from harness.models.language import Decoder
+from harness.models.loading import scale_rope
 
 
 def load_case(path: Path) -> dict[str, Any]:
@@ -25,16 +27,18 @@ def load_case(path: Path) -> dict[str, Any]:
 
 
 @functools.cache
-def load_model(weights: Path) -> Any:
-    """The tiny model of `weights`, float32 on the CPU."""
-    from transformers import AutoModelForImageTextToText
+def load_model(weights: Path, yarn_factor: float = 1.0) -> Any:
+    """The tiny model of `weights`, float32 on the CPU, with YaRN scaling by `yarn_factor`."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
-    return AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32).eval()
+    config = AutoConfig.from_pretrained(weights)
+    scale_rope(config.text_config, yarn_factor)
+    return AutoModelForImageTextToText.from_pretrained(weights, config=config, dtype=torch.float32).eval()
 
 
-def decoder(weights: Path, backend: str = "sdpa") -> Decoder:
+def decoder(weights: Path, backend: str = "sdpa", yarn_factor: float = 1.0) -> Decoder:
     """Its language model, ready for `generate`."""
-    model = load_model(weights)
+    model = load_model(weights, yarn_factor)
     return Decoder(model.model.language_model, model.lm_head, backend=backend, rows=3)
 
 
@@ -48,39 +52,37 @@ def run_case(case: dict[str, Any], weights: Path, backend: str = "sdpa") -> dict
     """
     config = load_model(weights).config
     family = config.model_type
-    options = MethodOptions(
-        name={"pivotkv": "retake"}.get(case.get("method", ""), "adaretake"),
-        semantics=case["semantics"],
-        temporal=case["temporal"],
-        layers=case["layer"] != "even",
-        chunk_frames=case["chunk_frames"],
-        max_guide_length=case.get("max_guide"),
-        reforge=case.get("reforge", False),
-        quirks={"key_patches": True, "key_patches_synced": case.get("sync", False)} if "dpselect" in case else {},
-    )
-    method = build_method(options, family=family)
+    options = {"chunk_frames": case["chunk_frames"], "reforge": case.get("reforge", False)}
+    if case.get("method") == "pivotkv":
+        marked = {"key_patches": True, "key_patches_synced": case.get("sync", False)} if "dpselect" in case else {}
+        method = build_method("retake", **options, quirks=marked).for_family(family)
+    else:
+        method = build_method(
+            "adaretake",
+            **options,
+            semantics=case["semantics"],
+            temporal=case["temporal"],
+            layers=case["layer"] != "even",
+            max_guide_length=case.get("max_guide"),
+        ).for_family(family)
     input_ids = case["input_ids"][0]
-    where = (input_ids == config.video_token_id).nonzero().flatten()
     grid = tuple(case["video_grid_thw"][0].tolist())
     positions = mrope_position_ids(
         input_ids,
         config.video_token_id,
         grid,
         second_per_grid=case["second_per_grid"] if family == "qwen2_5_vl" else None,
-        rule=method.positions,
+        rule=method.position_rule,
     )
-    result = generate(
-        decoder(weights, backend),
+    prompt = Prompt(
         input_ids=input_ids,
         positions=positions,
-        features=case["video_features"],
-        video=slice(int(where[0]), int(where[-1]) + 1),
-        tokens_per_grid=grid[1] * grid[2] // 4,
-        method=method,
+        video=(input_ids == config.video_token_id).nonzero().flatten(),
+        grid_lengths=(grid[1] * grid[2] // 4,) * grid[0],
         context=case.get("max_context", case.get("budget")),
-        max_new_tokens=case["new"],
-        record=True,
     )
+    language = decoder(weights, backend, case.get("yarn_factor", 1.0))
+    result = generate(language, method, prompt, (case["video_features"],), max_new_tokens=case["new"], record=True)
     trace, recording = result.trace, result.trace.recording
     layers = range(len(trace.cache_length))
     outputs: dict[str, Any] = {

@@ -15,7 +15,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from harness.compress.method import MethodOptions
+from harness.compress.method import build_method
 from harness.errors import UserError
 from harness.models.convert.llava_video_config import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 from harness.models.llava_onevision import LlavaOnevision
@@ -78,9 +78,9 @@ def features(adapter):
 
 
 def answer(adapter, features, *, context, record=False, new=6, **options):
-    method = adapter.method(MethodOptions(chunk_frames=3, **options))
+    method = build_method("adaretake", chunk_frames=3, **options)
     prompt = adapter.prompt(QUESTION, features)
-    return prompt, adapter.generate(prompt, features, method, context=context, max_new_tokens=new, record=record)
+    return prompt, adapter.answer(features, QUESTION, method, context, max_new_tokens=new, record=record)
 
 
 @torch.inference_mode()
@@ -97,7 +97,7 @@ def test_prompt_is_that_of_the_processor(adapter, features):
     assert torch.equal(prompt.input_ids, stock_logits(adapter)[0])
     pad = adapter.model.config.video_token_id
     assert (prompt.input_ids[prompt.video] == pad).all()
-    assert prompt.input_ids[prompt.video.stop] == pad and prompt.input_ids[prompt.video.stop + 1] != pad
+    assert prompt.input_ids[prompt.video_stop] == pad and prompt.input_ids[prompt.video_stop + 1] != pad
 
 
 def test_a_frame_is_its_patches_pooled_to_half_the_side(adapter, features):
@@ -154,8 +154,8 @@ def test_the_newline_is_text_and_stays(adapter, features):
     assert generation.trace.cache_length == [text + n for n in kept]
     cached = generation.trace.recording.cache.positions(0)[0].tolist()
     prompt = adapter.prompt(QUESTION, features)
-    assert prompt.video.stop in cached
-    newline = adapter.language.embed(prompt.input_ids[prompt.video.stop :][:1])[0]
+    assert prompt.video_stop in cached
+    newline = adapter.language.embed(prompt.input_ids[prompt.video_stop :][:1])[0]
     assert torch.equal(newline, adapter.model.model.image_newline)
 
 
@@ -173,20 +173,20 @@ def test_eager_attention_gives_the_same(adapter, features):
 
 def test_release_2025_exists_with_reforge_only(adapter, features):
     with pytest.raises(UserError, match="method.reforge=true"):
-        adapter.method(MethodOptions(semantics="release_2025"))
-    assert not adapter.method(MethodOptions(name="none", semantics="release_2025")).compresses
+        answer(adapter, features, context=150, semantics="release_2025")
     _, generation = answer(adapter, features, context=150, semantics="release_2025", reforge=True)
     assert generation.trace.compressed
 
 
 def test_release_2026_does_not_exist(adapter):
     with pytest.raises(UserError, match="release_2026 does not exist for llava_onevision"):
-        adapter.method(MethodOptions(semantics="release_2026"))
+        build_method("adaretake", semantics="release_2026").for_family(adapter.family)
 
 
-def test_a_placeholder_in_the_question_is_refused(adapter, features):
-    with pytest.raises(UserError, match="<video> 2 times"):
-        adapter.prompt("What is <video>?", features)
+def test_a_placeholder_in_the_question_is_text(adapter, features):
+    prompt = adapter.prompt("What is <video>?", features)
+    pad = adapter.model.config.video_token_id
+    assert prompt.input_ids.tolist().count(pad) == prompt.n_video + 1  # and the newline
 
 
 def test_another_family_is_refused(tmp_path):

@@ -4,7 +4,7 @@ A tiny random model answers through the real prefill, once as it should and once
 tell them apart.
 """
 
-import dataclasses
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +12,7 @@ import tiny_models
 from cell_folders import LETTERS, cell_record, write_cell
 
 from harness.compress.generate import generate
-from harness.compress.layers import pooled
-from harness.compress.method import MethodOptions, build_method
-from harness.compress.temporal import by_distance
+from harness.compress.methods.adaretake import Paper
 from harness.report import check as gate
 from harness.report.config import ReportConfig
 from harness.store import Answer, QuestionRecord
@@ -27,40 +25,36 @@ def tiny():
     return tiny_models, tiny_models.decoder(tiny_models.tiny_model())
 
 
-def swapped_layers(scores, budget, num_layers):
-    return pooled([-score for score in scores], budget, num_layers)
+@dataclass(frozen=True)
+class SwappedLayers(Paper):
+    def layer_counts(self, run, segment, scores):
+        return super().layer_counts(run, segment, [-score for score in scores])
 
 
-def swapped_temporal(layout, features, lengths, device):
-    return by_distance(layout, features, lengths, device)[::-1]
+@dataclass(frozen=True)
+class SwappedTemporal(Paper):
+    def budgets(self, run, lengths):
+        return super().budgets(run, lengths)[::-1]
 
 
-def lowest(scores, counts, *, chunk):
-    return [row.argsort()[:count].sort().values for row, count in zip(scores, counts, strict=True)]
+@dataclass(frozen=True)
+class Lowest(Paper):
+    def choose(self, run, segment, scores, counts):
+        return [row.argsort()[:count].sort().values for row, count in zip(scores, counts, strict=True)]
 
 
-def answer_all(results, tiny, **broken):
-    """Answer N prompts with the paper's method, some parts of it replaced, and store them as one cell."""
+def answer_all(results, tiny, method):
+    """Answer N prompts with a method, and store them as one cell."""
     module, decoder = tiny
-    method = dataclasses.replace(build_method(MethodOptions(chunk_frames=4)), **broken)
-    record = cell_record("lvbench", method__positions=method.positions, method__semantics="paper", context=30)
+    record = cell_record("lvbench", method__positions=method.position_rule, method__semantics="paper", context=30)
     record["model"] |= {"name": "toy", "dtype": "float32"}
     asked = [QuestionRecord(f"q{i}", f"v{i}", dict.fromkeys(LETTERS, "x"), "A", {}) for i in range(N)]
     folder = write_cell(results, asked, [None] * N, record=record, digest="00000000")
     lines = []
     for i in range(N):
         sample = module.Sample(seed=i)
-        found = generate(
-            decoder,
-            input_ids=sample.input_ids,
-            positions=sample.positions(method.positions),
-            features=sample.features,
-            video=sample.video,
-            tokens_per_grid=sample.tokens_per_grid,
-            method=method,
-            context=30,
-            max_new_tokens=3,
-        )
+        prompt = sample.prompt(method.position_rule, 30)
+        found = generate(decoder, method, prompt, (sample.features,), max_new_tokens=3)
         lengths = list(found.trace.cache_length)
         text = f"{LETTERS[found.tokens[0] % 4]}. {' '.join(map(str, found.tokens))}"
         budget = [int(kept) for kept in found.trace.chunk_budget]
@@ -78,31 +72,31 @@ def check(tmp_path, results, update=False):
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("gate")
-    answer_all(folder / "good", tiny)
+    answer_all(folder / "good", tiny, Paper(chunk_frames=4))
     assert check(folder, folder / "good", update=True) == 0
     return folder
 
 
 def test_the_method_again_passes(baseline, tiny):
-    answer_all(baseline / "again", tiny)
+    answer_all(baseline / "again", tiny, Paper(chunk_frames=4))
     assert check(baseline, baseline / "again") == 0
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        {"layers": swapped_layers},
-        {"temporal": swapped_temporal},
-        {"choose": lowest},
-        {"positions": "v5"},
+        SwappedLayers(chunk_frames=4),
+        SwappedTemporal(chunk_frames=4),
+        Lowest(chunk_frames=4),
+        Paper(chunk_frames=4, positions="v5"),
     ],
     ids=["layer allocator with swapped sign", "temporal allocator reversed", "keeps the lowest", "positions rule"],
 )
 def test_a_broken_method_fails(baseline, tiny, broken, request, capsys):
     results = baseline / request.node.callspec.id
-    answer_all(results, tiny, **broken)
+    answer_all(results, tiny, broken)
     assert check(baseline, results) == 1
     printed = capsys.readouterr().out
     assert "verdict: regression (exit 1)" in printed
-    if "positions" in broken:
+    if broken.positions:
         assert "method.positions: float -> v5" in printed

@@ -55,7 +55,7 @@ def test_semantics_name_the_quirks_that_apply(tmp_path, changes, named, unnamed)
 
 
 def test_named_quirks_exist(tmp_path):
-    from harness.compress import release_2025, release_2026
+    from harness.compress.methods.adaretake import release_2025, release_2026
     from harness.report.reasons import TEXTS
 
     known = {**release_2025.QUIRKS, **release_2026.QUIRKS}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from harness.compress.positions import mrope_position_ids
+from harness.compress.prompt import Prompt
 from harness.models.language import Decoder
 
 VIDEO, VOCABULARY, HIDDEN = 154, 160, 32
@@ -65,6 +66,15 @@ class Sample:
     @property
     def n_prompt(self) -> int:
         return len(self.input_ids)
+
+    def prompt(self, rule: str = "float", context: int | None = None) -> Prompt:
+        return Prompt(
+            input_ids=self.input_ids,
+            positions=self.positions(rule),
+            video=torch.arange(self.video.start, self.video.stop),
+            grid_lengths=(self.tokens_per_grid,) * self.grid[0],
+            context=context,
+        )
 
     def positions(self, rule: str = "float", second_per_grid: float = 1.0) -> torch.Tensor:
         return mrope_position_ids(self.input_ids, VIDEO, self.grid, second_per_grid=second_per_grid, rule=rule)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from harness.benchmarks.prompts import ANSWER
-from harness.compress.method import MethodOptions
+from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.world import compose
@@ -65,11 +65,10 @@ def logits(toy: Qwen25VL, clip: Path, backend: str) -> list[list[list[float]]]:
         hook = toy.model.lm_head.register_forward_hook(
             lambda _module, _args, out, steps=steps: steps.append(out.flatten()[words].tolist())
         )
-        toy.generate(
-            toy.prompt(question, features),
+        toy.answer(
             features,
-            toy.method(MethodOptions(name="none")),
-            context=None,
+            question,
+            build_method("none"),
             max_new_tokens=2,
         )
         hook.remove()

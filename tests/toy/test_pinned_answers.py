@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.benchmarks.prompts import ANSWER
-from harness.compress.method import MethodOptions
+from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import render
 from harness.toy.checkpoint import CHECKPOINT
@@ -27,7 +27,7 @@ METHODS = {
     "release_2025": ({"semantics": "release_2025"}, 130),
     "release_2025, reforge": ({"semantics": "release_2025", "reforge": True}, 130),
     "release_2026": ({"semantics": "release_2026"}, 130),
-    "retake": ({"name": "retake", "semantics": "release_2025", "reforge": True}, 130),
+    "retake": ({"name": "retake", "reforge": True}, 130),
 }
 QUESTIONS = (
     f"What colour is the ring?\nOptions:\nA. blue.\nB. pink.\nC. green.\nD. red.\n{ANSWER}",
@@ -52,13 +52,8 @@ def answer(toy: Qwen25VL, features, method: str) -> list[dict]:
     options, context = METHODS[method]
     found = []
     for question in QUESTIONS:
-        generation = toy.generate(
-            toy.prompt(question, features),
-            features,
-            toy.method(MethodOptions(**options, chunk_frames=16)),
-            context=context,
-            max_new_tokens=4,
-        )
+        asked = build_method(**{"name": "adaretake", **options, "chunk_frames": 16})
+        generation = toy.answer(features, question, asked, context, max_new_tokens=4)
         trace = generation.trace
         found.append(
             {

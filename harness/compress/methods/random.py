@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import torch
 
-from harness.compress.method import Method, MethodOptions
-from harness.compress.methods import adaretake
+from harness.compress.cache import Kept
+from harness.compress.evict import Counts
+from harness.compress.method import Method
+from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Release2026
+from harness.compress.methods.adaretake.options import SEMANTICS
+from harness.compress.prefill import Prefill
+from harness.compress.prompt import Segment
 
 
-def build(options: MethodOptions, family: str) -> Method:
-    return dataclasses.replace(adaretake.build(options, family), choose=RandomChoice(options.seed))
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomChoice:
+@dataclass(frozen=True)
+class Random(AdaReTaKe):
     """Chooses by scores drawn from (seed, chunk, layer), so that no choice depends on the order of the others."""
 
-    seed: int
+    seed: int = 0
 
-    def __call__(self, scores: torch.Tensor, counts: Sequence[int], *, chunk: int) -> list[torch.Tensor]:
-        chosen = []
+    @classmethod
+    def implementations(cls) -> Mapping[str, type[AdaReTaKe]]:
+        return dict(zip(SEMANTICS, (RandomPaper, RandomRelease2025, RandomRelease2026), strict=True))
+
+    def for_family(self, family: str) -> Method:
+        values = {f.name: getattr(self, f.name) for f in fields(Random)}
+        return self.implementations()[self.semantics](**values).for_family(family)
+
+    def choose(self, run: Prefill, segment: Segment, scores: list[torch.Tensor], counts: Counts) -> list[Kept]:
+        chosen: list[Kept] = []
         for layer, count in enumerate(counts):
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + chunk) * 1_000_003 + layer)
-            drawn = torch.rand(scores.shape[1], generator=generator)
-            chosen.append(drawn.topk(count).indices.sort().values.to(scores.device))
+            seed = (self.seed * 1_000_003 + (segment.chunk or 0)) * 1_000_003 + layer
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.rand(scores[layer].shape[0], generator=generator)
+            chosen.append(drawn.topk(count).indices.sort().values.to(scores[layer].device))
         return chosen
+
+
+@dataclass(frozen=True)
+class RandomPaper(Random, Paper):
+    """Budgets of semantics paper."""
+
+    for_family = Paper.for_family
+
+
+@dataclass(frozen=True)
+class RandomRelease2025(Random, Release2025):
+    """Budgets of semantics release_2025."""
+
+    for_family = Release2025.for_family
+
+
+@dataclass(frozen=True)
+class RandomRelease2026(Random, Release2026):
+    """Budgets of semantics release_2026."""
+
+    for_family = Release2026.for_family
+
+
+METHOD = Random

@@ -6,16 +6,21 @@ A chunk scores itself, so no question is needed; the same share of every chunk s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 
+from harness.compress.cache import Kept
+from harness.compress.evict import Counts
 from harness.compress.key_patches import key_patches
-from harness.compress.layout import Layout, half_of_a_short_video
-from harness.compress.method import Method, MethodOptions, checked_quirks
-from harness.compress.reforge import Reforge
-from harness.compress.release import SameRatio, highest_by_topk
-from harness.compress.scorers import LayerView, attention_received
-from harness.errors import UserError
+from harness.compress.method import Method, checked_quirks
+from harness.compress.methods.adaretake.release import half_of_a_short_video, highest_by_topk, sample_ratio
+from harness.compress.prefill import Prefill
+from harness.compress.prompt import Prompt, Segment
+from harness.compress.reforge import ReforgingEvictor
+from harness.compress.scorers import LayerView
 
 QUIRKS = {
     # Mark key patches and prefer them. The published configurations do so except for Video-MME with Qwen2-VL.
@@ -24,58 +29,69 @@ QUIRKS = {
     "key_patches_synced": False,
     # A key patch is given score 1, which is the mean of all scores, though it was meant to come first. Off: first.
     "key_patches_at_mean": True,
+    # Scores are computed and summed in the number format of the model. Off: in float32.
+    "scores_in_model_precision": True,
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class SelfAttention:
-    """Scorer: attention that each token gets from its whole chunk, later tokens included."""
+@dataclass(frozen=True)
+class ReTaKe(ReforgingEvictor):
+    """PivotKV; `Prefill.state` holds the mask [V] of key patches, where they are marked.
 
-    key_patch_score: float
+    Attributes:
+        quirks: see `QUIRKS`.
+        family: of the model; set by `for_family`, not by a configuration.
+    """
 
-    def __call__(self, view: LayerView) -> torch.Tensor:
-        scores = attention_received(view.chunk_queries, view.chunk_keys, view.scale)
-        if view.marked is not None:
-            scores = scores.masked_fill(view.marked.to(scores.device), self.key_patch_score)
-        return scores
+    uses_guide: ClassVar[bool] = False
+
+    quirks: dict[str, bool] = field(default_factory=dict)
+    family: str = ""
+
+    def for_family(self, family: str) -> Method:
+        quirks = checked_quirks(self.quirks, QUIRKS, f"method {self.name}")
+        return dataclasses.replace(self, family=family, quirks=quirks)
+
+    @property
+    def shifts_all_rows_of_decoded(self) -> bool:
+        return self.family == "qwen2_vl"  # an in-place write in that family's code
+
+    @property
+    def squeezes_towards(self) -> Literal["segment", "chunk", "kept"]:
+        return "kept"
+
+    @property
+    def rounds_scores(self) -> bool:
+        return self.quirks["scores_in_model_precision"]
+
+    def squeeze_ratio(self, run: Prefill, n_kept: int, n_judged: int) -> float:
+        return n_kept / n_judged
+
+    def cut(self, prompt: Prompt) -> list[int]:
+        return half_of_a_short_video(prompt, self.chunk_frames)
+
+    def begin(self, run: Prefill) -> None:
+        super().begin(run)
+        if run.compress:
+            run.trace.chunk_ratio = [sample_ratio(run.prompt, of_whole_prompt=True)] * len(run.trace.chunk_lengths)
+        if run.compress and self.quirks["key_patches"]:
+            n, synced = run.prompt.grid_lengths[0], self.quirks["key_patches_synced"]
+            run.state = key_patches(run.features[0], n, run.language.device, synced=synced)
+
+    def budgets(self, run: Prefill, lengths: Sequence[int]) -> list[int]:
+        ratio = sample_ratio(run.prompt, of_whole_prompt=True)
+        return [max(1, int(ratio * c)) for c in lengths]
+
+    def score(self, view: LayerView) -> torch.Tensor:
+        """Attention that each token gets from its whole chunk, later tokens included."""
+        scores = self.attention(view, "chunk")
+        if view.run.state is None:
+            return scores
+        first = 1.0 if self.quirks["key_patches_at_mean"] else float("inf")
+        return scores.masked_fill(view.run.state[view.segment.video].to(scores.device), first)
+
+    def choose(self, run: Prefill, segment: Segment, scores: list[torch.Tensor], counts: Counts) -> list[Kept]:
+        return highest_by_topk(run, scores, counts)
 
 
-@dataclasses.dataclass(frozen=True)
-class KeyPatches:
-    """Marks the key patches of a video."""
-
-    synced: bool
-
-    def __call__(self, layout: Layout, features: torch.Tensor, device: torch.device) -> torch.Tensor:
-        return key_patches(features, layout.tokens_per_grid, device, synced=self.synced)
-
-
-def share_of_chunk(scores: list[torch.Tensor], ratio: float, num_layers: int) -> list[int]:
-    """The same share of the chunk in every layer, rounded down, at least one token."""
-    return [max(1, int(ratio * scores[0].shape[0]))] * num_layers
-
-
-def build(options: MethodOptions, family: str) -> Method:
-    quirks = checked_quirks(options, QUIRKS)
-    if options.semantics == "release_2026":
-        raise UserError(
-            "semantics release_2026 does not exist for retake: that code fails on it; set method.semantics=release_2025"
-        )
-    rows_together = family == "qwen2_vl"  # an in-place write in that family's code
-    return Method(
-        name=options.name,
-        semantics=options.semantics,
-        positions=options.positions or "float",
-        chunk_frames=options.chunk_frames,
-        uses_guide=False,
-        cut=half_of_a_short_video,
-        temporal=SameRatio(of_whole_prompt=True),
-        scorer=SelfAttention(1.0 if quirks["key_patches_at_mean"] else float("inf")),
-        mark=KeyPatches(quirks["key_patches_synced"]) if quirks["key_patches"] else None,
-        layers=share_of_chunk,
-        choose=highest_by_topk,
-        content_scores=bool(options.reforge),
-        reforge=Reforge(shift_all_rows_of_decoded=rows_together, origin="kept", by_kept_share=True)
-        if options.reforge
-        else None,
-    )
+METHOD = ReTaKe

@@ -1,0 +1,70 @@
+"""The one record of what happened to an answer: filled while it is made, stored with it, drawn by reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from harness.compress.cache import CompressedCache
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Tensors of one answer, for tests and pictures.
+
+    Attributes:
+        scores: [K][L] scores [c] of each chunk; `None` for a chunk that was not scored.
+        kept_indices: [K][L] indices within the chunk that were kept; `None` where nothing was judged.
+        logits: raw next-token logits [new, vocabulary], row 0 after prefill.
+        cache: the cache after the last forward pass.
+    """
+
+    scores: list[list[torch.Tensor] | None]
+    kept_indices: list[list[torch.Tensor] | None]
+    logits: torch.Tensor
+    cache: CompressedCache = field(repr=False)
+
+
+@dataclass
+class Trace:
+    """How much was seen and kept. K chunks, L layers; all counts in tokens.
+
+    Attributes:
+        n_encoded: video tokens that the vision tower made.
+        n_video: of these, the ones that entered the language model.
+        chunk_budget: [K] per layer on average; the length where nothing was compressed.
+        chunk_ratio: [K] the budget as a share of the chunk, before rounding.
+        kept: [K][L] of the chunk's own video tokens, right after it.
+        cache_after_chunk: [K][L].
+        cache_length: [L] after prefill; where heads differ in length, their mean.
+        head_lengths: [L][kv heads], only where heads differ in length.
+        kept_digest: of all choices of tokens made while prefilling; `None` when nothing was chosen.
+        kept_margin: how near the closest of these choices was: the smallest gap between a score that was kept and one
+            that was not, as a share of the largest score of its layer.
+    """
+
+    n_prompt: int
+    n_encoded: int
+    n_video: int
+    context: int | None
+    compressed: bool
+    chunk_lengths: list[int]
+    chunk_budget: list[int] = field(default_factory=list)
+    chunk_ratio: list[float] = field(default_factory=list)
+    kept: list[list[int]] = field(default_factory=list)
+    cache_after_chunk: list[list[float]] = field(default_factory=list)
+    cache_length: list[float] = field(default_factory=list)
+    head_lengths: list[list[int]] | None = None
+    kept_digest: str | None = None
+    kept_margin: float | None = None
+    recording: Recording | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The new tokens, the end token included if it came, their text, and the trace of how they came about."""
+
+    tokens: list[int]
+    trace: Trace
+    text: str = ""
