@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from harness.cli import parse
+from harness.compress.methods import retake
+from harness.compress.methods.adaretake import release_2025, release_2026
 from harness.config import REPO, compose_config
 from harness.errors import UserError
+from harness.plan.matrix import build_cells
 
 PAGES = sorted(REPO.glob("*.md")) + [
     p for top in ("docs", "tasks", "tests", "results") for p in REPO.glob(f"{top}/**/*.md")
@@ -77,9 +80,11 @@ def harness_calls(line: str) -> list[list[str]]:
 
 @cache
 def refused(overrides: tuple[str, ...]) -> str:
-    """Why these settings do not compose, or nothing."""
+    """Why these settings do not compose, or make no cells, or nothing."""
     try:
-        compose_config(list(overrides))
+        compose_config(overrides)
+        if any(word.startswith(("method.", "matrix.")) for word in overrides):
+            build_cells(compose_config(("matrix.task=[mlvu]", *overrides)), problems=[])
     except UserError as error:
         return str(error)
     return ""
@@ -131,6 +136,31 @@ def test_modules_tasks_and_scripts_named_by_commands_exist() -> None:
         scripts = re.findall(r"(?:bash|python) ([\w/]+\.(?:sh|py))", line)
         missing += [f"{place}: {script}" for script in scripts if not (REPO / script).is_file()]
     assert not missing
+
+
+def test_versions_stand_where_contributing_says() -> None:
+    rows = re.findall(r"^\|[^|]+\| (`\w+:?`.*?) \|$", (REPO / "CONTRIBUTING.md").read_text(), re.M)
+    assert len(rows) >= 5
+    for row in rows:
+        version, place = re.findall(r"`([^`]+)`", row)
+        files = [
+            p
+            for path in REPO.glob(re.sub(r"<\w+>", "*", place))
+            for p in ([path] if path.is_file() else path.rglob("*.py"))
+        ]
+        assert any(re.search(rf"^ *{version}\W", path.read_text(), re.M) for path in files), row
+
+
+def test_the_specification_lists_every_quirk() -> None:
+    section = (REPO / "docs/method.md").read_text().split("## Quirks")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.M)
+    for place, quirks in {
+        "2025": release_2025.QUIRKS | release_2025.QWEN2_VL_QUIRKS,
+        "2026": release_2026.QUIRKS,
+        "retake": retake.QUIRKS,
+    }.items():
+        listed = {quirk: "off by default" not in where for quirk, where in rows if place in where}
+        assert listed == quirks, place
 
 
 @pytest.mark.parametrize(
