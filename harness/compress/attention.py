@@ -26,6 +26,8 @@ _CPU_BLOCK = 256  # queries that share a mask in SDPA on a CPU, whose kernel als
 Heads = torch.Tensor | list[torch.Tensor]
 """Keys or values [1, kv, m, d]; or, where heads differ in length, one [1, 1, m, d] per key-value head."""
 
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+
 Observer = Callable[[int, torch.Tensor, Heads, float], None]
 """Called once per layer with: layer index, queries [h, n, d] and all keys (`Heads`) after rotation, logit scale."""
 
@@ -141,8 +143,16 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     return flash_attn_func(*states, softmax_scale=scale, causal=True).transpose(1, 2)
 
 
-def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
-    def attend(
+def attend(kernel: Kernel, query: torch.Tensor, key: Heads, value: Heads, scale: float) -> torch.Tensor:
+    """Attention [1, h, n, d] by one of the kernels above, also where key-value heads differ in length."""
+    if isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor):
+        return kernel(query, key, value, scale)
+    groups = query.split(query.shape[1] // len(key), dim=1)  # the query heads of each key-value head
+    return torch.cat([kernel(q, k, v, scale) for q, k, v in zip(groups, key, value, strict=True)], dim=1)
+
+
+def _interface(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
+    def attention(
         module: nn.Module,
         query: torch.Tensor,
         key: Heads,
@@ -158,13 +168,9 @@ def _interface(kernel: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch
             observer(module.layer_idx, query[0], key, scale)
         if module.layer_idx == final_layer:
             raise KeysCached
-        if isinstance(key, torch.Tensor):
-            return kernel(query, key, value, scale).transpose(1, 2), None
-        groups = query.split(query.shape[1] // len(key), dim=1)  # the query heads of each key-value head
-        parts = [kernel(q, k, v, scale) for q, k, v in zip(groups, key, value, strict=True)]
-        return torch.cat(parts, dim=1).transpose(1, 2), None
+        return attend(kernel, query, key, value, scale).transpose(1, 2), None
 
-    return attend
+    return attention
 
 
 _INTERFACES = {
