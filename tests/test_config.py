@@ -48,7 +48,7 @@ def test_every_file_composes_under_every_profile(word, profile):
         ("matrix.by_task.videomme=2", ["matrix.by_task.videomme=2"]),
         ("matrix.by_task.mlvuu.fps=[2]", ["mlvuu", "allowed: longvideobench"]),
         ("matrix.by_model.nope.fps=[2]", ["nope", "qwen2_5_vl_7b"]),
-        ("video=null", ["video=null", "allowed: llava_video, release, toy"]),
+        ("video=null", ["video=null", "allowed: llava_video, release, stock, toy"]),
         ("method=null", ["method=null", "adaretake"]),
         ("model.name=../../x", ["model.name=../../x", "a name of letters"]),
         ("task.data=../../etc", ["task.data=../../etc", "a name of letters"]),

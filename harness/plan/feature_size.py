@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.plan.weights import found_architecture
+from harness.video.decode import expected
 from harness.video.features import feature_bytes
-from harness.video.sampling import plan_frames, resized, sampling_policy
+from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     from harness.plan.cell import Cell
@@ -52,11 +53,10 @@ def read_header(path: Path, seconds: float | None = None) -> Header:
 
 def video_tokens(cell: Cell, header: Header) -> int:
     """Tokens of one video as the cell samples it; of the longest that it takes where the length is not known."""
-    policy = sampling_policy(cell.video)
-    frames = policy.max_frames if header.seconds is None else len(plan_frames(header.seconds, policy).indices)
+    frames, size = expected(sampling_policy(cell.video), header.seconds, header.width, header.height)
     if cell.model.tokens_per_frame is not None:
         return frames * cell.model.tokens_per_frame
-    sides = (max(1, round(side / MERGED_PATCH)) for side in resized(header.width, header.height, policy))
+    sides = (max(1, round(side / MERGED_PATCH)) for side in size)
     return math.ceil(frames / 2) * math.prod(sides)
 
 

@@ -15,7 +15,7 @@ from harness.video.sampling import sampling_policy
 if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.plan.cell import Cell
-    from harness.video.sampling import FramePlan, SamplingPolicy
+    from harness.video.sampling import FramePlan, Policy
 
 
 class Frames(Protocol):
@@ -98,7 +98,7 @@ class VideoFrames:
 class _Stored:
     """A model's features under one sampling policy, in `run.feature_dir`; find and keep may run in two threads."""
 
-    def __init__(self, cell: Cell, run: RunConfig, policy: SamplingPolicy) -> None:
+    def __init__(self, cell: Cell, run: RunConfig, policy: Policy) -> None:
         from harness.video.features import FeatureFolder
 
         limit = None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9)

@@ -9,13 +9,24 @@ from pathlib import Path
 
 from harness.errors import VideoError
 from harness.video.container import Track, VideoInfo
-from harness.video.readers import check_format, reader_class
-from harness.video.sampling import MAX_ASPECT, FramePlan, SamplingPolicy, grid_sources, plan_grid, resized
+from harness.video.readers import FrameReader, check_format, reader_class
+from harness.video.sampling import (
+    MAX_ASPECT,
+    Policy,
+    SamplingPolicy,
+    StockPolicy,
+    grid_sources,
+    plan_frames,
+    plan_grid,
+    resized,
+)  # fmt: skip
 from harness.video.scan import scan
+from harness.video.stock import LEAST, open_stock, stock_count, stock_size
 from harness.video.time_limit import TimeLimit
 from harness.video.windows import FramePass, Video, too_long
 
 TIMEOUT_S = 600.0
+RATE = 25.0  # of a video of which only the length is known
 
 
 def probe(path: str | Path, backend: str = "decord", *, timeout_s: float = TIMEOUT_S) -> VideoInfo:
@@ -27,9 +38,7 @@ def probe(path: str | Path, backend: str = "decord", *, timeout_s: float = TIMEO
     return _scan(path, backend, timeout_s).info
 
 
-def open_video(
-    path: str | Path, policy: SamplingPolicy, *, backend: str = "decord", timeout_s: float = TIMEOUT_S
-) -> Video:
+def open_video(path: str | Path, policy: Policy, *, backend: str = "decord", timeout_s: float = TIMEOUT_S) -> Video:
     """Reads the file's frame times and plans which frames to take. Nothing is kept open until `Video.windows`.
 
     Raises:
@@ -39,39 +48,62 @@ def open_video(
     """
     reader = reader_class(backend)
     track = _scan(path, backend, timeout_s)
+    video = (
+        open_stock(track, policy, backend, timeout_s)
+        if isinstance(policy, StockPolicy)
+        else _open_release(track, policy, reader, backend, timeout_s)
+    )
+    check_usable(video, policy)
+    return video
+
+
+def _open_release(
+    track: Track, policy: SamplingPolicy, reader: type[FrameReader], backend: str, timeout_s: float
+) -> Video:
     pts = [p - track.origin for p in track.pts]
     sources = grid_sources(pts, track.end - track.origin, track.time_base, policy.grid_fps)
     plan = plan_grid(len(sources), policy)
     size = resized(track.info.width, track.info.height, policy)
-    check_usable(track, policy, plan, size)
     start_pass = partial(FramePass, reader, track, sources[list(plan.indices)].tolist(), size)
     return Video(track, plan, size, backend, timeout_s, start_pass)
 
 
-def check_usable(track: Track, policy: SamplingPolicy, plan: FramePlan, size: tuple[int, int]) -> None:
-    """Whether a sound video can be shown to a model under a policy that plans these frames of this size.
+def check_usable(video: Video, policy: Policy) -> None:
+    """Whether a sound video can be shown to a model under the policy that it was opened with.
 
     Raises:
         VideoError: it is too short for the frames that the model needs at least, or too narrow or flat.
     """
-    if not plan.indices:
+    info = video.info
+    if not video.plan.indices:
+        if isinstance(policy, StockPolicy):
+            raise VideoError(f"{video.path}: has {info.n_frames} frame, the model needs {LEAST}; leave the video out")
         needed = 2 if policy.even else 1
         least = needed / min(policy.fps, policy.grid_fps)
         raise VideoError(
-            f"{track.path}: {track.info.duration_s:.2f} s are too short at {policy.fps:g} frames per second, the model "
+            f"{video.path}: {info.duration_s:.2f} s are too short at {policy.fps:g} frames per second, the model "
             f"needs {needed} (at least {least:g} s); raise video.fps or leave the video out"
         )
-    width, height = size
-    if max(size) > MAX_ASPECT * min(size):
+    if max(video.width, video.height) > MAX_ASPECT * min(video.width, video.height):
         raise VideoError(
-            f"{track.path}: pictures of {width}x{height} (scaled from {track.info.width}x{track.info.height}) are too "
+            f"{video.path}: pictures of {video.width}x{video.height} (scaled from {info.width}x{info.height}) are too "
             f"long, vision encoders take sides of at most {MAX_ASPECT}:1; cut the video, or leave it out"
         )
 
 
-def check_video(
-    path: str | Path, policy: SamplingPolicy, *, backend: str = "decord", timeout_s: float = TIMEOUT_S
-) -> Video:
+def expected(policy: Policy, duration_s: float | None, width: int, height: int) -> tuple[int, tuple[int, int]]:
+    """Frames that a video of this length and size gives, and their (width, height), for estimates.
+
+    duration_s: None where it is not known; then the most that the policy takes
+    """
+    if isinstance(policy, StockPolicy):
+        n = policy.max_frames if duration_s is None else stock_count(round(duration_s * RATE), RATE, policy)
+        return n, stock_size(width, height, n, policy)
+    n = policy.max_frames if duration_s is None else len(plan_frames(duration_s, policy).indices)
+    return n, resized(width, height, policy)
+
+
+def check_video(path: str | Path, policy: Policy, *, backend: str = "decord", timeout_s: float = TIMEOUT_S) -> Video:
     """Opens a video as a run does and decodes the first, the middle and the last of the frames that it would see.
 
     Raises:

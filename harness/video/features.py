@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.video.sampling import SamplingPolicy
+from harness.video.sampling import Policy
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class FeatureKey:
     """
 
     video: str
-    policy: SamplingPolicy
+    policy: Policy
     backend: str
     weights: str
     dtype: str

@@ -49,9 +49,47 @@ class SamplingPolicy:
             raise UserError(f"video.resample={self.resample!r} is unknown; allowed: {', '.join(RESAMPLE)}")
 
 
-def sampling_policy(video: VideoConfig) -> SamplingPolicy:
-    """The part of the settings that decides which pixels a model sees."""
-    return SamplingPolicy(**{f.name: getattr(video, f.name) for f in fields(SamplingPolicy)})
+@dataclass(frozen=True)
+class StockPolicy:
+    """The frames that lmms-eval shows its own Qwen2.5-VL, chosen and scaled by the qwen-vl-utils package.
+
+    fps: at most so many frames per second; lmms-eval sets no such limit
+    max_frames: as many, rounded down to even, or all of a video that has fewer, evenly spread over its own frames
+    min_pixels, max_pixels: of a scaled picture; the package's own limits for a video hold as well
+    """
+
+    fps: float
+    max_frames: int
+    min_pixels: int
+    max_pixels: int
+
+
+Policy = SamplingPolicy | StockPolicy
+FOREIGN: dict[str, dict[str, object]] = {
+    "release": {"min_pixels": None, "max_pixels": None},
+    "stock": {"even": True, "grid_fps": 25.0, "long_side": None, "resample": "nearest"},
+}
+"""Settings that a sampler does not have, and the one value that they may show."""
+
+
+def sampling_policy(video: VideoConfig) -> Policy:
+    """The part of the settings that decides which pixels a model sees.
+
+    Raises:
+        UserError: a setting that the chosen sampler does not have.
+    """
+    for name, only in FOREIGN[video.sampler].items():
+        if (value := getattr(video, name)) != only:
+            written = "null" if only is None else only
+            raise UserError(
+                f"video.{name}={value} has no meaning for video.sampler={video.sampler}; leave it at {written}, or set "
+                f"{' or '.join(f'video={other}' for other in FOREIGN if other != video.sampler)}"
+            )
+    if video.sampler == "release":
+        return SamplingPolicy(**{field.name: getattr(video, field.name) for field in fields(SamplingPolicy)})
+    if video.min_pixels is None or video.max_pixels is None:
+        raise UserError("video.sampler=stock needs video.min_pixels and video.max_pixels; video=stock has both")
+    return StockPolicy(video.fps, video.max_frames, video.min_pixels, video.max_pixels)
 
 
 @dataclass(frozen=True)
