@@ -13,12 +13,12 @@ def water_filling(weights: Sequence[float], total: float, low: int, high: Sequen
     Entries of weight zero get more than `low` only when all others are full; they then share the rest in proportion
     to `high`. Weights that are all zero stand for weights = high.
     """
-    w, total = _in_proportion(weights), Fraction(total)
+    w, exact = _in_proportion(weights), Fraction(total)
     if not any(w):
         w = list(high)
-    if len(w) != len(high) or not low * len(w) <= total <= sum(high):
+    if len(w) != len(high) or not low * len(w) <= exact <= sum(high):
         bounds = f"{len(w)} entries of at least {low} and at most {list(high)}"
-        raise ValueError(f"cannot divide {float(total):g} over {bounds}")
+        raise ValueError(f"cannot divide {float(exact):g} over {bounds}")
 
     def filled(scale: Fraction) -> Fraction:
         p, q = scale.numerator, scale.denominator
@@ -31,14 +31,14 @@ def water_filling(weights: Sequence[float], total: float, low: int, high: Sequen
     first, last = 0, len(breaks) - 1
     while first < last:
         middle = (first + last + 1) // 2
-        first, last = (middle, last) if filled(breaks[middle]) <= total else (first, middle - 1)
+        first, last = (middle, last) if filled(breaks[middle]) <= exact else (first, middle - 1)
     scale = breaks[first]
     slope = sum(x for x, h in zip(w, high, strict=True) if low <= scale * x < h)
-    rest = total - filled(scale)
+    rest = exact - filled(scale)
     if rest and not slope:  # every weighted entry is full
         empty = [0 if x else h - low for x, h in zip(w, high, strict=True)]
         return [
-            _clip(scale * x, low, h) if x else low + rest * e / sum(empty)
+            _clip(scale * x, low, h) if x else low + rest * Fraction(e, sum(empty))
             for x, h, e in zip(w, high, empty, strict=True)
         ]
     scale += rest / slope if rest else 0

@@ -12,10 +12,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from harness.errors import UserError
 
@@ -140,7 +140,8 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     from flash_attn import flash_attn_func
 
     states = (x.transpose(1, 2) for x in (query, key, value))
-    return flash_attn_func(*states, softmax_scale=scale, causal=True).transpose(1, 2)
+    output: torch.Tensor = flash_attn_func(*states, softmax_scale=scale, causal=True)
+    return output.transpose(1, 2)
 
 
 def attend(kernel: Kernel, query: torch.Tensor, key: Heads, value: Heads, scale: float) -> torch.Tensor:
@@ -153,7 +154,7 @@ def attend(kernel: Kernel, query: torch.Tensor, key: Heads, value: Heads, scale:
 
 def _interface(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
     def attention(
-        module: nn.Module,
+        module: Any,
         query: torch.Tensor,
         key: Heads,
         value: Heads,
@@ -181,7 +182,7 @@ _INTERFACES = {
 
 
 @contextmanager
-def attached(config: object, backend: str) -> Iterator[None]:
+def attached(config: Any, backend: str) -> Iterator[None]:
     """Within the context, layers that read `config` attend through this module; afterwards as before.
 
     Args:

@@ -48,7 +48,7 @@ def mrope_position_ids(
     tokens_per_second: float = 2.0,
     rule: str = "float",
     spatial_merge_size: int = 2,
-) -> torch.LongTensor:
+) -> torch.Tensor:
     """M-RoPE ids [3, n] (temporal, height, width) of a prompt with at most one run of video tokens.
 
     Args:
@@ -117,4 +117,5 @@ def after_text_index(positions: torch.Tensor, chunk: slice, guide: slice) -> tor
 
     A count of tokens is taken for a distance of ids, so the guide of an early chunk lands far before the chunk.
     """
-    return positions[:, guide] - (guide.start - chunk.stop)
+    moved: torch.Tensor = positions[:, guide] - (guide.start - chunk.stop)
+    return moved

@@ -138,7 +138,7 @@ class Prefill:
 
     def places(self, segment: Segment) -> torch.Tensor:
         """Where a segment's video tokens [c] are among its tokens."""
-        return self.prompt.video[segment.video] - segment.tokens.start
+        return self.prompt.video[segment.video].sub(segment.tokens.start)
 
     def kept_places(self, segment: Segment, kept: torch.Tensor) -> torch.Tensor:
         """Which of a segment's tokens stay when of its video tokens only `kept` [k] do: these and all text."""

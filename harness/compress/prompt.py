@@ -29,12 +29,12 @@ class Segment:
     @property
     def length(self) -> int:
         """Tokens, text between grids included."""
-        return self.tokens.stop - self.tokens.start
+        return int(self.tokens.stop - self.tokens.start)
 
     @property
     def n_video(self) -> int:
         """Tokens of the video."""
-        return self.video.stop - self.video.start
+        return int(self.video.stop - self.video.start)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ class Adapter(ABC):
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [n, d] of the prompt's tokens [n] that are not the video's."""
-        return self.model.model.language_model.get_input_embeddings()(ids)
+        embeds: torch.Tensor = self.model.model.language_model.get_input_embeddings()(ids)
+        return embeds
 
     @torch.inference_mode()
     def encode(

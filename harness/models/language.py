@@ -33,8 +33,8 @@ class Decoder:
 
     def __init__(
         self,
-        text_model: nn.Module,
-        head: nn.Module,
+        text_model: Any,
+        head: Callable[[torch.Tensor], torch.Tensor],
         *,
         backend: str,
         rows: int,
@@ -77,7 +77,8 @@ class Decoder:
                 observer=observer,
                 final_layer=None if output else self.num_layers - 1,
             )
-            return result.last_hidden_state[0, -1]
+            last: torch.Tensor = result.last_hidden_state[0, -1]
+            return last
         return None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -100,7 +101,8 @@ class Decoder:
     def _cos_sin(self, states: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         cos, sin = self.text_model.rotary_emb(states, self._batched(positions, states.device))
         # Where layers are spread over devices, the tables come back on the device of the rotary module.
-        return tuple(mrope_rows(table.to(states.device), self.text_model)[0] for table in (cos, sin))  # type: ignore
+        cos, sin = (mrope_rows(table.to(states.device), self.text_model)[0] for table in (cos, sin))
+        return cos, sin
 
 
 class _LayerInputs:
@@ -164,7 +166,7 @@ class _LayerInputs:
         return hidden
 
 
-def mrope_rows(table: torch.Tensor, text_model: nn.Module) -> torch.Tensor:
+def mrope_rows(table: torch.Tensor, text_model: Any) -> torch.Tensor:
     """cos or sin [b, n, d] from what a rotary module returns: that, or [3, b, n, d] in older transformers.
 
     Older modules return one table per row of ids and leave choosing the sections to the attention layer.

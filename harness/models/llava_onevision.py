@@ -55,7 +55,8 @@ class LlavaOnevision(Adapter):
         frames = torch.from_numpy(window).permute(0, 3, 1, 2)
         batch = self.processor.video_processor(videos=[frames], do_sample_frames=False, return_tensors="pt")
         tower = next(self.model.model.vision_tower.parameters())
-        return batch["pixel_values_videos"].to(tower.device, tower.dtype)
+        pixels: torch.Tensor = batch["pixel_values_videos"]
+        return pixels.to(tower.device, tower.dtype)
 
     def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
         """Ids [1, N] that count tokens; the rules differ in temporal ids only, so all are the same here."""

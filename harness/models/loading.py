@@ -25,9 +25,7 @@ def choose_device(device: str) -> torch.device:
         except ImportError as error:
             raise UserError(f"model.device={device} needs the package torch_npu: pip install torch_npu") from error
     if device == "auto":
-        if torch.accelerator.is_available():
-            return torch.accelerator.current_accelerator()
-        return torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

@@ -32,7 +32,7 @@ class Random(AdaReTaKe):
 
     def choose(self, run: Prefill, segment: Segment, scores: list[torch.Tensor], counts: Counts) -> list[Kept]:
         chosen: list[Kept] = []
-        for layer, count in enumerate(counts):
+        for layer, count in enumerate(torch.as_tensor(counts).tolist()):
             seed = (self.seed * 1_000_003 + (segment.chunk or 0)) * 1_000_003 + layer
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.rand(scores[layer].shape[0], generator=generator)

@@ -170,10 +170,10 @@ def plan_shards(sources: Mapping[str, Tensor], shard_bytes: int) -> list[dict[st
 
 def write_shards(shards: list[dict[str, Tensor]], target: Path) -> Iterator[Path]:
     """Writes the shards one after another and yields each file; the index comes last."""
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
-        loaded = {}
+        loaded: dict[str, torch.Tensor] = {}
         for file in {tensor.file for tensor in shard.values()}:
             with safe_open(file, framework="pt") as opened:
                 loaded |= {new: opened.get_tensor(t.name) for new, t in shard.items() if t.file == file}
@@ -242,7 +242,8 @@ def convert(
         video_id=tokenizer.convert_tokens_to_ids(ready.video_token),
     )
     sources = match(tensors, expected_shapes(config))
-    rows = config.text_config.vocab_size
+    text_config: Any = config.text_config
+    rows: int = text_config.vocab_size
     if (last := max(config.image_token_index, config.video_token_index)) >= rows:
         raise UserError(f"placeholder token {last} is outside the {rows} rows of the embedding; check the tokenizer")
     n_bytes = sum(tensor.n_bytes for tensor in sources.values())

@@ -118,7 +118,7 @@ def source_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def own_processor(tokenizer: PreTrainedTokenizerBase, vision: Mapping[str, Any]) -> LlavaOnevisionProcessor:
     """A processor that feeds the tower as SigLIP was trained: square frames, values from -1 to 1."""
     side = vision["image_size"]
-    how = {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    how: dict[str, Any] = {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     return LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessor(**how),
         video_processor=LlavaOnevisionVideoProcessor(**how),

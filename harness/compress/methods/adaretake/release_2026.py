@@ -175,4 +175,5 @@ def projected_by_shift(raw: Sequence[float], ratio: float, weights: Sequence[flo
             low = middle
         else:
             high = middle
-    return np.clip(q - (high + low) / 2, LEAST, MOST).tolist()
+    shares: list[float] = np.clip(q - (high + low) / 2, LEAST, MOST).tolist()
+    return shares
