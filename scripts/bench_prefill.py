@@ -119,7 +119,7 @@ def toy_language(attention: str) -> tuple[Any, str]:
     from transformers.utils import logging
 
     from harness.models.qwen2_5_vl import Qwen25VL
-    from harness.toy.checkpoint import CHECKPOINT
+    from harness.toy import CHECKPOINT
 
     logging.disable_progress_bar()
     return Qwen25VL.load(str(CHECKPOINT), device="cpu", attention=attention).language, "toy"

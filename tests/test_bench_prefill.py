@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_training.checkpoint import build_model
+from toy_training.tokens import build_tokenizer
 
 from harness.models.language import Decoder
-from harness.toy.checkpoint import build_model
-from harness.toy.tokens import build_tokenizer
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_prefill.py"
 

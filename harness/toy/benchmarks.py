@@ -5,27 +5,30 @@ The videos are seeded apart from training, so that no model trained here has see
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
-from harness.toy import layouts, questions, render, world
-from harness.toy.episodes import pick
-from harness.toy.layouts import LAYOUTS, Asked, Layout, Made, Wanted
-from harness.toy.questions import options_for
+from harness.store import write_atomic
+from harness.toy import questions, render
+from harness.toy.layout import Asked, Layout, Made, Wanted
+from harness.toy.layouts import LAYOUTS
+from harness.toy.questions import options_for, pick
 from harness.toy.world import FPS, Storyboard, compose
 
 MANIFEST = "manifest.json"
 HELD_OUT = 0x70F
+GENERATOR = 1
+"""Version of what is written. Raise it when other videos or other annotations are; older builds are then replaced."""
 
 
 def build(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
@@ -36,8 +39,8 @@ def build(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    wanted = {"seed": seed, "scale": scale, "generator": generator()}
-    with _locked(root):
+    wanted = {"seed": seed, "scale": scale, "generator": GENERATOR}
+    with FileLock(root / ".lock"):
         manifest = root / MANIFEST
         found = json.loads(manifest.read_text()) if manifest.exists() else None
         if found and found["complete"] and found["build"] == wanted:
@@ -49,24 +52,18 @@ def build(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         _replace(manifest, {"complete": False, "build": wanted})
         plans = [(layout, layout.plan(scale)) for layout in LAYOUTS]
-        done, total = 0, sum(len(plan) for _, plan in plans)
         counts = {}
-        for number, (layout, plan) in enumerate(plans):
-            videos = []
-            for made in _make(root / layout.name, layout, plan, np.random.default_rng([HELD_OUT, seed, number])):
-                videos.append(made)
-                done += 1
-                print(f"\rtoy benchmarks: {done}/{total} videos", end="", file=sys.stderr, flush=True)
-            layout.annotate(root / layout.name, videos)
-            counts[layout.name] = {"videos": len(videos), "questions": sum(len(v.asked) for v in videos)}
-        print(file=sys.stderr)
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("toy videos", total=sum(len(plan) for _, plan in plans))
+            for number, (layout, plan) in enumerate(plans):
+                videos = []
+                for made in _make(root / layout.name, layout, plan, np.random.default_rng([HELD_OUT, seed, number])):
+                    videos.append(made)
+                    progress.advance(bar)
+                layout.annotate(root / layout.name, videos)
+                counts[layout.name] = {"videos": len(videos), "questions": sum(len(v.asked) for v in videos)}
         _replace(manifest, {"complete": True, "build": wanted, "counts": counts, "files": _digests(root)})
-
-
-def generator() -> str:
-    """A digest of the code that decides what is written."""
-    sources = (world, questions, render, layouts, sys.modules[__name__])
-    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in sources)).hexdigest()[:16]
 
 
 def _make(folder: Path, layout: Layout, plan: list[Wanted], rng: np.random.Generator) -> Iterator[Made]:
@@ -109,17 +106,8 @@ def _story(wanted: Wanted, rng: np.random.Generator) -> tuple[Storyboard, str, l
             return story, named, chosen
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    with open(root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path, data: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def _replace(path: Path, data: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(data, indent=1) + "\n")
 
 
 def _digests(root: Path) -> dict[str, str]:

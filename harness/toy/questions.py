@@ -15,6 +15,8 @@ BOTH = "both"
 NEITHER = "neither"
 COUNTS = tuple(str(n) for n in range(MOST_OFTEN + 1))
 
+LETTERS = "ABCDE"
+
 ONE_EVENT = ("colour", "shape", "scene", "named")
 SEVERAL_EVENTS = ("order", "both", "count")
 KINDS = ONE_EVENT + SEVERAL_EVENTS
@@ -93,6 +95,19 @@ def _both(story: Storyboard, once: list[Event]) -> Iterator[Question]:
             if a != b:
                 answer = BOTH if {a, b} <= set(seen) else next((shape for shape in (a, b) if shape in seen), NEITHER)
                 yield Question("both", (a, b), answer, seen.get(a, ()) + seen.get(b, ()))
+
+
+def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> Question | None:
+    """A question of `kind`, each sort of answer equally likely; None if the story has none."""
+    by_answer: dict[str, list[Question]] = {}
+    for question in ask(story, kind):
+        special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH, BOTH, NEITHER)
+        by_answer.setdefault(question.answer if special else "", []).append(question)
+    if not by_answer:
+        return None
+    weights = np.array([1.0 if answer else 2.0 for answer in by_answer])
+    group = list(by_answer.values())[rng.choice(len(by_answer), p=weights / weights.sum())]
+    return group[rng.integers(len(group))]
 
 
 def kind_of(text: str) -> str:

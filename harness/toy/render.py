@@ -1,4 +1,4 @@
-"""Draw storyboards, and write and read them as H.264."""
+"""Draw storyboards, and write them as H.264."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from harness.toy.world import BACKGROUNDS, BOARD, COLOURS, EVENT_FRAMES, FPS, SHAPES, Storyboard
 
 CELL = 14
 CANVAS = BOARD * CELL
 SIZE = 2 * CANVAS
+Frames = npt.NDArray[np.uint8]
 ENCODER = {
     "preset": "veryfast",
     "qp": "0",  # lossless, so that frames do not depend on what the encoder decides, which varies from run to run
@@ -21,7 +23,7 @@ ENCODER = {
 }
 
 
-def _masks() -> dict[str, np.ndarray]:
+def _masks() -> dict[str, npt.NDArray[np.bool_]]:
     y, x = np.mgrid[:CELL, :CELL] - (CELL - 1) / 2
     r, a, b = np.hypot(x, y), abs(x), abs(y)
     inside = np.maximum(a, b) < 6
@@ -41,18 +43,19 @@ MASKS = _masks()
 assert set(MASKS) == set(SHAPES)
 
 
-def _background(name: str) -> np.ndarray:
+def _background(name: str) -> Frames:
     """A still texture [CANVAS, CANVAS, 3]: the colour, with faint stripes that differ by name."""
     y, x = np.mgrid[:CANVAS, :CANVAS]
     order = list(BACKGROUNDS).index(name)
     wave = np.sin((x * (order % 3) + y * (order // 3 + 1)) * 0.7) * 7
-    return np.clip(np.array(BACKGROUNDS[name]) + wave[..., None], 0, 255).astype(np.uint8)
+    texture: Frames = np.clip(np.array(BACKGROUNDS[name]) + wave[..., None], 0, 255).astype(np.uint8)
+    return texture
 
 
 TEXTURES = {name: _background(name) for name in BACKGROUNDS}
 
 
-def draw(story: Storyboard) -> np.ndarray:
+def draw(story: Storyboard) -> Frames:
     """Frames as uint8 [frames, SIZE, SIZE, 3].
 
     All is drawn in blocks of 2 x 2 pixels, so that the halved chroma of H.264 costs no sharpness.
@@ -70,7 +73,7 @@ def draw(story: Storyboard) -> np.ndarray:
     return canvas.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def _roll(frames: np.ndarray, x: float, y: float, dx: float, dy: float) -> None:
+def _roll(frames: Frames, x: float, y: float, dx: float, dy: float) -> None:
     """Let a grey ball of ten blocks bounce through `frames`, in place: motion that answers nothing."""
     span = CANVAS - 10
     for frame in frames:
@@ -80,7 +83,7 @@ def _roll(frames: np.ndarray, x: float, y: float, dx: float, dy: float) -> None:
         patch[2:8, 2:8] = (patch[2:8, 2:8] // 2) + 58
 
 
-def encode(frames: np.ndarray, target: Path | io.BytesIO) -> None:
+def encode(frames: Frames, target: Path | io.BytesIO) -> None:
     """Write uint8 [frames, height, width, 3] as an mp4 at FPS; only the halving of chroma loses anything."""
     with av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=ENCODER)
@@ -93,10 +96,3 @@ def encode(frames: np.ndarray, target: Path | io.BytesIO) -> None:
             frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def decode(source: Path | io.BytesIO) -> np.ndarray:
-    """All frames of an mp4 as uint8 [frames, height, width, 3]."""
-    with av.open(str(source) if isinstance(source, Path) else source) as container:
-        container.streams.video[0].thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

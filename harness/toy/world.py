@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 BOARD = 4
 FPS = 2
@@ -73,16 +74,17 @@ class Storyboard:
         return [event for event in self.events if event.shape == shape]
 
 
-def sampled(frames: int, *, fps: float = FPS, most: int | None = None) -> np.ndarray:
-    """Indices of the native frames that the harness's sampler shows, int [n].
+def sampled(frames: int) -> npt.NDArray[np.int64]:
+    """Indices of the native frames that the harness's sampler shows at the videos' own rate, int [n].
 
     The sampler spreads n frames evenly over a time grid of 25 fps, both ends included; the grid's
     last point lies before the last native frame ends, so the indices drift by up to one frame.
     """
     points = frames * 25 // FPS
-    n = int(min(points, most or points, frames / FPS * fps)) // 2 * 2
+    n = min(points, frames) // 2 * 2
     times = np.linspace(0, points - 1, n).astype(int) / 25
-    return np.minimum(np.rint(times * FPS).astype(int), frames - 1)
+    native: npt.NDArray[np.int64] = np.minimum(np.rint(times * FPS).astype(int), frames - 1)
+    return native
 
 
 def compose(rng: np.random.Generator, frames: int, *, most_events: int = 14) -> Storyboard:

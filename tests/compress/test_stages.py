@@ -22,8 +22,7 @@ from harness.compress.trace import Generation
 from harness.errors import UserError
 from harness.models.adapter import Adapter, VideoFeatures
 from harness.models.families import open_model
-from harness.toy import render
-from harness.toy.checkpoint import CHECKPOINT
+from harness.toy import CHECKPOINT, render
 from harness.toy.world import compose
 
 FRAMES = 64

@@ -10,6 +10,8 @@ import av
 import numpy as np
 import pytest
 import torch
+from toy_training import checkpoint
+from toy_training.tokens import build_tokenizer
 
 from harness.cli import main
 from harness.config import compose_config
@@ -17,8 +19,6 @@ from harness.errors import UserError
 from harness.explore import demo
 from harness.explore.demo_figure import Timeline, choose_grids, kept_share, lit
 from harness.explore.demo_tables import clock
-from harness.toy import checkpoint
-from harness.toy.tokens import build_tokenizer
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 

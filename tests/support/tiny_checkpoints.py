@@ -13,9 +13,8 @@ HIDDEN = 32
 def save_tiny(family: str, target: Path, *, seed: int = 0, penalty: float | None = None) -> Path:
     """Write a random two-layer model of `family` with processor and tokenizer under `target`."""
     import transformers
+    from toy_training.tokens import build_tokenizer
     from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
-    from harness.toy.tokens import build_tokenizer
 
     tokenizer = build_tokenizer()
     token = tokenizer.convert_tokens_to_ids

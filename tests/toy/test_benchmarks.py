@@ -1,15 +1,16 @@
 """The four benchmarks: the layouts and keys of the real ones, balanced letters, one source of prompts."""
 
+import hashlib
 import json
 from collections import Counter
 
 import pandas as pd
 import pytest
+from toy_training.prompts import prompt
 
 from harness.benchmarks.questions import functions
-from harness.toy.benchmarks import build
+from harness.toy.benchmarks import GENERATOR, build
 from harness.toy.layouts import LAYOUTS
-from harness.toy.prompts import prompt
 from harness.toy.questions import ONE_EVENT, kind_of
 
 NAMES = [layout.name for layout in LAYOUTS]
@@ -96,3 +97,26 @@ def test_build_keeps_its_hands_off_other_data(tmp_path):
     (tmp_path / "mlvu").mkdir()
     with pytest.raises(FileExistsError, match="mlvu"):
         build(tmp_path, scale=0.1)
+
+
+def test_what_is_written_has_a_version(root):
+    """Annotations tell what the videos show; other ones need another `GENERATOR`, so that older builds are replaced."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in NAMES for path in (root / name).rglob("*") if path.is_file()):
+        if path.suffix == ".parquet":
+            digest.update(pd.read_parquet(path).to_json().encode())
+        elif path.suffix != ".mp4":
+            digest.update(path.read_bytes())
+    assert (GENERATOR, digest.hexdigest()[:16]) == (1, "e3c96ae17d528ff6"), "raise GENERATOR, and note its digest here"
+
+
+def test_an_older_build_is_replaced(tmp_path):
+    build(tmp_path, scale=0.03)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["build"]["generator"] = GENERATOR - 1
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    video = next((tmp_path / "mlvu").rglob("*.mp4"))
+    written = video.stat().st_mtime_ns
+    build(tmp_path, scale=0.03)
+    assert video.stat().st_mtime_ns != written
+    assert json.loads((tmp_path / "manifest.json").read_text())["build"]["generator"] == GENERATOR

@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_training.accuracy import answers
+from toy_training.episodes import BEFORE, BEHIND, Episodes
+from toy_training.forward import encode, patches
+from toy_training.tokens import build_tokenizer
+from toy_training.train import ALL, CUTS, EVEN, HARD, Stage, train
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from harness.toy import render
-from harness.toy.accuracy import answers
-from harness.toy.checkpoint import CHECKPOINT
-from harness.toy.episodes import BEFORE, BEHIND, Episodes
-from harness.toy.forward import encode, patches
+from harness.toy import CHECKPOINT, render
 from harness.toy.questions import KINDS
-from harness.toy.tokens import build_tokenizer
-from harness.toy.train import ALL, CUTS, EVEN, HARD, Stage, train
 from harness.toy.world import compose
 
 

@@ -18,13 +18,12 @@ import torch
 from harness.benchmarks.prompts import ANSWER
 from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
-from harness.toy import render
+from harness.toy import CHECKPOINT, render
 from harness.toy.world import compose
 from harness.video import decode
 from harness.video.readers import reader_class
 from harness.video.sampling import SamplingPolicy
 
-CHECKPOINT = Path(render.__file__).parent / "checkpoint"
 STORED = Path(__file__).with_name("pinned_logits.json")
 SAME = 0.03  # processors differ by less than 0.001; the least of the faults below moves a logit by 0.18
 FRAMES = 96

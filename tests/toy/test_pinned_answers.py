@@ -14,8 +14,7 @@ import pytest
 from harness.benchmarks.prompts import ANSWER
 from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
-from harness.toy import render
-from harness.toy.checkpoint import CHECKPOINT
+from harness.toy import CHECKPOINT, render
 from harness.toy.world import compose
 
 PINNED = json.loads(Path(__file__).with_name("pinned_answers.json").read_text())

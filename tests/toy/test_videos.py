@@ -5,9 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from toy_training.episodes import decode
 
 from harness.toy import render
 from harness.toy.world import EVENT_FRAMES, FPS, compose, sampled
+from harness.video.sampling import SamplingPolicy, plan_frames
 
 
 def _bytes(seed: int) -> bytes:
@@ -26,7 +28,7 @@ def test_decoded_frames_are_the_drawn_ones():
     buffer = io.BytesIO()
     render.encode(drawn, buffer)
     buffer.seek(0)
-    decoded = render.decode(buffer)
+    decoded = decode(buffer)
     assert decoded.shape == drawn.shape
     assert np.abs(decoded.astype(int) - drawn).mean() < 3
 
@@ -60,8 +62,9 @@ def test_time_is_unevenly_redundant():
     assert (change == 0).mean() > 0.1 and change.max() > 20
 
 
-def test_sampling_spreads_over_the_whole_video():
+def test_frames_shown_are_those_of_the_harness():
     assert len(sampled(256)) == 256 and sampled(256)[-1] == 255
-    half = sampled(256, most=128)
-    assert len(half) == 128 and half[0] == 0 and half[-1] == 255
-    assert len(sampled(24, fps=FPS)) == 24
+    assert len(sampled(24)) == 24
+    for frames in (24, 190, 256):
+        times = plan_frames(frames / FPS, SamplingPolicy(fps=FPS, max_frames=256)).timestamps
+        assert np.minimum(np.rint(np.array(times) * FPS), frames - 1).tolist() == sampled(frames).tolist()

@@ -11,15 +11,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import av
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from harness.toy import render
-from harness.toy.prompts import LETTERS, STYLES, prompt
-from harness.toy.questions import BOTH, NEITHER, NOT_BOTH, SUBTITLES, TOGETHER, Question, ask, options_for
-from harness.toy.tokens import OPTIONS_OPEN
+from harness.toy.questions import LETTERS, SUBTITLES, Question, options_for, pick
 from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Event, Storyboard, compose, sampled
+from toy_training.prompts import STYLES, prompt
+from toy_training.tokens import OPTIONS_OPEN
 
 IGNORE = -100
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -52,25 +53,19 @@ class Batch:
     kinds: list[list[str]]
 
 
-def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> Question | None:
-    """A question of `kind`, each sort of answer equally likely; None if the story has none."""
-    by_answer: dict[str, list[Question]] = {}
-    for question in ask(story, kind):
-        special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH, BOTH, NEITHER)
-        by_answer.setdefault(question.answer if special else "", []).append(question)
-    if not by_answer:
-        return None
-    weights = np.array([1.0 if answer else 2.0 for answer in by_answer])
-    group = list(by_answer.values())[rng.choice(len(by_answer), p=weights / weights.sum())]
-    return group[rng.integers(len(group))]
-
-
 def through_h264(frames: np.ndarray) -> np.ndarray:
     """What a decoder sees of `frames`."""
     buffer = io.BytesIO()
     render.encode(frames, buffer)
     buffer.seek(0)
-    return render.decode(buffer)
+    return decode(buffer)
+
+
+def decode(source: io.BytesIO) -> np.ndarray:
+    """All frames of an mp4 as uint8 [frames, height, width, 3]."""
+    with av.open(source) as container:
+        container.streams.video[0].thread_count = 1
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 @dataclass(frozen=True)

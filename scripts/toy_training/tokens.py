@@ -10,8 +10,8 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from harness.toy.prompts import ANSWER, LETTERS
-from harness.toy.questions import BOTH, COUNTS, NEITHER, NOT_BOTH, SUBTITLES, TEXTS, TOGETHER
+from harness.benchmarks.prompts import ANSWER
+from harness.toy.questions import BOTH, COUNTS, LETTERS, NEITHER, NOT_BOTH, SUBTITLES, TEXTS, TOGETHER
 from harness.toy.world import BACKGROUNDS, COLOURS, SHAPES
 
 SPECIAL = (

@@ -16,9 +16,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from harness.toy.tokens import build_tokenizer
+from toy_training.tokens import build_tokenizer
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
 HIDDEN = 128
 
 

@@ -11,11 +11,13 @@ import pandas as pd
 from harness.benchmarks.questions import functions
 from harness.compress.method import Method, build_method
 from harness.models.qwen2_5_vl import Qwen25VL
-from harness.toy import render
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import kind_of
-from harness.toy.world import FPS, sampled
+from harness.toy.world import FPS
+from harness.video.decode import open_video
+from harness.video.sampling import SamplingPolicy
 
+MOST = 256  # frames, of the longest video
 UNCOMPRESSED = {"uncompressed": (build_method("none"), None)}
 
 
@@ -39,9 +41,8 @@ def answers(
         for row in tasks.load(root):
             by_video[tasks.video_path(root, row)].append(row)
         for path in list(by_video)[::every]:
-            frames = render.decode(path)
-            shown = frames[sampled(len(frames))]
-            features = adapter.encode([shown], len(shown), 2 / FPS)
+            video = open_video(path, SamplingPolicy(fps=FPS, max_frames=MOST), backend="pyav")
+            features = adapter.encode(video.windows(MOST), len(video.plan.indices), video.plan.second_per_grid)
             for row in by_video[path]:
                 question = tasks.doc_to_text(row, {"root": str(root)})
                 for name, (method, context) in settings.items():

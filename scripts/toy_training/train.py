@@ -20,11 +20,11 @@ import torch
 from torch.nn.functional import binary_cross_entropy, cross_entropy
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from harness.toy.checkpoint import build_model, save
-from harness.toy.episodes import IGNORE, Batch, Episodes
-from harness.toy.forward import attention, forward, fuse_norms
 from harness.toy.questions import KINDS
-from harness.toy.tokens import build_tokenizer
+from toy_training.checkpoint import build_model, save
+from toy_training.episodes import IGNORE, Batch, Episodes
+from toy_training.forward import attention, forward, fuse_norms
+from toy_training.tokens import build_tokenizer
 
 WARM_UP = 50
 EVEN = {"colour": 1.0, "shape": 1.0, "scene": 1.0, "named": 0.8, "order": 1.5, "both": 1.5, "count": 1.5}

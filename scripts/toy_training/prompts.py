@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ANSWER = "Answer with the option's letter from the given choices directly."
+from harness.benchmarks.prompts import ANSWER
+from harness.toy.questions import LETTERS
+
 STYLES = ("videomme", "mlvu", "longvideobench", "lvbench")
-LETTERS = "ABCDE"
 
 
 def prompt(style: str, question: str, options: Sequence[str], subtitles: str = "") -> str:
