@@ -67,7 +67,10 @@ def answer(toy: Qwen25VL, features, method: str) -> list[dict]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_answers_are_those_pinned(toy, features, method):
-    assert answer(toy, features, method) == PINNED[method]
+    assert answer(toy, features, method) == PINNED[method], (
+        "the toy answers differently: put it right, or where that is on purpose raise the version of what changed "
+        "(harness.compress.CORE_VERSION, the method's version, the adapter's version) and pin the new answers"
+    )
 
 
 def test_pinned_answers_tell_the_methods_apart():
