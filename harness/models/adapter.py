@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -18,6 +19,7 @@ from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError
 from harness.models.chat import tokens_of
+from harness.models.checkpoint import check_loaded, check_tensors
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
@@ -112,9 +114,12 @@ class Adapter(ABC):
         backend = choose_backend(attention, chosen, number)
         config = load_config(path, cls.family)
         scale_rope(config.text_config, yarn_factor)
+        if Path(path).is_dir():
+            check_tensors(Path(path).resolve())
         model = AutoModelForImageTextToText.from_pretrained(
             path, config=config, dtype=number, attn_implementation=backend, device_map=device_map
         ).eval()
+        check_loaded(model, path)
         return cls(model if device_map else model.to(chosen), AutoProcessor.from_pretrained(path), backend)
 
     @abstractmethod

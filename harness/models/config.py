@@ -14,12 +14,14 @@ class ModelConfig:
     ``dtype`` and ``attention`` may be ``auto``: bfloat16 and the fastest backend on an accelerator, float32 and
     SDPA on a CPU. ``yarn_factor`` 1 leaves the rotary embedding alone; the releases use 4. ``tokens_per_frame`` is for
     plans; null where the picture's size decides. ``layers``, ``hidden_size`` and ``vocabulary`` are those of the
-    language model that the name promises; weights of another shape are reported as such.
+    language model that the name promises; weights of another shape are reported as such. ``fetch`` is the command that
+    gets the weights, with ``{hf}`` and ``{python}`` for these programs and ``{folder}`` for where to.
     """
 
     name: str = setting(name=True)
     adapter: str = setting()
     path: str = setting(runtime=True)
+    fetch: str | None = setting(None, runtime=True)
     dtype: str = setting("auto", words=("auto", "float32", "bfloat16", "float16"))
     attention: str = setting("auto", words=("auto", "eager", "sdpa", "flash_attention_2"), runtime=True)
     device: str = setting("auto", runtime=True)

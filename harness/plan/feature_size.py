@@ -43,12 +43,14 @@ def read_header(path: Path, seconds: float | None = None) -> Header:
         container = av.open(str(path))
     except (av.FFmpegError, OSError):  # the run itself reports a video that cannot be read
         return Header(seconds)
-    with container:
+    try:
         found = container.duration / av.time_base if container.duration else seconds
         if not container.streams.video:
             return Header(found)
         stream = container.streams.video[0]
         return Header(found, stream.width or TYPICAL_SIZE[0], stream.height or TYPICAL_SIZE[1])
+    finally:
+        container.close()
 
 
 def video_tokens(cell: Cell, header: Header) -> int:

@@ -92,7 +92,7 @@ def chosen(matrix: MatrixConfig) -> list[list[str] | None]:
 def task_cells(config: Config, matrix: MatrixConfig, problems: list[str] | None = None) -> Iterator[Cell]:
     """The cells of a configuration's own task, model and method; `problems` as in :func:`build_cells`."""
     try:
-        weights = weights_identity(find_weights(config.model.path).resolve())
+        weights = weights_identity(find_weights(config.model.path, config.model.fetch).resolve())
     except UserError as error:
         if problems is None:
             raise

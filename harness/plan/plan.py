@@ -18,6 +18,7 @@ from harness.models.families import find_adapter
 from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.plan.matrix import Group, build_groups
+from harness.plan.weights import check_weights
 from harness.store import is_needed, read_answers, read_manifest
 
 BYTES_PER_ANSWER = 400
@@ -86,6 +87,11 @@ def make_plan(config: Config) -> Plan:
     """
     problems: list[str] = []
     groups = build_groups(config, problems)
+    for model in {group.cells[0].model.path: group.cells[0].model for group in groups}.values():
+        try:
+            check_weights(model)
+        except UserError as error:
+            problems.append(str(error))
     plans = []
     for group in groups:
         try:

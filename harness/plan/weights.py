@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.advice import download, program
 from harness.config import REPO
 from harness.errors import UserError
 
@@ -29,11 +32,12 @@ def local_path(path: str) -> Path:
     return direct if direct.is_absolute() or direct.exists() else REPO / path
 
 
-def find_weights(path: str) -> Path:
+def find_weights(path: str, fetch: str | None = None) -> Path:
     """The folder of a model's files.
 
     Args:
         path: a folder, or the hub id of a model that is already in the local hub cache.
+        fetch: `ModelConfig.fetch`.
 
     Raises:
         UserError: neither; nothing is downloaded here. The message holds the command that does.
@@ -41,21 +45,64 @@ def find_weights(path: str) -> Path:
     folder = local_path(path)
     if folder.is_dir():
         if not any(folder.glob("*.safetensors")):
-            raise UserError(f"model.path={path} has no *.safetensors file; point it at a Hugging Face model folder")
+            raise UserError(f"weights: {folder} has no *.safetensors file.\n  {fetch_advice(path, fetch)}")
         return folder
-    if path.count("/") == 1 and not path.startswith((".", "/")):
+    if _is_hub_id(path):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-        try:
+        with suppress(LocalEntryNotFoundError, HFValidationError):
             return Path(snapshot_download(path, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            name = path.split("/")[1]
-            raise UserError(
-                f"weights: model.path={path} is neither a folder nor in the local hub cache.\n"
-                f"  get them: hf download {path} --local-dir models/{name}   then: model.path=models/{name}"
-            ) from None
-    raise UserError(f"weights: model.path={path} does not exist; give a model folder or a hub id such as org/model")
+    kinds = "is neither a folder nor in the local hub cache" if _is_hub_id(path) else "does not exist"
+    raise UserError(f"weights: model.path={path} {kinds}.\n  {fetch_advice(path, fetch)}")
+
+
+def fetch_advice(path: str, fetch: str | None, damaged: Path | None = None) -> str:
+    """The command that gets the files of a model, and the setting that then finds them.
+
+    Args:
+        path: `model.path`: a folder, or the model's hub id.
+        fetch: `ModelConfig.fetch`; without it a hub id can still be downloaded.
+        damaged: a file that is there and has to go first.
+    """
+    is_id = _is_hub_id(path) and not local_path(path).is_dir()
+    if is_id and path not in (fetch or "").split():  # another model's id, or where the folder is to be
+        parent = Path(path).parent
+        is_id = parent.name != "models" and not parent.exists()
+        fetch = None if is_id else fetch
+    if fetch is None and not is_id:
+        return "give a Hugging Face model folder, or a hub id: model.path=org/model"
+    fetch = fetch or f"{{hf}} download {path} --local-dir {{folder}}"
+    folder = f"models/{path.split('/')[1]}" if is_id else path
+    into = "--local-dir {folder}" in fetch
+    command = fetch.format(hf=download(), python=program("python"), folder=shlex.quote(folder))
+    if damaged is not None and damaged.exists() and "{folder}" in fetch and not is_id:
+        command = f"rm -r {shlex.quote(str(damaged if into else folder))} && {command}"
+    return f"get them: {command}" + (f"\n  then: model.path={folder}" if folder != path else "")
+
+
+def check_weights(model: ModelConfig) -> Path:
+    """Is a model's checkpoint whole, and all of it numbers?
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: no, naming file and tensor, with the command that fetches it again.
+    """
+    from harness.models.checkpoint import WeightsError, check_finite, check_tensors
+
+    folder = find_weights(model.path, model.fetch)
+    try:
+        check_tensors(folder.resolve())
+        check_finite(folder.resolve())
+    except WeightsError as error:
+        raise UserError(f"{error}.\n  {fetch_advice(model.path, model.fetch, error.file)}") from error
+    return folder
+
+
+def _is_hub_id(path: str) -> bool:
+    return path.count("/") == 1 and not path.startswith((".", "/", "~"))
 
 
 @lru_cache

@@ -15,7 +15,17 @@ from harness.report.cells import MISSING, CellResult
 SCHEMA = 1
 NOT_SETTING = {
     "": {"name", "variant", "weights", "code", "prompts", "versions", "architecture"},
-    "model": {"path", "device", "device_map", "attention", "tokens_per_frame", "layers", "hidden_size", "vocabulary"},
+    "model": {
+        "path",
+        "device",
+        "device_map",
+        "attention",
+        "tokens_per_frame",
+        "layers",
+        "hidden_size",
+        "vocabulary",
+        "fetch",
+    },
     "video": {"window", "timeout_s"},
     "task": {"data", "reforge", "max_guide_length"},
 }

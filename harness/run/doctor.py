@@ -50,15 +50,15 @@ def main(config: Config) -> int:
         for finding in run_check(check, config):
             problems += finding.state == PROBLEM
             console.print(f"{finding.state:8}{finding.what:14}{finding.detail}", markup=False)
-            if finding.fix:
-                console.print(f"{'':22}fix: {finding.fix}", markup=False)
+            for line in finding.fix.splitlines():
+                console.print(f"{'':22}{'' if line.startswith('then: ') else 'fix: '}{line}", markup=False)
     console.print(f"{problems} problem{'s' * (problems != 1)}" if problems else "nothing stands in the way")
     return 1 if problems else 0
 
 
 def run_check(check: Callable[[Config], Iterator[Finding]], config: Config) -> list[Finding]:
     """A check's findings; an error inside it is a problem of its own and hides no other check."""
-    found = []
+    found: list[Finding] = []
     try:
         found.extend(check(config))
     except UserError as error:
@@ -165,12 +165,20 @@ def results(config: Config) -> Iterator[Finding]:
 
 
 def weights(config: Config) -> Iterator[Finding]:
-    """The model's files."""
-    from harness.plan.weights import find_weights, weights_identity
+    """The model's files: are they whole, and those of the model that its name promises?"""
+    from harness.plan.weights import architecture, check_weights, mismatch, weights_identity
 
-    for path in _each(config, "model", lambda c: c.model.path):
-        folder = find_weights(path)
-        yield Finding("weights", OK, f"{folder} (identity {weights_identity(folder.resolve())})")
+    for model in _each(config, "model", lambda c: c.model):
+        try:
+            folder = check_weights(model)
+        except UserError as error:
+            yield Finding("weights", PROBLEM, *_split(str(error)))
+            continue
+        wrong = mismatch({"model": {"name": model.name}, "architecture": architecture(model)})
+        if wrong:
+            yield Finding("weights", PROBLEM, f"{folder}: {wrong}", "model=<another>, or model.path=<its weights>")
+        else:
+            yield Finding("weights", OK, f"{folder} (identity {weights_identity(folder.resolve())})")
 
 
 def data(config: Config) -> Iterator[Finding]:
@@ -225,8 +233,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _split(message: str) -> tuple[str, str]:
-    """First line, and the rest as the fix."""
+    """First line, and the rest as the fix: a command on a line of its own."""
     first, _, rest = message.partition("\n")
     if not rest:
         first, _, rest = message.partition(". Get it with: ")
-    return first, " ".join(rest.split()).removeprefix("get them: ")
+    lines = (line.strip().removeprefix("get them: ") for line in rest.splitlines())
+    return first.removeprefix("weights: "), "\n".join(line for line in lines if line)

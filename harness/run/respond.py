@@ -92,7 +92,7 @@ def load_responder(cell: Cell) -> ModelResponder:
     transformers_logging.disable_progress_bar()  # it would run through ours
     model = cell.model
     adapter = find_adapter(model.adapter).load(
-        str(find_weights(model.path)),
+        str(find_weights(model.path, model.fetch)),
         dtype=model.dtype,
         device=model.device,
         device_map=model.device_map,

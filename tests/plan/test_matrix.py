@@ -5,7 +5,7 @@ import pytest
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.plan.matrix import build_cells, build_groups
-from harness.plan.weights import find_weights, mismatch, weights_identity
+from harness.plan.weights import fetch_advice, find_weights, mismatch, weights_identity
 
 
 @pytest.fixture
@@ -68,10 +68,39 @@ def test_a_wrong_axis_is_named(model, override):
 
 
 def test_missing_weights_name_the_command_that_gets_them():
-    with pytest.raises(UserError, match="hf download nobody/nothing"):
+    with pytest.raises(UserError, match="hf download nobody/nothing --local-dir models/nothing"):
         find_weights("nobody/nothing")
     with pytest.raises(UserError, match="does not exist"):
         find_weights("/nowhere")
+
+
+HUB = "Qwen/Qwen2.5-VL-7B-Instruct"
+FETCH = f"{{hf}} download {HUB} --local-dir {{folder}}"
+
+
+@pytest.mark.parametrize(
+    ("path", "fetch", "command", "then"),
+    [
+        (HUB, FETCH, f"download {HUB} --local-dir models/Qwen2.5-VL-7B-Instruct", "models/Qwen2.5-VL-7B-Instruct"),
+        ("models/mine", FETCH, f"download {HUB} --local-dir models/mine", None),
+        ("/a b/c", FETCH, f"download {HUB} --local-dir '/a b/c'", None),
+        ("someone/else", FETCH, "download someone/else --local-dir models/else", "models/else"),
+        ("someone/else", None, "download someone/else --local-dir models/else", "models/else"),
+        ("/nowhere", "git checkout -- x", "git checkout -- x", None),
+    ],
+)
+def test_the_command_that_gets_weights_knows_the_hub_and_the_folder(path, fetch, command, then):
+    first, _, rest = fetch_advice(path, fetch).partition("\n")
+    assert first.endswith(command)
+    assert rest.strip() == (f"then: model.path={then}" if then else "")
+
+
+def test_damaged_weights_go_before_they_are_fetched_again(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    advice = fetch_advice(str(tmp_path), FETCH, tmp_path / "model.safetensors")
+    assert advice.startswith(f"get them: rm -r {tmp_path}/model.safetensors && ")
+    convert = "{hf} download a/b && {python} scripts/convert_llava_video.py a/b {folder}"
+    assert f"rm -r {tmp_path} && " in fetch_advice(str(tmp_path), convert, tmp_path / "model.safetensors")
 
 
 def test_weights_identity_sees_the_contents(tmp_path):

@@ -1,11 +1,12 @@
 """The plan: counts from annotations and stored answers, all problems at once."""
 
 import json
+import shutil
 
 import pytest
 from rich.console import Console
 
-from harness.config import compose_config
+from harness.config import REPO, compose_config
 from harness.errors import UserError
 from harness.plan import plan as planning
 from harness.store import Answer, AnswerLog
@@ -13,9 +14,6 @@ from harness.store import Answer, AnswerLog
 
 @pytest.fixture
 def overrides(tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "data" / "lvbench").mkdir(parents=True)
     question = "What?\n(A) a\n(B) b\n(C) c\n(D) d"
     with (tmp_path / "data" / "lvbench" / "video_info.meta.jsonl").open("w") as file:
@@ -26,7 +24,12 @@ def overrides(tmp_path):
             ]
             info = {"duration_minutes": 30, "fps": 25, "resolution": {"width": 1280, "height": 720}}
             file.write(json.dumps({"key": f"v{v}", "type": "sport", "video_info": info, "qa": qa}) + "\n")
-    words = ["matrix.task=[lvbench]", "profile=published", f"model.path={model}", f"data.root={tmp_path / 'data'}"]
+    words = [
+        "matrix.task=[lvbench]",
+        "profile=published",
+        "model.path=harness/toy/checkpoint",
+        f"data.root={tmp_path / 'data'}",
+    ]
     return [*words, f"results={tmp_path / 'results'}", "matrix=ablation", "model.dtype=float32"]
 
 
@@ -79,3 +82,14 @@ def test_an_unmeasured_matrix_says_so(overrides):
     text = console.export_text()
     assert "24 questions to answer on 2 videos" in text
     assert "no measured answers yet" in text
+
+
+def test_weights_that_are_not_whole_are_a_problem_of_the_plan(overrides, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(REPO / "harness" / "toy" / "checkpoint", folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError) as error:
+        planning.report_problems(planning.make_plan(compose_config([*overrides, f"model.path={folder}"])))
+    assert f"{file}: is cut short or damaged" in str(error.value)
+    assert f"rm -r {file} && " in str(error.value) and f"--local-dir {folder}" in str(error.value)

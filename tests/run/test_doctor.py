@@ -1,11 +1,14 @@
 """nice python -m pytest tests/run/test_doctor.py"""
 
 import dataclasses
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.config import compose_config
+from harness.config import REPO, compose_config
 from harness.run import doctor
 from harness.run.doctor import OK, PROBLEM, run_check
 from harness.setting import rule_of
@@ -27,7 +30,31 @@ def test_missing_weights_come_with_the_command_that_gets_them(toy):
     assert only(doctor.weights, toy).state == OK
     absent = compose_config(["profile=published", "model.path=Qwen/Qwen2.5-VL-7B-Instruct-none"])
     finding = only(doctor.weights, absent)
-    assert finding.state == PROBLEM and finding.fix.startswith("hf download Qwen/Qwen2.5-VL-7B-Instruct-none")
+    name = "Qwen2.5-VL-7B-Instruct-none"
+    assert finding.state == PROBLEM
+    assert finding.fix.splitlines()[0].endswith(f"hf download Qwen/{name} --local-dir models/{name}")
+    assert finding.fix.splitlines()[1] == f"then: model.path=models/{name}"
+
+
+def test_the_command_that_gets_weights_can_be_called(toy):
+    absent = compose_config(["profile=published", "model.path=models/nothing-there"])
+    words = shlex.split(only(doctor.weights, absent).fix.splitlines()[0])
+    assert words[1:] == ["download", "Qwen/Qwen2.5-VL-7B-Instruct", "--local-dir", "models/nothing-there"]
+    assert subprocess.run([words[0], "download", "--help"], capture_output=True, cwd=REPO).returncode == 0
+
+
+def test_weights_of_another_model_are_a_problem():
+    config = compose_config(["profile=published", "model.path=harness/toy/checkpoint"])
+    finding = only(doctor.weights, config)
+    assert finding.state == PROBLEM and "not those of qwen2_5_vl_7b: layers 4 instead of 28" in finding.detail
+
+
+def test_damaged_weights_are_a_problem(tmp_path):
+    folder = tmp_path / "toy"
+    shutil.copytree(REPO / "harness" / "toy" / "checkpoint", folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    finding = only(doctor.weights, compose_config([f"model.path={folder}"]))
+    assert finding.state == PROBLEM and "is cut short or damaged" in finding.detail
 
 
 def test_each_task_of_the_matrix_is_looked_at(tmp_path):

@@ -1,0 +1,41 @@
+"""Commands that a message tells the user to run: they can be pasted as they stand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def program(name: str) -> str:
+    """How to call a program of this Python environment from the current folder: `python`, `.venv/bin/hf` ..."""
+    own = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if found is not None and Path(found).absolute() == own.absolute():
+        return name
+    if not own.exists():
+        return name
+    here = os.path.relpath(own)
+    return shlex.quote(str(own) if here.startswith("..") else here)
+
+
+def harness(verb: str, overrides: Iterable[str] = (), *more: str) -> str:
+    """A command of the harness.
+
+    Args:
+        overrides: words of the user's own command line; those that `more` sets again are left out.
+        more: further words.
+    """
+    again = {word.split("=")[0] for word in more}
+    words = [word for word in overrides if word.split("=")[0] not in again]
+    return f"{program('python')} -m harness {shlex.join([verb, *words, *more])}"
+
+
+def download() -> str:
+    """The hub's own command-line program."""
+    if Path(sys.executable).with_name("hf").exists():
+        return program("hf")
+    return f"{program('python')} -m huggingface_hub.cli.hf"

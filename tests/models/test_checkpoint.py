@@ -1,0 +1,157 @@
+"""A checkpoint that is not whole is refused by name of file and tensor."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import save_tiny
+
+from harness.errors import UserError
+from harness.models import checkpoint
+from harness.models.checkpoint import WeightsError, check_finite, check_tensors, finite
+from harness.models.qwen2_5_vl import Qwen25VL
+
+NAME = "model.layers.0.mlp.down_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return save_tiny("qwen2_5_vl", tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    for path in sound.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def change(folder, edit):
+    file = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    edit(tensors)
+    save_file(tensors, file, {"format": "pt"})
+
+
+def split(folder):
+    """The same tensors in two files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {}
+    for k, part in enumerate((names[::2], names[1::2])):
+        file = f"model-{k}.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return weight_map
+
+
+def fill(name, value):
+    def edit(tensors):
+        tensors[name].view(-1)[-1] = value
+
+    return edit
+
+
+def test_a_sound_checkpoint_passes_whole_or_in_parts(folder):
+    check_tensors(folder)
+    check_finite(folder)
+    split(folder)
+    check_tensors.cache_clear()
+    check_tensors(folder)
+    check_finite(folder)
+
+
+def test_names_of_older_checkpoints_pass(folder):
+    change(folder, lambda t: t.update({n.replace("visual.", "model.visual."): t.pop(n) for n in [*t] if "visual" in n}))
+    check_tensors(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda t: t.pop(NAME), "lacks model.language_model.layers.0.mlp.down_proj.weight"),
+        (lambda t: t.update({"foo.weight": torch.zeros(2)}), "holds foo.weight, which its architecture does not have"),
+        (
+            lambda t: t.update({NAME: t[NAME][:-1].clone()}),
+            r"has shape \[31, 48\] instead of \[32, 48\]",
+        ),
+        (lambda t: t.clear(), "lacks .* and .* more"),
+    ],
+)
+def test_missing_unexpected_and_misshaped_tensors_are_named(folder, edit, words):
+    change(folder, edit)
+    with pytest.raises(WeightsError, match=f"model.safetensors: .*{words}"):
+        check_tensors(folder)
+    with pytest.raises(UserError, match=words):
+        Qwen25VL.load(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_no_number_is_named(folder, value):
+    change(folder, fill(NAME, value))
+    check_tensors(folder)
+    with pytest.raises(WeightsError, match=f"{NAME} holds NaN or infinity"):
+        check_finite(folder)
+    with pytest.raises(UserError, match="down_proj.weight holds NaN or infinity"):
+        Qwen25VL.load(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 2000, -1])
+def test_a_file_cut_short_is_named(folder, keep):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    for check in (check_tensors, check_finite):
+        with pytest.raises(WeightsError, match="model.safetensors: is cut short or damaged"):
+            check(folder)
+
+
+def test_a_part_that_is_not_there_or_lacks_a_tensor_is_named(folder):
+    weight_map = split(folder)
+    name = next(name for name, file in weight_map.items() if file == "model-1.safetensors")
+    tensors = load_file(folder / "model-1.safetensors")
+    save_file({k: v for k, v in tensors.items() if k != name}, folder / "model-1.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=f"model-1.safetensors: lacks {name}, which the index says it has"):
+        check_tensors(folder)
+    (folder / "model-1.safetensors").unlink()
+    with pytest.raises(WeightsError, match="model-1.safetensors: is missing"):
+        check_tensors(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(WeightsError, match="index.json: is no index"):
+        check_tensors(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"model_type": "nobody_knows"}', '{"model_type": "bert"}'])
+def test_a_configuration_of_no_model_is_named(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match="config.json: names no model known here"):
+        check_tensors(folder)
+
+
+def test_a_large_file_is_read_once_until_it_changes(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "REMEMBERED_BYTES", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    read = []
+    real = checkpoint._check_file
+    monkeypatch.setattr(checkpoint, "_check_file", lambda path: read.append(path) or real(path))
+    check_finite(folder)
+    check_finite(folder)
+    assert len(read) == 1
+    status = (folder / "model.safetensors").stat()
+    change(folder, fill(NAME, float("nan")))
+    os.utime(folder / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    for _ in range(2):
+        with pytest.raises(WeightsError):
+            check_finite(folder)
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_one_bad_value_among_many_is_found(dtype):
+    values = torch.zeros(10_000, dtype=torch.float32)
+    assert finite(values.to(dtype)) and finite(torch.tensor([3])) and finite(torch.empty(0, dtype=dtype))
+    values[7777] = float("nan")
+    assert not finite(values.to(dtype))
