@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.benchmarks.config import TaskConfig
-from harness.compress.config import ContextConfig, MethodConfig
+from harness.compress.config import ContextConfig
 from harness.errors import UserError
 from harness.explore.config import DemoConfig
 from harness.fetch.config import DataConfig
@@ -37,21 +37,24 @@ from harness.video.config import VideoConfig
 REPO = Path(__file__).resolve().parents[1]
 CONF = REPO / "conf"
 
+if TYPE_CHECKING:
+    from harness.compress.method import Method
+
 T = TypeVar("T")
 
 __all__ = [
     "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
-    "MatrixConfig", "MethodConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
+    "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
     "as_yaml", "compose_config", "explain", "options", "quoted",
 ]  # fmt: skip
 
 
 @dataclass
 class Config:
-    """Everything one command needs. ``method`` is an instance of the schema of the method that it names."""
+    """Everything one command needs."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: Any = field(default_factory=dict)
+    method: Any = field(default_factory=dict)  # a `harness.compress.method.Method`; open while Hydra composes
     video: VideoConfig = field(default_factory=VideoConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -79,9 +82,15 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def method_schema(name: str) -> type[Any]:
-    """The dataclass that types the options of a method."""
-    return MethodConfig
+def method_schema(name: str) -> type[Method]:
+    """The dataclass that types the options of a method: the method itself.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    from harness.compress.method import method_class  # late: torch
+
+    return method_class(name)
 
 
 def compose_config(overrides: Sequence[str]) -> Config:

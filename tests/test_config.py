@@ -36,7 +36,7 @@ def test_every_file_composes_under_every_profile(word, profile):
         ("video.fps=banana", ["video.fps", "banana", "Float"]),
         ("matrix=ablatio", ["matrix=ablatio", "ablation, main_results"]),
         ("task=video", ["task=video", "videomme"]),
-        ("method.semantics=papr", ["method.semantics=papr", "paper, release_2025, release_2026"]),
+        ("method.semantics=papr", ["unknown semantics 'papr'", "paper, release_2025, release_2026"]),
         ("matrix.frames=3", ["matrix.frames"]),
         ("video.long_side=-3", ["video.long_side=-3", "at least 1"]),
         ("+foo=1", ["+foo=1", "key=value"]),

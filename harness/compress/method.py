@@ -165,13 +165,6 @@ def build_method(name: str, **options: Any) -> Method:
     return cls(**{"name": name, **options})
 
 
-def method_of(config: Any) -> Method:
-    """The method that a configuration with at least its name asks for; what the method does not know is left out."""
-    cls = method_class(config.name)
-    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if hasattr(config, f.name)}
-    return cls(**given)
-
-
 def checked_quirks(quirks: Mapping[str, bool], defaults: Mapping[str, bool], of: str) -> dict[str, bool]:
     """The quirks of a release with the user's switches applied; `of` names it in the error.
 

@@ -57,11 +57,10 @@ def main(config: Config) -> int:
     setting = cell.video
     video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
 
-    from harness.compress.method import method_of
     from harness.run.respond import load_responder
 
     adapter = load_responder(cell).adapter
-    method = method_of(cell.method)
+    method = cell.method
     started = time.perf_counter()
     n_frames = len(video.plan.indices)
     held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)

@@ -16,7 +16,7 @@ from harness.setting import identity_fields
 
 if TYPE_CHECKING:
     from harness.benchmarks.config import TaskConfig
-    from harness.compress.config import MethodConfig
+    from harness.compress.method import Method
     from harness.models.config import ModelConfig
     from harness.video.config import VideoConfig
 
@@ -44,7 +44,7 @@ class Cell:
     """
 
     model: ModelConfig
-    method: MethodConfig
+    method: Method
     video: VideoConfig
     context: int | None
     task: TaskConfig
@@ -123,7 +123,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def declared_versions(model: ModelConfig, method: MethodConfig, task: TaskConfig) -> dict[str, int | str]:
+def declared_versions(model: ModelConfig, method: Method, task: TaskConfig) -> dict[str, int | str]:
     """The versions that enter a cell's identity. Each is raised by hand where answers change on purpose, so that
     nothing else, be it a new method beside it or a refactoring, orphans a stored answer.
 
@@ -137,15 +137,8 @@ def declared_versions(model: ModelConfig, method: MethodConfig, task: TaskConfig
 
     return {
         "core": harness.compress.CORE_VERSION,
-        "method": _method_version(method.name),
+        "method": method.version,
         "adapter": find_adapter(model.adapter).version,
         "decoding": harness.video.VERSION,
         "prompt": load_facts(task.data).version,
     }
-
-
-def _method_version(name: str) -> int:
-    from harness.compress import method
-
-    find = getattr(method, "method_class", None)
-    return int(find(name).version) if find else 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compress.config import ContextConfig, MethodConfig
+from harness.compress.config import ContextConfig
 from harness.config import Config, compose_config, options
 from harness.errors import UserError
 from harness.plan.cell import VARIANTS, Cell, declared_versions
@@ -150,10 +150,11 @@ def _axis_rule(name: str) -> Rule:
         return Rule(words=tuple(options(name)))
     if name == "variant":
         return Rule(words=tuple(VARIANTS))
+    if name == "semantics":  # the method knows its own
+        return Rule(name=True)
     schema, setting = {
         "frames": (VideoConfig, "max_frames"),
         "fps": (VideoConfig, "fps"),
         "context": (ContextConfig, "tokens"),
-        "semantics": (MethodConfig, "semantics"),
     }[name]
     return next(rule_of(field) for field in dataclasses.fields(schema) if field.name == setting)

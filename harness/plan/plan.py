@@ -11,7 +11,6 @@ from rich.table import Table
 
 from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.questions import Question, load_questions
-from harness.compress.method import method_of
 from harness.config import Config
 from harness.errors import UserError
 from harness.models.families import find_adapter
@@ -104,7 +103,7 @@ def make_plan(config: Config) -> Plan:
 def _plan_group(config: Config, group: Group) -> GroupPlan:
     first = group.cells[0]
     for cell in group.cells:  # raises here what would else stop the run at its first answer
-        method_of(cell.method).for_family(find_adapter(cell.model.adapter).family)
+        cell.method.for_family(find_adapter(cell.model.adapter).family)
     questions = _questions(group, Path(config.data.root).absolute())
     cells, needed = [], set()
     for cell in group.cells:

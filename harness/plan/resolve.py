@@ -1,32 +1,24 @@
-"""What a method leaves to its task and its semantics, filled in."""
+"""What a method leaves open, filled in: by its task, and by itself."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
-
-from harness.compress.config import MethodConfig
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.benchmarks.config import TaskConfig
-
-POSITION_RULES = {"paper": "float", "release_2025": "float", "release_2026": "truncated"}
-"""M-RoPE rule of each semantics (docs/method.md)."""
+    from harness.compress.method import Method
 
 
-def resolve_method(method: MethodConfig, task: TaskConfig) -> MethodConfig:
-    """Fill what a method leaves to its task and its semantics, and drop what cannot matter.
+def resolve_method(method: Method, task: TaskConfig) -> Method:
+    """The method with the task's values where it has these options and leaves them null, and with its position rule.
 
-    An uncompressed cell ignores every compression setting, so all of them share one identity; the ``paper``
-    semantics has no position reforge.
+    The releases set position reforge per benchmark; semantics ``paper`` has none.
     """
-    positions = method.positions or POSITION_RULES[method.semantics]
-    if method.name == "none":
-        return MethodConfig(name="none", positions=positions, reforge=False, chunk_frames=method.chunk_frames)
-    reforge = task.reforge if method.reforge is None else method.reforge
-    return dataclasses.replace(
-        method,
-        positions=positions,
-        reforge=reforge and method.semantics != "paper",
-        max_guide_length=method.max_guide_length if method.max_guide_length is not None else task.max_guide_length,
-    )
+    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    changes: dict[str, Any] = {"positions": method.position_rule}
+    if "reforge" in options and options["reforge"] is None:
+        changes["reforge"] = task.reforge and options.get("semantics") != "paper"
+    if "max_guide_length" in options and options["max_guide_length"] is None:
+        changes["max_guide_length"] = task.max_guide_length
+    return dataclasses.replace(method, **changes)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.compress.method import method_of
 from harness.models.families import find_adapter
 from harness.run.memory import device_peak
 
@@ -61,7 +60,7 @@ class ModelResponder:
             generation = self.adapter.answer(
                 features,
                 question.prompt,
-                method_of(cell.method),
+                cell.method,
                 cell.context,
                 max_new_tokens=cell.task.max_new_tokens,
             )

@@ -152,7 +152,7 @@ def test_an_unknown_argument_is_refused_with_the_allowed_ones(build):
         UserError, match=r"contxt=3 is not known \(did you mean context\?\); allowed: pretrained, dtype"
     ):
         build(contxt=3)
-    with pytest.raises(UserError, match="allowed: paper, release_2025, release_2026"):
+    with pytest.raises(UserError, match="allowed are paper, release_2025, release_2026"):
         build(semantics="parper").generate_until(requests([0]))
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from harness.config import MethodConfig, ModelConfig, TaskConfig, VideoConfig
+from harness.compress.method import build_method
+from harness.config import ModelConfig, TaskConfig, VideoConfig
 from harness.plan.cell import GROUPS, Cell
 from harness.plan.code import code_digest
 from harness.plan.resolve import resolve_method
@@ -18,7 +19,7 @@ def make_cell(**changes) -> Cell:
     task = TaskConfig(**names, split="test", protocol="release")
     fields = {
         "model": ModelConfig(name="toy", adapter="a.B", path="somewhere", dtype="float32"),
-        "method": resolve_method(MethodConfig(name="adaretake"), task),
+        "method": resolve_method(build_method("adaretake"), task),
         "video": VideoConfig(max_frames=256),
         "context": 264,
         "task": task,
@@ -36,17 +37,17 @@ def test_every_field_changes_the_digest_but_those_of_the_runtime(group, field):
     cell = make_cell()
     config = getattr(cell, group)
     old = getattr(config, field.name)
-    new = {"x": True} if field.name == "quirks" else (not old if isinstance(old, bool) else f"{old}1")
-    if field.name == "semantics":
-        new = "release_2025"
+    new = {"quirks": {"x": True}, "semantics": "release_2025", "positions": "v5", "max_guide_length": 7}.get(field.name)
+    if new is None:
+        new = not old if isinstance(old, bool) else old + 1 if isinstance(old, int | float) else f"{old}1"
     changed = make_cell(**{group: dataclasses.replace(config, **{field.name: new})})
     if not rule_of(field).runtime:
         assert changed.digest != cell.digest
-    elif field.name != "data":  # its prompt's version enters
+    else:
         assert changed.digest == cell.digest
 
 
-PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-75cd2dbc"
+PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-7659af4b"
 
 
 def test_ids_are_pinned():
@@ -80,22 +81,19 @@ def test_context_and_weights_change_the_digest():
     assert len({make_cell().digest, make_cell(context=None).digest, make_cell(weights="f" * 12).digest}) == 3
 
 
-def test_all_variants_of_no_compression_are_one_method():
-    task = make_cell().task
-    methods = [
-        resolve_method(MethodConfig(name="none", semantics=s, temporal=t, layers=t), task)
-        for s in ("paper", "release_2025")
-        for t in (True, False)
-    ]
-    assert all(method == methods[0] for method in methods)
-
-
 def test_the_task_sets_reforge_and_guide_length_for_the_releases():
     task = dataclasses.replace(make_cell().task, reforge=True, max_guide_length=152)
-    release = resolve_method(MethodConfig(name="adaretake", semantics="release_2026"), task)
-    paper = resolve_method(MethodConfig(name="adaretake", semantics="paper"), task)
+    release = resolve_method(build_method("adaretake", semantics="release_2026"), task)
+    paper = resolve_method(build_method("adaretake", semantics="paper"), task)
     assert (release.reforge, release.max_guide_length, release.positions) == (True, 152, "truncated")
     assert (paper.reforge, paper.max_guide_length, paper.positions) == (False, 152, "float")
+    own = resolve_method(build_method("adaretake", semantics="release_2026", reforge=False, max_guide_length=9), task)
+    assert (own.reforge, own.max_guide_length) == (False, 9)
+
+
+def test_a_method_without_these_options_takes_nothing_from_the_task():
+    task = dataclasses.replace(make_cell().task, reforge=True, max_guide_length=152)
+    assert resolve_method(build_method("none"), task) == build_method("none", positions="float")
 
 
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_uncompressed_cells_are_not_repeated_per_variant(model):
 @pytest.mark.parametrize(
     "override",
     [
-        "matrix.variant=[ful]", "matrix.task=[]", "matrix.context=[0]", "matrix.semantics=[papr]", "matrix.frames=[1]",
+        "matrix.variant=[ful]", "matrix.task=[]", "matrix.context=[0]", "matrix.frames=[1]",
         "matrix.fps=[inf]", "matrix.frames=[1000000000]", "matrix.task=[nope]", "matrix.by_task.mlvu.fps=[0]",
         "matrix.by_task.mlvu.context=[]",
     ],
@@ -65,6 +65,18 @@ def test_uncompressed_cells_are_not_repeated_per_variant(model):
 def test_a_wrong_axis_is_named(model, override):
     with pytest.raises(UserError, match=override.split("=")[0]):
         build_cells(compose_config([override, model]))
+
+
+def test_a_semantics_that_no_method_has_is_named(model):
+    with pytest.raises(UserError, match="unknown semantics 'papr': allowed are paper"):
+        build_cells(compose_config(["matrix.semantics=[papr]", model]))
+
+
+def test_only_methods_that_have_the_options_of_an_axis_are_spread_over_it(model):
+    words = ["matrix=ablation", "profile=published", "matrix.method=[none,retake,adaretake]", "task=mlvu", model]
+    cells = build_cells(compose_config(words))
+    assert [c.variant for c in cells] == ["none", "retake", "no_both", "no_layer", "no_temporal", "full"]
+    assert "retake-f1024" in cells[1].id and "adaretake-release_2026-full-f1024" in cells[-1].id
 
 
 def test_missing_weights_name_the_command_that_gets_them():

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.benchmarks.questions import Question
-from harness.config import MethodConfig, ModelConfig, RunConfig, TaskConfig, VideoConfig
+from harness.compress.method import build_method
+from harness.config import ModelConfig, RunConfig, TaskConfig, VideoConfig
 from harness.errors import UserError, VideoError
 from harness.plan.cell import Cell
 from harness.run.respond import Reply
@@ -110,7 +111,7 @@ def load_fake(cell: Cell) -> FakeResponder:
 def make_cell(context: int | None = 100) -> Cell:
     return Cell(
         ModelConfig(name="fake", adapter="fake_model:none", path="nowhere", dtype="float32"),
-        MethodConfig(name="adaretake"),
+        build_method("adaretake"),
         VideoConfig(max_frames=8, window=4),
         context,
         TaskConfig(name="task", lmms_task="adaretake_task", data="videomme", split="test", protocol="p"),

@@ -40,21 +40,16 @@ class ReTaKe(ReforgingEvictor):
 
     Attributes:
         quirks: see `QUIRKS`.
-        family: of the model; set by `for_family`, not by a configuration.
     """
 
     uses_guide: ClassVar[bool] = False
 
     quirks: dict[str, bool] = field(default_factory=dict)
-    family: str = ""
 
     def for_family(self, family: str) -> Method:
-        quirks = checked_quirks(self.quirks, QUIRKS, f"method {self.name}")
-        return dataclasses.replace(self, family=family, quirks=quirks)
-
-    @property
-    def shifts_all_rows_of_decoded(self) -> bool:
-        return self.family == "qwen2_vl"  # an in-place write in that family's code
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["quirks"] = checked_quirks(self.quirks, QUIRKS, f"method {self.name}")
+        return (ReTaKeOnQwen2VL if family == "qwen2_vl" else ReTaKe)(**values)
 
     @property
     def squeezes_towards(self) -> Literal["segment", "chunk", "kept"]:
@@ -92,6 +87,15 @@ class ReTaKe(ReforgingEvictor):
 
     def choose(self, run: Prefill, segment: Segment, scores: list[torch.Tensor], counts: Counts) -> list[Kept]:
         return highest_by_topk(run, scores, counts)
+
+
+@dataclass(frozen=True)
+class ReTaKeOnQwen2VL(ReTaKe):
+    """As that family's code does it: an in-place write moves all rows of a decoded token."""
+
+    @property
+    def shifts_all_rows_of_decoded(self) -> bool:
+        return True
 
 
 METHOD = ReTaKe
