@@ -14,7 +14,9 @@ from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
+    from harness.models.adapter import VideoFeatures
     from harness.plan.cell import Cell
+    from harness.video.features import FeatureKey
     from harness.video.sampling import FramePlan, Policy
 
 
@@ -64,12 +66,13 @@ class VideoFrames:
     def __init__(self, cell: Cell, run: RunConfig) -> None:
         self._video, self._run = cell.video, run
         self._policy = sampling_policy(cell.video)
-        self._store = _Stored(cell, run, self._policy) if run.feature_dir else None
+        self._store = _Stored(cell, run, run.feature_dir, self._policy) if run.feature_dir else None
 
     def open(self, paths: Sequence[Path]) -> Generator[Any]:
         """See `Frames`."""
         if self._run.prefetch < 1:
             for path in paths:
+                opened: Any
                 try:
                     opened = self._open(path)
                 except VideoError as error:
@@ -98,20 +101,20 @@ class VideoFrames:
 class _Stored:
     """A model's features under one sampling policy, in `run.feature_dir`; find and keep may run in two threads."""
 
-    def __init__(self, cell: Cell, run: RunConfig, policy: Policy) -> None:
-        from harness.video.features import FeatureFolder
+    def __init__(self, cell: Cell, run: RunConfig, folder: str, policy: Policy) -> None:
+        from harness.video.features import FeatureFolder, FeatureKey
 
-        limit = None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9)
-        self._folder = FeatureFolder(run.feature_dir, limit)
+        self._folder = FeatureFolder(folder, None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9))
         transformers = importlib.metadata.version("transformers")
-        self._common = {
-            "policy": policy,
-            "backend": cell.video.backend,
-            "weights": cell.weights,
-            "dtype": cell.model.dtype,
-            "encoder": f"{cell.model.adapter} {cell.versions['adapter']} transformers {transformers}",
-            "decoding": cell.versions["decoding"],
-        }
+        self._any_video = FeatureKey(
+            video="",
+            policy=policy,
+            backend=cell.video.backend,
+            weights=cell.weights,
+            dtype=cell.model.dtype,
+            encoder=f"{cell.model.adapter} {cell.versions['adapter']} transformers {transformers}",
+            decoding=int(cell.versions["decoding"]),
+        )
 
     def find(self, path: Path) -> StoredVideo | None:
         """The stored features of a video; an absent file has none."""
@@ -125,11 +128,18 @@ class _Stored:
             return None
         facts = held.facts
         plan = {**facts["plan"], **{name: tuple(facts["plan"][name]) for name in ("indices", "timestamps")}}
-        features = VideoFeatures(held.tensors["features"], tuple(facts["grid"]), *facts["grids"])
-        return StoredVideo(path, StoredPlan(FramePlan(**plan), features), self._common["backend"])
+        tensors = dict(held.tensors)
+        first, frames = tensors.pop("features"), tensors.pop("frames", None)
+        deepstack = tuple(tensors[name] for name in sorted(tensors))
+        pixels = None if frames is None else frames.numpy()
+        per_grid, seconds = facts["grids"]
+        features = VideoFeatures(first, tuple(facts["grid"]), per_grid, seconds, deepstack, pixels)
+        return StoredVideo(path, StoredPlan(FramePlan(**plan), features), self._any_video.backend)
 
-    def keep(self, path: Path, video: Any, features: Any) -> None:
+    def keep(self, path: Path, video: Any, features: VideoFeatures) -> None:
         """Store a video's features."""
+        import torch
+
         from harness.video.features import Features
 
         facts = {
@@ -137,13 +147,15 @@ class _Stored:
             "grid": list(features.grid),
             "grids": [features.tokens_per_grid, features.second_per_grid],
         }
-        self._folder.add(self._key(path), Features({"features": features.features}, facts))
+        tensors = {f"deepstack{number:03}": layer for number, layer in enumerate(features.deepstack)}
+        if features.frames is not None:
+            tensors["frames"] = torch.from_numpy(features.frames)
+        self._folder.add(self._key(path), Features({"features": features.features, **tensors}, facts))
 
-    def _key(self, path: Path) -> Any:
+    def _key(self, path: Path) -> FeatureKey:
         from harness.video.digest import video_digest
-        from harness.video.features import FeatureKey
 
-        return FeatureKey(video=video_digest(path), **self._common)
+        return dataclasses.replace(self._any_video, video=video_digest(path))
 
 
 def _plain(value: Any) -> Any:
