@@ -3,7 +3,7 @@
 Its checkpoint loads through `from_pretrained`, its videos are H.264 files, its annotations have the schemas of the real
 data: what decodes, encodes, compresses and plans knows nothing of it. It is known by name only to what makes it where
 it is missing (prepare, run, doctor), what asks it something where nothing was asked (demo), what names its profile
-(lmms, benchmarks), and what keeps its numbers apart from published ones (verify, report).
+(cli, lmms, benchmarks), and what keeps its numbers apart from published ones (verify, report).
 """
 
 from pathlib import Path
