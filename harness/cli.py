@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from harness.errors import UserError
+from harness.errors import UserError, printable
 
 VERBS = {
     "plan": ("harness.plan.plan", "cells, questions, videos and hours of a matrix, before anything runs"),
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         status: int = importlib.import_module(VERBS[verb][0]).main(config)
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away

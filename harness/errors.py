@@ -18,3 +18,11 @@ class VideoError(UserError):
 
 class QuestionError(UserError):
     """One question that cannot be answered as asked: it is stored as failed with this reason, and the rest goes on."""
+
+
+def printable(text: str) -> str:
+    """A text that may be shown on a terminal: control characters but line ends are written out, as in ``\\x1b``.
+
+    What a file, a model or a library said may hold them, and a terminal obeys them.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

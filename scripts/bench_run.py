@@ -39,8 +39,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch  # noqa: E402
 
 from harness.cli import main as command_line  # noqa: E402
-from harness.run.progress import Snapshot, take_snapshot  # noqa: E402
-from harness.run.work import load_order  # noqa: E402
+from harness.run.status import Snapshot, take_snapshot  # noqa: E402
 from harness.store import answer_files, iter_answers, read_answers, read_questions  # noqa: E402
 
 VARIANTS = 4
@@ -94,8 +93,8 @@ def measure(setting: Setting, results: Path, *more: str) -> Snapshot:
         if status != 0:
             print((results.with_suffix(".log")).read_text()[-3000:], file=sys.stderr)
             raise SystemExit(f"the run ended with status {status}")
-        (order,) = (results / "logs").glob("*/order.pickle")
-        taken.append(take_snapshot(load_order(order)))
+        (logs,) = (results / "logs").iterdir()
+        taken.append(take_snapshot(logs))
     print(f"{results.name}: {', '.join(f'{snapshot.seconds:.1f} s' for snapshot in taken)}", file=sys.stderr)
     return min(taken, key=lambda snapshot: snapshot.seconds)
 
@@ -212,7 +211,7 @@ def bench(arguments: argparse.Namespace, data: Path, folder: Path) -> tuple[dict
     setting = Setting(overrides, kills, arguments.seed)
 
     shared = measure(setting, folder / "shared")
-    total = shared.total
+    videos = len({q.video_id for folder in (folder / "shared" / "runs").iterdir() for q in read_questions(folder)})
     expected = texts(folder / "shared")
     alone = measure(setting, folder / "alone", "run.sharing=false")
     siblings = None
@@ -226,21 +225,21 @@ def bench(arguments: argparse.Namespace, data: Path, folder: Path) -> tuple[dict
     result = {
         "sharing_speedup": round(alone.seconds / shared.seconds, 2),
         "siblings_speedup": siblings and round(siblings / shared.seconds, 2),
-        "decodes_per_video": counters.videos_decoded / total.videos,
-        "encodes_per_video": counters.videos_encoded / total.videos,
+        "decodes_per_video": counters.videos_decoded / videos,
+        "encodes_per_video": counters.videos_encoded / videos,
         "worker_speedup": round(shared.seconds / two.seconds, 2),
         "waiting_for_frames": round(counters.seconds_waiting / shared.seconds, 3),
         "kills": killed["kills"],
         "answers_lost": killed["lost"],
         "answers_doubled": killed["doubled"],
         "same_answers": same and not killed["differ"],
-        "answers": total.answers,
-        "videos": total.videos,
+        "answers": counters.answers,
+        "videos": videos,
         "quick": arguments.quick,
     }
-    per_video = total.answers / total.videos / VARIANTS
+    per_video = counters.answers / videos / VARIANTS
     rows = [
-        (f"{total.videos} videos x {per_video:.1f} questions x {VARIANTS} variants", f"{shared.seconds:8.1f} s"),
+        (f"{videos} videos x {per_video:.1f} questions x {VARIANTS} variants", f"{shared.seconds:8.1f} s"),
         ("  every answer decodes for itself", f"{alone.seconds:8.1f} s   x {result['sharing_speedup']}"),
         *([("  cell by cell", f"{siblings:8.1f} s   x {result['siblings_speedup']}")] if siblings else []),
         ("  two workers, one thread each", f"{two.seconds:8.1f} s   x {result['worker_speedup']}"),

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.markup import escape
+
+from harness.benchmarks.parse import parse_letter
 from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.config import Config
-from harness.errors import UserError
+from harness.errors import UserError, printable
+from harness.explore.figure import Timeline, draw, kept_share
+from harness.explore.tables import chunk_table, layer_table, totals
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
+from harness.run.answer import load_model, needs_pixels
+from harness.video.decode import open_video
+from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from harness.video.windows import Video
+
+LONGEST_ANSWER = 1000  # characters
 
 SHOWN = 256
 """Most frames that are held back for the picture, spread over the video."""
@@ -50,48 +63,62 @@ def main(config: Config) -> int:
         raise UserError(f"--output {output} must end in .png, .pdf or .svg")
     cell = demo_cell(config)
 
-    from harness.video.decode import open_video
-    from harness.video.sampling import sampling_policy
-
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
     setting = cell.video
     video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
-
-    from harness.run.respond import load_responder
-
-    adapter = load_responder(cell).adapter
-    method = cell.method
+    adapter = load_model(cell)
     started = time.perf_counter()
     n_frames = len(video.plan.indices)
     held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
-    features = adapter.encode(held, n_frames, video.plan.second_per_grid)
+    features = adapter.encode(held, n_frames, video.plan.second_per_grid, keep_frames=needs_pixels([cell]))
     encoded = time.perf_counter()
     context = cell.context
     if config.profile == "toy" and not _given(config, "context"):
         n_video = len(features.features)
         context = adapter.prompt(asked.prompt, features).n_text + max(1, n_video // TOY_SHARE)
     generation = adapter.answer(
-        features, asked.prompt, method, context, max_new_tokens=cell.task.max_new_tokens, record=True
+        features, asked.prompt, cell.method, context, max_new_tokens=cell.task.max_new_tokens, record=True
     )
     seconds = {"decode and encode": encoded - started, "answer": time.perf_counter() - encoded}
-    text = adapter.decode_text([t for t in generation.tokens if t not in adapter.eos_token_ids]).strip()
+    text, trace = generation.text.strip(), generation.trace
 
-    semantics = getattr(method, "semantics", None)
-    from harness.explore.demo_figure import Timeline, draw, kept_share
-    from harness.explore.demo_tables import print_tables
-
+    words = (cell.model.name, cell.method.name, getattr(cell.method, "semantics", None))
+    heading = " · ".join(word for word in words if word)
+    console = Console(highlight=False)
+    tell(asked, text, video, heading, console)
     grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
-    timeline = Timeline.of(generation.trace, features.tokens_per_grid, grid_times)
-    heading = " · ".join(word for word in (cell.model.name, method.name, semantics) if word)
-    print_tables(asked, text, generation.trace, timeline, seconds, heading=heading, video=video)
-    kept = kept_share(generation.trace, features)
+    timeline = Timeline.of(trace, features.tokens_per_grid, grid_times)
+    console.print(totals(trace, seconds), soft_wrap=True)
+    if trace.compressed:
+        console.print(chunk_table(trace, timeline))
+        console.print(layer_table(trace))
+    if trace.n_video != len(features.features):
+        console.print("no picture: the method chose among the video's tokens before the language model saw them")
+        return 0
+    kept = kept_share(trace, features)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw(output, held.frames, kept, timeline, generation.trace, question=asked.text, answer=text, heading=heading)
+        draw(output, held.frames, kept, timeline, trace, question=asked.text, answer=text, heading=heading)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
-    print(f"picture: {output}")
+    console.print(f"picture: {output}", markup=False, soft_wrap=True)
     return 0
+
+
+def tell(asked: Asked, text: str, video: Video, heading: str, console: Console) -> None:
+    """Print what was asked and answered; nothing that a file or a model says reaches the terminal as a command."""
+    letter = parse_letter(text, asked.options) if asked.options else None
+    info, plan = video.info, video.plan
+    seen = f"{len(plan.indices)} frames of {video.width}x{video.height}, {plan.sampling_fps:.3g} per second"
+    console.print(f"[bold]{escape(heading)}[/bold]")
+    console.print(f"{escape(printable(str(video.path)))}: {info.duration_s:.1f} s, {seen}", soft_wrap=True)
+    console.print(f"question: {escape(printable(asked.text))}", soft_wrap=True)
+    for name, option in asked.options.items():
+        marks = [mark for mark, is_it in (("answered", name == letter), ("right", name == asked.answer)) if is_it]
+        mark = f"  [green]<- {', '.join(marks)}[/green]" if marks else ""
+        console.print(f"  {name}. {escape(printable(option))}{mark}", soft_wrap=True)
+    shown = escape(printable(textwrap.shorten(text, LONGEST_ANSWER, placeholder=" ...")))
+    console.print(f"answer: [bold]{shown or '(empty)'}[/bold]", soft_wrap=True)
 
 
 def what_is_asked(config: Config) -> Asked:
@@ -115,6 +142,9 @@ def what_is_asked(config: Config) -> Asked:
         raise UserError(f"--question is missing; write: python -m harness demo {example}")
     if demo.video is None and config.profile != "toy":
         raise UserError(f"--video is missing; write: python -m harness demo profile={config.profile} {example}")
+    for name, given in {"--question": demo.question or "", "--options": "".join(demo.options)}.items():
+        if not _is_text(given):
+            raise UserError(f"{name} holds bytes that are not UTF-8: {given!r}; write it in UTF-8 (see: locale)")
     options = lettered([option.strip() for option in demo.options])
     if len(options) < len(demo.options):
         raise UserError(f"--options: {len(demo.options)} options were given, at most {len(options)} are possible")
@@ -149,6 +179,15 @@ def demo_cell(config: Config) -> Cell:
 def _given(config: Config, key: str) -> bool:
     """Whether the command line sets `key` or something below it."""
     return any(word.split("=")[0] == key or word.startswith(f"{key}.") for word in config.overrides)
+
+
+def _is_text(given: str) -> bool:
+    """Whether it can be encoded: an undecodable byte of a command line stands as half of a pair of surrogates."""
+    try:
+        given.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class HeldFrames:

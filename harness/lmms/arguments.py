@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,43 +16,24 @@ from harness.plan.cell import Cell
 from harness.plan.matrix import build_cells
 from harness.plan.weights import local_path
 
-ARGUMENTS = {
+ALIASES = {
     "pretrained": "model.path",
-    "dtype": "model.dtype",
-    "attention": "model.attention",
     "device": "model.device",
-    "device_map": "model.device_map",
-    "yarn_factor": "model.yarn_factor",
-    "method": "method",
-    "semantics": "matrix.semantics",
-    "temporal": "method.temporal",
-    "layers": "method.layers",
-    "chunk_frames": "method.chunk_frames",
-    "max_guide_length": "method.max_guide_length",
-    "reforge": "method.reforge",
-    "positions": "method.positions",
-    "seed": "method.seed",
-    "context": "matrix.context",
-    "fps": "matrix.fps",
-    "max_frames": "matrix.frames",
-    "long_side": "video.long_side",
-    "resample": "video.resample",
-    "backend": "video.backend",
-    "window": "video.window",
-    "timeout_s": "video.timeout_s",
-    "results": "results",
-    "retry": "run.retry",
-    "prefetch": "run.prefetch",
-    "feature_dir": "run.feature_dir",
-    "profile": "profile",
+    "context": "context.tokens",
+    "max_frames": "video.max_frames",
+    "fps": "video.fps",
+    "semantics": "method.semantics",
 }
-"""Model argument -> setting of the configuration."""
+"""Short names of settings; every other argument is a setting by its own name, such as ``video.backend=pyav``."""
 
 IGNORED = {"batch_size", "max_batch_size"}
 """Passed by lmms-eval to every model; answers are given one at a time."""
 
+OPEN_AXES = ("model", "task", "method", "variant")
+"""Axes of the matrix that would make several cells of one command."""
 
-def compose_arguments(arguments: dict[str, Any], model: str) -> Config:
+
+def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
     """The configuration that model arguments ask for, before a task is chosen.
 
     Args:
@@ -60,22 +43,15 @@ def compose_arguments(arguments: dict[str, Any], model: str) -> Config:
     Raises:
         UserError: an unknown argument, with the allowed ones; a value that the configuration refuses.
     """
-    arguments = {name: value for name, value in arguments.items() if name not in IGNORED}
-    for name in arguments:
-        if name not in ARGUMENTS:
-            close = difflib.get_close_matches(name, ARGUMENTS, n=1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
-            allowed = ", ".join(ARGUMENTS)
-            raise UserError(f"model argument {name}={arguments[name]} is not known{meant}; allowed: {allowed}")
-    if "pretrained" in arguments:
-        model = _option_of(str(arguments["pretrained"])) or model
-    overrides = [f"profile={arguments.pop('profile', 'toy' if model == 'toy' else 'published')}"]
-    overrides += [f"model={model}", *(f"matrix.{axis}=null" for axis in ("model", "task", "method", "variant"))]
-    for name, value in arguments.items():
-        key = ARGUMENTS[name]
-        text = value if name == "method" else _quoted(value)  # method=none is a method
-        overrides.append(f"{key}=[{text}]" if key.startswith("matrix.") else f"{key}={text}")
-    return compose_config(overrides)
+    given = {name: value for name, value in arguments.items() if name not in IGNORED}
+    if given.get("device") is None:  # lmms-eval passes it on whether it is given or not
+        given.pop("device", None)
+    settings = {_setting(name, value): value for name, value in given.items()}
+    model = str(settings.get("model") or _option_of(str(given.get("pretrained"))) or model)
+    defaults = {"profile": "toy" if model == "toy" else "published", "model": model}
+    words = {key: _word(key, value) for key, value in {**defaults, **settings}.items()}
+    axes = {f"matrix.{axis}": "null" for axis in OPEN_AXES}
+    return compose_config([f"{key}={word}" for key, word in {**axes, **words}.items()])
 
 
 def choose_cell(config: Config, task: TaskConfig) -> Cell:
@@ -84,8 +60,7 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
     Raises:
         UserError: the arguments leave several cells open.
     """
-    config.task = task
-    cells = build_cells(config)
+    cells = build_cells(dataclasses.replace(config, task=task))
     if len(cells) > 1:
         raise UserError(
             f"the model arguments leave {len(cells)} cells open for {task.name}: {', '.join(c.id for c in cells)}; "
@@ -97,12 +72,24 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
 @lru_cache
 def known_tasks() -> dict[str, str]:
     """Name of our lmms-eval tasks -> option of the configuration group `task` without a subset."""
-    found = {}
+    found: dict[str, str] = {}
     for option in options("task"):
         settings = yaml.safe_load((CONF / "task" / f"{option}.yaml").read_text())
         if not settings.get("subset"):
             found.setdefault(settings["lmms_task"], option)
     return found
+
+
+def _setting(name: str, value: Any) -> str:
+    top = {field.name for field in dataclasses.fields(Config)}
+    if name in ALIASES or name.partition(".")[0] in top:  # what follows the dot is checked with the configuration
+        return ALIASES.get(name, name)
+    close = difflib.get_close_matches(name, [*ALIASES, *top], n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    raise UserError(
+        f"model argument {name}={value} is not known{meant}; allowed: {', '.join(ALIASES)}, and every setting of the "
+        "harness by its name, such as video.backend=pyav or results=FOLDER (all: python -m harness plan --config)"
+    )
 
 
 def _option_of(path: str) -> str | None:
@@ -114,10 +101,8 @@ def _option_of(path: str) -> str | None:
     return None
 
 
-def _quoted(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
-    if value is None or str(value).lower() in ("none", "null"):
+def _word(key: str, value: Any) -> str:
+    """A value as the command line writes it; `none` is a method, and elsewhere nothing."""
+    if value is None or (key != "method" and str(value).lower() == "none"):
         return "null"
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value).lower() if isinstance(value, bool) else str(value)

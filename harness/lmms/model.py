@@ -14,7 +14,7 @@ import importlib.metadata
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,20 +28,19 @@ from harness.lmms.arguments import choose_cell, compose_arguments, known_tasks
 from harness.plan.cell import Cell
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder
-from harness.run.answer import Streak
-from harness.run.frames import VideoFrames
-from harness.run.progress import Progress, summary, take_snapshot
-from harness.run.respond import load_responder
-from harness.run.run import make_manifest, new_logs
-from harness.run.status import Board, GroupStatus
-from harness.run.work import CellWork, GroupWork, WorkOrder, build_group, record_questions
-from harness.run.worker import answer_group, log_to, status_path, worker_log
-from harness.store import hold, open_cell, read_answers, read_questions
+from harness.run.opening import check_videos, open_folder
+from harness.run.run import carry_out
+from harness.run.work import Siblings, find_work
+from harness.store import Answer, read_answers
 
 log = logging.getLogger(__name__)
 
 STOCK_DATA = "lmms_eval"
 """`task.data` of tasks that are lmms-eval's own."""
+
+GREEDY: dict[str, tuple[Any, ...]] = {"do_sample": (False,), "temperature": (0,), "num_beams": (1,)}
+"""Settings of generation and what they must be: an answer is the likeliest continuation, token by token. `top_p` and
+the like mean nothing without sampling."""
 
 
 class HarnessModel(lmms):
@@ -49,7 +48,7 @@ class HarnessModel(lmms):
 
     Args:
         pretrained: folder or hub id of the weights.
-        options: see `harness.lmms.arguments.ARGUMENTS`.
+        arguments: settings of the harness, see `harness.lmms.arguments`.
 
     Raises:
         UserError: an unknown argument or value.
@@ -62,13 +61,12 @@ class HarnessModel(lmms):
         super().__init__()
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError(
-                "this model runs in one process under lmms-eval, but WORLD_SIZE is "
-                f"{os.environ['WORLD_SIZE']}. For several accelerators use: python -m harness run engine=local"
+                "this model starts its own workers, but WORLD_SIZE is "
+                f"{os.environ['WORLD_SIZE']}. For several accelerators start lmms-eval once, with "
+                "--model_args engine.workers=N, or use: python -m harness run engine.workers=N"
             )
-        if pretrained is not None:
-            arguments["pretrained"] = pretrained
-        self.config = compose_arguments(arguments, self.option)
-        self._loaded: tuple[Any, Any] | None = None
+        given = {**arguments, "pretrained": pretrained} if pretrained is not None else arguments
+        self.config = compose_arguments(given, self.option)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer requests, each stored before the next is asked.
@@ -79,21 +77,26 @@ class HarnessModel(lmms):
         by_task: dict[tuple[str, str], list[Instance]] = {}
         for request in requests:
             by_task.setdefault((request.args[4], request.args[5]), []).append(request)
-        texts: dict[int, str] = {}
+        cells = {key: self._cell(*key, own) for key, own in by_task.items()}
+        asked = {key: [self._question(*key, request) for request in own] for key, own in by_task.items()}
         with contextlib.ExitStack() as locks:
-            siblings: dict[str, list[tuple[CellWork, list[Question]]]] = {}
-            ids: dict[tuple[str, str], tuple[CellWork, list[str]]] = {}
-            for key, own in by_task.items():
-                each, questions = self._open(*key, own, locks)
-                siblings.setdefault(each.cell.video_key, []).append((each, questions))
-                ids[key] = each, [question.question_id for question in questions]
-            for members in siblings.values():
-                self._answer(members)
-            for key, own in by_task.items():
-                each, names = ids[key]
-                answers = read_answers(each.folder)
-                for request, name in zip(own, names, strict=True):
-                    texts[id(request)] = _text(answers[name])
+            opened, work = {}, []
+            for key, cell in cells.items():
+                unique = list({q.question_id: q for q in asked[key]}.values())  # asked again: repeats
+                folder = cell_folder(self.config, cell).absolute()
+                opened[key] = open_folder(cell, folder, unique, self.config, locks, keep_others=True)
+            for names in _groups(cells):
+                title = "+".join(name for name, _ in names)
+                work.append(find_work(title, [opened[key] for key in names], self.config.run))
+                self._check_memory(work[-1])
+            check_videos(Path(self.config.results), list(opened.values()))
+            if carry_out(self.config, work, sys.stderr):
+                raise KeyboardInterrupt
+        texts: dict[int, str] = {}
+        for key, own in by_task.items():
+            held = read_answers(opened[key].folder)
+            for request, question in zip(own, asked[key], strict=True):
+                texts[id(request)] = _text(held[question.question_id], request.args[1] or {})
         return [texts[id(request)] for request in requests]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -115,76 +118,41 @@ class HarnessModel(lmms):
             "output_type is generate_until, such as those in tasks/"
         )
 
-    def _open(
-        self, name: str, split: str, requests: Sequence[Instance], locks: contextlib.ExitStack
-    ) -> tuple[CellWork, list[Question]]:
-        """Open a task's cell; return it with one question per request."""
-        rows = self.task_dict[name][split]
-        own = getattr(rows, "task", None)
-        cell = self._our_cell(own) if own is not None else self._stock_cell(name, split, requests)
-        each = CellWork(cell, cell_folder(self.config, cell).absolute())
-        questions = [_question(own, rows, request) for request in requests]
-        locks.enter_context(hold(each.folder / ".lock"))
-        held = [] if not (each.folder / "questions.jsonl").is_file() else read_questions(each.folder)
-        open_cell(each.folder, make_manifest(cell, self.config))
-        unique = list({question.question_id: question for question in questions}.values())  # asked again: repeats
-        record_questions(each, unique, others=held)
-        return each, questions
-
-    def _our_cell(self, own: TaskConfig) -> Cell:
-        option = known_tasks().get(own.lmms_task)
-        if option is None:
-            return choose_cell(self.config, own)
-        ours = compose_config([f"task={option}"]).task
-        changes = {k: getattr(own, k) for k in ("split", "protocol", "subset", "max_new_tokens")}
-        return choose_cell(self.config, dataclasses.replace(ours, **changes))
-
-    def _stock_cell(self, name: str, split: str, requests: Sequence[Instance]) -> Cell:
+    def _cell(self, name: str, split: str, requests: Sequence[Instance]) -> Cell:
+        """The cell of a task; one of lmms-eval's own has the prompts of the installed lmms-eval."""
         settings = requests[0].args[1] or {}
+        check_greedy(name, settings)
         longest = int(settings.get("max_new_tokens") or TaskConfig.max_new_tokens)
-        if settings.get("do_sample") or (settings.get("num_beams") or 1) > 1:
-            log.warning("%s asks for sampling or beams; this model decodes greedily", name)
-        task = TaskConfig(
-            name=name, lmms_task=name, data=STOCK_DATA, split=split, protocol=STOCK_DATA, max_new_tokens=longest
-        )
+        own: TaskConfig | None = getattr(self.task_dict[name][split], "task", None)
+        if own is not None:
+            option = known_tasks().get(own.lmms_task)
+            ours = own if option is None else compose_config([f"task={option}"]).task
+            kept = {key: getattr(own, key) for key in ("split", "protocol", "subset")}
+            return choose_cell(self.config, dataclasses.replace(ours, **kept, max_new_tokens=longest))
+        task = TaskConfig(name, name, STOCK_DATA, split, STOCK_DATA, max_new_tokens=longest)
         cell = choose_cell(self.config, dataclasses.replace(task, data="videomme"))
         versions = {**cell.versions, "prompt": f"lmms-eval {importlib.metadata.version('lmms-eval')}"}
         return dataclasses.replace(cell, task=task, versions=versions)
 
-    def _answer(self, members: Sequence[tuple[CellWork, list[Question]]]) -> None:
-        cells = [each for each, _ in members]
-        unique = [list({q.question_id: q for q in questions}.values()) for _, questions in members]
-        answers = [read_answers(each.folder) for each in cells]
-        run = self.config.run
-        group = build_group(cells[0].cell.task.name, cells, unique, answers, retry=run.retry, sharing=run.sharing)
-        log.info("%s: %d answered, %d to answer, %d videos", group.name, group.answered, group.asks, len(group.videos))
-        if group.videos:
-            self._run(group)
+    def _question(self, name: str, split: str, request: Instance) -> Question:
+        """A request as a question of the harness."""
+        prompt, _, visual, doc_id = request.args[:4]
+        rows = self.task_dict[name][split]
+        own: TaskConfig | None = getattr(rows, "task", None)
+        visuals = visual(rows[doc_id])
+        if len(visuals) != 1 or not isinstance(visuals[0], str):
+            raise UserError(
+                f"{name}: document {doc_id} has {len(visuals)} visuals; this model takes exactly one video file a "
+                "question"
+            )
+        path = Path(visuals[0]).absolute()
+        if own is None:
+            return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
+        return question_of(functions(own.data), rows[doc_id], path, prompt)
 
-    def _run(self, group: GroupWork) -> None:
-        cell, run = group.cells[0].cell, self.config.run
-        check_feature_memory(cell, {v.path: video_tokens(cell, read_header(v.path)) for v in group.videos}, run)
-        logs = new_logs(self.config)
-        order = WorkOrder((group,), run, logs.name, logs)
-        handler = log_to(worker_log(order.logs, 0))
-        board = Board("0", status_path(order.logs, 0, 0))
-        board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks)])
-        try:
-            with Progress(order, sys.stderr):
-                responder = self._responder(cell)
-                streak = Streak(run.max_consecutive_failures)
-                answer_group(group, responder, VideoFrames(cell, run), board, streak, order.start)
-            board.state("done")
-        finally:
-            log.info(summary(take_snapshot(order)))
-            logging.getLogger("harness").removeHandler(handler)
-            handler.close()
-
-    def _responder(self, cell: Cell) -> Any:
-        if self._loaded is None or self._loaded[0] != (cell.weights, cell.model):
-            self._loaded = None
-            self._loaded = (cell.weights, cell.model), load_responder(cell)
-        return self._loaded[1]
+    def _check_memory(self, siblings: Siblings) -> None:
+        cell, paths = siblings.cells[0], [video.path for video in siblings.videos]
+        check_feature_memory(cell, {path: video_tokens(cell, read_header(path)) for path in paths}, self.config.run)
 
 
 class Qwen25VL(HarnessModel):
@@ -205,25 +173,46 @@ class LlavaOneVision(HarnessModel):
     option = "llava_onevision_7b"
 
 
-def _question(task: TaskConfig | None, rows: Any, request: Instance) -> Question:
-    """A request as a question of the harness."""
-    prompt, _, visual, doc_id, name, _ = request.args[:6]
-    row = rows[doc_id]
-    visuals = visual(row)
-    if len(visuals) != 1 or not isinstance(visuals[0], str):
+def check_greedy(task: str, settings: Mapping[str, Any]) -> None:
+    """Nothing is asked for that this model does not do.
+
+    Args:
+        task: its name.
+        settings: of generation, from the task's yaml and `--gen_kwargs`.
+
+    Raises:
+        UserError: sampling or beams.
+    """
+    wrong = [
+        f"{key}={settings[key]}"
+        for key, allowed in GREEDY.items()
+        if settings.get(key) is not None and settings[key] not in allowed
+    ]
+    if wrong:
+        greedy = ",".join(f"{key}={str(allowed[0]).lower()}" for key, allowed in GREEDY.items())
         raise UserError(
-            f"{name}: document {doc_id} has {len(visuals)} visuals; this model takes exactly one video file a question"
+            f"{task} asks for {', '.join(wrong)}, which this model does not apply: it decodes greedily. Leave it out, "
+            f"or where the task's own yaml says so: --gen_kwargs {greedy}"
         )
-    path = Path(visuals[0]).absolute()
-    if task is None:
-        return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
-    return question_of(functions(task.data), row, path, prompt)
 
 
-def _text(answer: Any) -> str:
+def _groups(cells: Mapping[tuple[str, str], Cell]) -> list[list[tuple[str, str]]]:
+    """Tasks whose cells see the same features, together."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for key, cell in cells.items():
+        groups.setdefault(cell.video_key, []).append(key)
+    return list(groups.values())
+
+
+def _text(answer: Answer, settings: Mapping[str, Any]) -> str:
+    """What lmms-eval gets to see: cut at the task's stop words, as its own Qwen models do, which spare blank lines."""
     if not answer.ok:
-        log.warning("question %s failed: %s", answer.question_id, answer.error["message"])
-    return answer.text
+        log.warning("question %s failed: %s", answer.question_id, answer.reason)
+    words = settings.get("until") or []
+    text = answer.text
+    for word in [words] if isinstance(words, str) else words:
+        text = text.split(word)[0] if word and word.strip("\n") else text
+    return text
 
 
 def _task_names(requests: Sequence[Instance]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,17 @@ def device_name(device: torch.device) -> str:
     """What a device is, whichever of its kind: `cpu`, or `cuda` and the like with the accelerator's name."""
     import torch
 
-    backend = getattr(torch, device.type, None)
+    backend: Any = getattr(torch, device.type, None)
     named = device.type != "cpu" and hasattr(backend, "get_device_name")
     return f"{device.type} ({backend.get_device_name(device)})" if named else device.type
+
+
+def instruction_set() -> str | None:
+    """Which vector instructions torch uses on this CPU, such as `AVX2`: the last bits of a sum depend on it. None while
+    torch is not loaded.
+    """
+    torch = sys.modules.get("torch")
+    return None if torch is None else str(torch.backends.cpu.get_cpu_capability())
 
 
 @lru_cache

@@ -1,114 +1,128 @@
-"""Where the loop's frames come from: the video room under a cell's sampling policy, or features stored before."""
+"""Where the loop's videos come from: decoded ahead under a cell's sampling policy, or as features stored before."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import VideoError
-from harness.video.sampling import sampling_policy
+from harness.video.digest import video_digest
 
 if TYPE_CHECKING:
     from harness.config import RunConfig
-    from harness.models.adapter import VideoFeatures
     from harness.plan.cell import Cell
     from harness.video.features import FeatureKey
-    from harness.video.sampling import FramePlan, Policy
-
-
-class Frames(Protocol):
-    """Opens videos ahead of need."""
-
-    def open(self, paths: Sequence[Path]) -> Generator[Any]:
-        """For each path, in order: its `harness.video` Video, or the exception that opening it raised.
-
-        A video whose features are stored has a `StoredPlan`.
-        """
-
-    def keep(self, path: Path, video: Any, features: Any) -> None:
-        """Store a video's features for later runs, where that is wanted."""
+    from harness.video.sampling import FramePlan
 
 
 @dataclass(frozen=True)
-class StoredPlan:
-    """Stands in for a video's frame plan where its features are at hand, so that no frame is decoded."""
-
-    plan: FramePlan
-    features: Any
-    indices: tuple[int, ...] = ()
-
-
-@dataclass
-class StoredVideo:
-    """Stands in for a video whose features are at hand."""
+class OpenVideo:
+    """A video that is about to be shown to a model."""
 
     path: Path
-    plan: StoredPlan
+    digest: str
+    plan: FramePlan
     backend: str
-    info: Any = None
-    height: int = 0
-    width: int = 0
+    features: Any = None  # of an earlier run; then no frame is decoded
+    video: Any = None  # else what `windows` reads, see `harness.video`
 
     def windows(self, size: int) -> Generator[Any]:
-        """None."""
-        yield from ()
+        """The chosen frames in order, uint8 [<=size, H, W, 3] each."""
+        yield from self.video.windows(size)
+
+    def facts(self) -> dict[str, Any]:
+        """What each answer to a question about it says of it."""
+        return {
+            "video_digest": self.digest,
+            "sampling_fps": float(self.plan.sampling_fps),
+            "frame_indices": [int(i) for i in self.plan.indices],
+            "timestamps": [float(t) for t in self.plan.timestamps],
+            "backend": self.backend,
+        }
 
 
-class VideoFrames:
-    """Frames of a cell's videos: the next `run.prefetch` ones are decoded in the background, in at most
-    `run.prefetch_gb` of memory; features come from and go to `run.feature_dir` where it is set.
+class Frames:
+    """Videos of a cell: the next `run.prefetch` ones are decoded in the background, in at most `run.prefetch_gb` of
+    memory; features come from and go to `run.feature_dir` where it is set.
+
+    Args:
+        cell: one of the siblings that see them.
+        run: settings of the run.
+        pixels: whether the model wants the frames themselves as well; then features are not stored.
     """
 
-    def __init__(self, cell: Cell, run: RunConfig) -> None:
-        self._video, self._run = cell.video, run
-        self._policy = sampling_policy(cell.video)
-        self._store = _Stored(cell, run, run.feature_dir, self._policy) if run.feature_dir else None
+    def __init__(self, cell: Cell, run: RunConfig, pixels: bool = False) -> None:
+        from harness.video.sampling import sampling_policy
 
-    def open(self, paths: Sequence[Path]) -> Generator[Any]:
-        """See `Frames`."""
-        if self._run.prefetch < 1:
+        self._video, self._run, self._policy = cell.video, run, sampling_policy(cell.video)
+        self._store = _Stored(cell, run) if run.feature_dir and not pixels else None
+        self._digests: dict[Path, str] = {}
+
+    def open(self, paths: Sequence[Path]) -> Generator[OpenVideo | Exception]:
+        """Each path's video, or the exception that opening it raised, in order."""
+        stored = {path for path in paths if self._store and self._store.holds(path)}
+        with self._ahead([path for path in paths if path not in stored]) as fresh:
             for path in paths:
-                opened: Any
-                try:
-                    opened = self._open(path)
-                except VideoError as error:
-                    opened = error
-                yield opened
-            return
+                if path not in stored:
+                    video = next(fresh)
+                elif self._store and (held := self._store.find(path)):
+                    yield held
+                    continue
+                else:  # evicted meanwhile
+                    video = self._open_or_say(path)
+                if isinstance(video, Exception):
+                    yield video
+                else:
+                    yield OpenVideo(path, self._digests[path], video.plan, video.backend, video=video)
+
+    def keep(self, opened: OpenVideo, features: Any) -> None:
+        """Store a video's features for later runs, where that is wanted."""
+        if self._store is not None:
+            self._store.keep(opened, features)
+
+    @contextlib.contextmanager
+    def _ahead(self, paths: Sequence[Path]) -> Iterator[Iterator[Any]]:
         from harness.video.prefetch import Prefetch
 
+        if self._run.prefetch < 1:
+            yield map(self._open_or_say, paths)
+            return
         bound = int(self._run.prefetch_gb * 1e9)
         with Prefetch(paths, self._open, window=self._video.window, ahead=self._run.prefetch, max_bytes=bound) as ahead:
-            yield from ahead
+            yield iter(ahead)
 
-    def keep(self, path: Path, video: Any, features: Any) -> None:
-        """See `Frames`."""
-        if self._store is not None:
-            self._store.keep(path, video, features)
+    def _open_or_say(self, path: Path) -> Any:
+        try:
+            return self._open(path)
+        except Exception as error:
+            return error
 
     def _open(self, path: Path) -> Any:
         from harness.video.decode import open_video
 
-        if self._store is not None and (stored := self._store.find(path)) is not None:
-            return stored
+        with contextlib.suppress(OSError):  # opening says better what is wrong
+            self._digests[path] = video_digest(path)
         return open_video(path, self._policy, backend=self._video.backend, timeout_s=self._video.timeout_s)
 
 
 class _Stored:
-    """A model's features under one sampling policy, in `run.feature_dir`; find and keep may run in two threads."""
+    """A model's features under one sampling policy, in `run.feature_dir`."""
 
-    def __init__(self, cell: Cell, run: RunConfig, folder: str, policy: Policy) -> None:
+    def __init__(self, cell: Cell, run: RunConfig) -> None:
         from harness.video.features import FeatureFolder, FeatureKey
+        from harness.video.sampling import sampling_policy
 
-        self._folder = FeatureFolder(folder, None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9))
+        limit = None if run.feature_dir_gb is None else int(run.feature_dir_gb * 1e9)
+        self._folder = FeatureFolder(str(run.feature_dir), limit)
+        self._backend = cell.video.backend
         transformers = importlib.metadata.version("transformers")
-        self._any_video = FeatureKey(
+        self._key = FeatureKey(
             video="",
-            policy=policy,
+            policy=sampling_policy(cell.video),
             backend=cell.video.backend,
             weights=cell.weights,
             dtype=cell.model.dtype,
@@ -116,46 +130,42 @@ class _Stored:
             decoding=int(cell.versions["decoding"]),
         )
 
-    def find(self, path: Path) -> StoredVideo | None:
-        """The stored features of a video; an absent file has none."""
+    def holds(self, path: Path) -> bool:
+        """Whether a video's features are there; they may be gone when they are wanted."""
+        return path.is_file() and self._key_of(video_digest(path)) in self._folder
+
+    def find(self, path: Path) -> OpenVideo | None:
+        """A video with its stored features."""
         from harness.models.adapter import VideoFeatures
         from harness.video.sampling import FramePlan
 
         if not path.is_file():
             return None
-        held = self._folder.find(self._key(path))
+        digest = video_digest(path)
+        held = self._folder.find(self._key_of(digest))
         if held is None:
             return None
         facts = held.facts
         plan = {**facts["plan"], **{name: tuple(facts["plan"][name]) for name in ("indices", "timestamps")}}
-        tensors = dict(held.tensors)
-        first, frames = tensors.pop("features"), tensors.pop("frames", None)
-        deepstack = tuple(tensors[name] for name in sorted(tensors))
-        pixels = None if frames is None else frames.numpy()
-        per_grid, seconds = facts["grids"]
-        features = VideoFeatures(first, tuple(facts["grid"]), per_grid, seconds, deepstack, pixels)
-        return StoredVideo(path, StoredPlan(FramePlan(**plan), features), self._any_video.backend)
+        deepstack = tuple(held.tensors[name] for name in sorted(held.tensors) if name != "features")
+        per_grid, second_per_grid = facts["grids"]
+        features = VideoFeatures(held.tensors["features"], tuple(facts["grid"]), per_grid, second_per_grid, deepstack)
+        return OpenVideo(path, digest, FramePlan(**plan), self._backend, features=features)
 
-    def keep(self, path: Path, video: Any, features: VideoFeatures) -> None:
+    def keep(self, opened: OpenVideo, features: Any) -> None:
         """Store a video's features."""
-        import torch
-
         from harness.video.features import Features
 
         facts = {
-            "plan": {name: _plain(value) for name, value in dataclasses.asdict(video.plan).items()},
+            "plan": {name: _plain(value) for name, value in dataclasses.asdict(opened.plan).items()},
             "grid": list(features.grid),
             "grids": [features.tokens_per_grid, features.second_per_grid],
         }
-        tensors = {f"deepstack{number:03}": layer for number, layer in enumerate(features.deepstack)}
-        if features.frames is not None:
-            tensors["frames"] = torch.from_numpy(features.frames)
-        self._folder.add(self._key(path), Features({"features": features.features, **tensors}, facts))
+        tensors = {f"deepstack{i:03}": tensor for i, tensor in enumerate(features.deepstack)}
+        self._folder.add(self._key_of(opened.digest), Features({"features": features.features, **tensors}, facts))
 
-    def _key(self, path: Path) -> FeatureKey:
-        from harness.video.digest import video_digest
-
-        return dataclasses.replace(self._any_video, video=video_digest(path))
+    def _key_of(self, digest: str) -> FeatureKey:
+        return dataclasses.replace(self._key, video=digest)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def resident_peak() -> Iterator[Callable[[], int]]:
     Path("/proc/self/clear_refs").write_text("5")
     peak = re.compile(r"VmHWM:\s*(\d+) kB")
     try:
-        yield lambda: int(peak.search(status.read_text())[1]) * 1024
+        yield lambda: int(peak.findall(status.read_text())[0]) * 1024
     finally:
         library.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
 
@@ -43,13 +43,12 @@ def device_peak(devices: Iterable[torch.device]) -> Iterator[Callable[[], int | 
     """Within the context, a function that returns the peak of allocated memory since its start, in bytes.
 
     Args:
-        devices: whose memory is added up; a CPU's is not, and without an accelerator the function returns None.
+        devices: whose memory is added up, each once; a CPU's is not, and without an accelerator the function returns
+            None.
     """
-    import torch
-
-    counted = [
-        (getattr(torch, d.type), d) for d in devices if hasattr(getattr(torch, d.type, None), "max_memory_allocated")
-    ]
+    torch: Any = sys.modules.get("torch")
+    backends: dict[torch.device, Any] = {device: getattr(torch, device.type, None) for device in devices}
+    counted = [(backend, device) for device, backend in backends.items() if hasattr(backend, "max_memory_allocated")]
     for backend, device in counted:
         backend.reset_peak_memory_stats(device)
     yield lambda: sum(backend.max_memory_allocated(device) for backend, device in counted) if counted else None

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ WRITE_EVERY_S = 0.5
 class Counters:
     """Work done since the start, counted where it happens."""
 
+    videos_done: int = 0
     videos_decoded: int = 0
     videos_encoded: int = 0
     videos_reused: int = 0  # features taken from run.feature_dir
@@ -36,20 +38,6 @@ class Counters:
 
 
 @dataclass
-class GroupStatus:
-    """One group's share of this worker."""
-
-    name: str
-    videos: int = 0
-    videos_done: int = 0
-    answers: int = 0
-    answers_done: int = 0
-    failed: int = 0
-    scored: int = 0  # answered questions with a public gold letter
-    correct: int = 0
-
-
-@dataclass
 class Status:
     """A worker's state.
 
@@ -60,10 +48,10 @@ class Status:
     worker: str
     state: str = "starting"
     pid: int = field(default_factory=os.getpid)
-    group: str | None = None
+    siblings: str | None = None  # name of the cells in work
     video: str | None = None  # path of the video in work
     runs_on: str | None = None  # model, device, number format and attention backend
-    groups: list[GroupStatus] = field(default_factory=list)
+    done: dict[str, int] = field(default_factory=dict)  # name of siblings -> questions answered or failed
     counters: Counters = field(default_factory=Counters)
     error: str | None = None
     at_work: float | None = None  # when the first video was begun
@@ -71,24 +59,26 @@ class Status:
     updated: float = field(default_factory=time.time)
 
 
+def status_path(logs: Path, index: int, attempt: int) -> Path:
+    """Where a worker's status lies."""
+    return logs / f"status-{index}.{attempt}.json"
+
+
 def read_status(path: Path) -> Status | None:
     """The state in a status file; None when there is none yet, or it is being replaced."""
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
-        groups = [GroupStatus(**group) for group in record.pop("groups")]
-        counters = Counters(**record.pop("counters"))
-        return Status(groups=groups, counters=counters, **record)
+        return Status(**{**record, "counters": Counters(**record["counters"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-class Board:
+class StatusFile:
     """Keeps a worker's `Status` and writes it to its file now and then; at once where the supervisor relies on it."""
 
-    def __init__(self, worker: str, path: Path | None = None) -> None:
+    def __init__(self, path: Path, worker: str) -> None:
         self.status = Status(worker)
-        self._path = path
-        self._written = 0.0
+        self._path, self._written = path, 0.0
         self.write()
 
     @property
@@ -96,44 +86,34 @@ class Board:
         """This worker's counters."""
         return self.status.counters
 
-    def state(self, state: str, error: str | None = None) -> None:
-        """Enter a state."""
-        self.status.state, self.status.error = state, error
+    def enter(self, state: str, **facts: str | None) -> None:
+        """Enter a state, with what is known by now: `error` or `runs_on`."""
+        self.status = dataclasses.replace(self.status, state=state, **facts)  # type: ignore[arg-type]
         self.write()
 
-    def plan(self, groups: list[GroupStatus]) -> None:
-        """Say what this worker has before it."""
-        self.status.groups = groups
-        self.write()
-
-    def video(self, group: str, video: Path) -> None:
+    def begin(self, siblings: str, video: Path) -> None:
         """Start a video."""
-        self.status.state, self.status.group, self.status.video = "running", group, str(video)
         self.status.at_work = self.status.at_work or time.time()
-        self.write()
+        self.enter("running", siblings=siblings, video=str(video))
 
-    def answered(self, ok: bool, correct: bool | None) -> None:
-        """Count one answer; `correct` is None when there is no gold letter."""
-        group = self._group()
-        group.answers_done += 1
+    def answered(self, ok: bool) -> None:
+        """Count one answer of the siblings in work."""
+        name = str(self.status.siblings)
+        self.status.done[name] = self.status.done.get(name, 0) + 1
         self.counters.answers += ok
         self.counters.failed += not ok
-        group.failed += not ok
-        if ok and correct is not None:
-            group.scored += 1
-            group.correct += correct
         self.write(now=False)
 
-    def video_done(self) -> None:
+    def end(self) -> None:
         """End a video."""
-        self._group().videos_done += 1
+        self.counters.videos_done += 1
         self.status.video = None
         self.write(now=False)
 
     def write(self, now: bool = True) -> None:
         """Write the file, at most every WRITE_EVERY_S unless `now`."""
         moment = time.monotonic()
-        if self._path is None or (not now and moment - self._written < WRITE_EVERY_S):
+        if not now and moment - self._written < WRITE_EVERY_S:
             return
         self._written = moment
         self.status.updated = time.time()
@@ -142,5 +122,26 @@ class Board:
             draft.write_text(json.dumps(dataclasses.asdict(self.status)))
             os.replace(draft, self._path)
 
-    def _group(self) -> GroupStatus:
-        return next(group for group in self.status.groups if group.name == self.status.group)
+
+@dataclass
+class Snapshot:
+    """All workers of a start, added up."""
+
+    workers: list[Status]  # the latest start of each
+    done: Counter[str] = field(default_factory=Counter)  # name of siblings -> questions answered or failed
+    counters: Counters = field(default_factory=Counters)
+    seconds: float = 0.0  # since the first worker was at work
+
+
+def take_snapshot(logs: Path) -> Snapshot:
+    """Read the status files of a start, those of dead workers too."""
+    found = [status for path in sorted(logs.glob("status-*.json")) if (status := read_status(path))]
+    found.sort(key=lambda status: status.started)
+    snapshot = Snapshot(list({status.worker: status for status in found}.values()))
+    for status in found:
+        snapshot.counters.add(status.counters)
+        snapshot.done.update(status.done)
+    begun = [status.at_work for status in found if status.at_work]
+    if begun:
+        snapshot.seconds = max(status.updated for status in found) - min(begun)
+    return snapshot

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from harness.errors import UserError
 from harness.run.engines import Engine, Handle
-from harness.run.status import Status, read_status
-from harness.run.work import WorkOrder, for_worker
-from harness.run.worker import INTERRUPTED, STOPPED, status_path, worker_log
+from harness.run.status import Status, read_status, status_path
+from harness.run.work import Order, share_of
+from harness.run.worker import INTERRUPTED, STOPPED, worker_log
 from harness.store import Answer, AnswerLog, is_needed, read_answers
 
 log = logging.getLogger(__name__)
@@ -45,13 +44,12 @@ class Supervisor:
     """
 
     engine: Engine
-    order: WorkOrder
-    path: Path
+    order: Order
     deaths: Counter[str] = field(default_factory=Counter)  # video -> workers that died on it
 
     def run(self) -> None:
         """Start the workers and return when every share is done."""
-        waiting = [_Share(i) for i in range(self.order.workers) if for_worker(self.order, i)]
+        waiting = [_Share(i) for i in range(self.order.workers) if share_of(self.order, i)]
         free = list(range(min(self.engine.workers, len(waiting))))
         running: dict[int, tuple[_Share, Handle]] = {}  # slot -> what runs in it
         fruitless = 0  # deaths in a row without an answer between them
@@ -60,7 +58,7 @@ class Supervisor:
                 while waiting and free:
                     share, slot = waiting.pop(0), free.pop(0)
                     share.attempt += 1
-                    running[slot] = share, self.engine.start(self.path, share.index, share.attempt, slot)
+                    running[slot] = share, self.engine.start(self.order, share.index, share.attempt, slot)
                 time.sleep(POLL_S)
                 for slot, (share, handle) in list(running.items()):
                     code = handle.poll()
@@ -98,26 +96,23 @@ class Supervisor:
         return True
 
     def _give_up(self, video: str, code: int) -> None:
+        """Store what is still missing of a video as failed."""
         error = {
             "type": "WorkerDied",
             "message": f"{DEATHS_PER_VIDEO} workers died on this video, the last with status {code} (negative: a "
             "signal). Check the file (python -m harness verify) and host memory, then run again with run.retry=failed",
         }
-        for group in self.order.groups:
-            asks = [ask for work in group.videos if str(work.path) == video for ask in work.asks]
-            for place, cell in enumerate(group.cells):
-                answers = read_answers(cell.folder)
-                missing = [
-                    ask.question
-                    for ask in asks
-                    if ask.cell == place
-                    and is_needed(answers.get(ask.question.question_id), self.order.run.retry, self.order.start)
-                ]
+        order = self.order
+        for siblings in order.siblings:
+            asks = [ask for work in siblings.videos if str(work.path) == video for ask in work.asks]
+            for place, folder in enumerate(siblings.folders):
+                answers = read_answers(folder)
+                own = [ask.question for ask in asks if ask.cell == place]
+                missing = [q for q in own if is_needed(answers.get(q.question_id), order.run.retry, order.start)]
                 if missing:
-                    with AnswerLog(cell.folder, RECORDER) as record:
-                        for question in missing:
-                            failed = Answer(question.question_id, question.video_id, "failed", error=error)
-                            record.append(replace(failed, start=self.order.start))
+                    with AnswerLog(folder, RECORDER) as record:
+                        for q in missing:
+                            record.append(Answer(q.question_id, q.video_id, "failed", error=error, start=order.start))
 
     def _see(self, share: _Share) -> str:
         where = worker_log(self.order.logs, share.index)

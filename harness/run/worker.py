@@ -1,6 +1,6 @@
-"""One worker: a process with one model, its own share of the videos and its own answers files.
+"""One worker: one model, its own share of the videos and its own answers files.
 
-Started by an engine as `python -m harness.run.worker <order> <index> <attempt>`, or called in place with `work`.
+An engine starts it in a process of its own (`work`), or the command answers in place (`answer_share`).
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import importlib
 import logging
 import os
+import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.plan.cell import Cell
-from harness.run.answer import Loop, Streak, release_memory
-from harness.run.environment import device_name, git_state, versions
+from harness.run.answer import load_model, needs_pixels
+from harness.run.environment import device_name, git_state, instruction_set, versions
+from harness.run.failures import Streak, release_memory
 from harness.run.frames import Frames
-from harness.run.status import Board, GroupStatus
-from harness.run.work import GroupWork, WorkOrder, for_worker, load_order, still_needed
+from harness.run.loop import Loop
+from harness.run.status import StatusFile, status_path
+from harness.run.work import Order, Siblings, share_of, still_needed
 from harness.store import AnswerLog, note_start
 
 log = logging.getLogger(__name__)
@@ -31,13 +33,6 @@ log = logging.getLogger(__name__)
 STOPPED = 3  # exit status: the run as a whole must stop; the reason is in the status file
 INTERRUPTED = 130
 LOCK_WAIT_S = 10.0  # for the last worker of a killed run to be gone
-PARENT = "ADARETAKE_PARENT"
-"""Environment variable: process id that a local worker must not outlive."""
-
-
-def status_path(logs: Path, index: int, attempt: int) -> Path:
-    """Where a worker's status lies."""
-    return logs / f"status-{index}.{attempt}.json"
 
 
 def worker_log(logs: Path, index: int) -> Path:
@@ -45,121 +40,105 @@ def worker_log(logs: Path, index: int) -> Path:
     return logs / f"worker-{index}.log"
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Send the harness's log to a file."""
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """While inside, the harness's log goes to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("harness")
+    before = root.level, root.propagate
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     root.propagate = False
-    return handler
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.level, root.propagate = before
+        handler.close()
 
 
-def resolve(dotted: str) -> Callable[..., Any]:
-    """`package.module:name` -> the object."""
-    module, _, name = dotted.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def work(order_path: Path | str, index: int = 0, attempt: int = 0) -> int:
+def work(order: Order, index: int = 0, attempt: int = 0) -> int:
     """Answer one worker's share of an order.
 
     Returns:
         0 when all of it was asked (failures are in the store), STOPPED when the run cannot go on (see the status
         file), INTERRUPTED after Ctrl-C or SIGTERM.
     """
-    order = load_order(Path(order_path))
-    board = Board(str(index), status_path(order.logs, index, attempt))
-    handler = log_to(worker_log(order.logs, index))
-    try:
-        _answer_all(order, index, board)
-    except UserError as error:
-        log.error("stopped: %s", error, exc_info=error.__cause__)
-        board.state("stopped", str(error))
-        return STOPPED
-    except KeyboardInterrupt:
-        log.info("interrupted")
-        board.state("interrupted")
-        return INTERRUPTED
-    except BaseException:
-        log.exception("worker failed")
-        raise
-    finally:
-        log.info("counters %s", dataclasses.asdict(board.counters))
-        logging.getLogger("harness").removeHandler(handler)
-        handler.close()
-    board.state("done")
-    return 0
+    with log_to(worker_log(order.logs, index)):
+        status = StatusFile(status_path(order.logs, index, attempt), str(index))
+        try:
+            answer_share(order, index, status)
+        except UserError as error:
+            log.error("stopped: %s", error, exc_info=error.__cause__)
+            status.enter("stopped", error=str(error))
+            return STOPPED
+        except KeyboardInterrupt:
+            log.info("interrupted")
+            status.enter("interrupted")
+            return INTERRUPTED
+        except BaseException:
+            log.exception("worker failed")
+            raise
+        finally:
+            log.info("counters %s", dataclasses.asdict(status.counters))
+        return 0
 
 
-def _answer_all(order: WorkOrder, index: int, board: Board) -> None:
-    groups = [still_needed(group, order.run.retry, order.start) for group in for_worker(order, index)]
-    groups = [group for group in groups if group.videos]
-    board.plan([GroupStatus(group.name, len(group.videos), answers=group.asks) for group in groups])
-    if not groups:
-        return
+def answer_share(order: Order, index: int, status: StatusFile) -> None:
+    """Answer one worker's share of an order, in this process.
+
+    Raises:
+        UserError: as `Loop.run`.
+        KeyboardInterrupt: passed on.
+    """
     if order.threads:
         import torch
 
         torch.set_num_threads(order.threads)
     streak = Streak(order.run.max_consecutive_failures)
     name = None if order.workers == 1 else str(index)
-    models = _Models(resolve(order.responder))
-    for group in groups:
-        cell = group.cells[0].cell
-        board.state("loading")
-        responder = models.of(cell)
-        answer_group(group, responder, resolve(order.frames)(cell, order.run), board, streak, order.start, name)
-
-
-def answer_group(
-    group: GroupWork,
-    responder: Any,
-    frames: Frames,
-    board: Board,
-    streak: Streak,
-    start: str,
-    name: str | None = None,
-) -> None:
-    """Answer what a group still needs, into the answers files of the worker `name`.
-
-    Raises:
-        UserError: as `Loop.run`.
-    """
-    from harness.benchmarks.parse import parse_letter
-
-    board.status.runs_on = note_environment(group, responder)
-    with contextlib.ExitStack() as stack:
-        logs = [stack.enter_context(AnswerLog(each.folder, name, wait_s=LOCK_WAIT_S)) for each in group.cells]
-        Loop(group, responder, logs, frames, board, parse_letter, streak, start).run()
-
-
-class _Models:
-    """The model in use; the next one is loaded after the last one has left the device."""
-
-    def __init__(self, load: Callable[[Cell], Any]) -> None:
-        self._load, self._key, self._held = load, None, None
-
-    def of(self, cell: Cell) -> Any:
-        key = (cell.weights, repr(cell.model))
-        if key != self._key:
-            self._held = None
+    held: tuple[Any, Any] = (None, None)  # the model in use, and which it is
+    for siblings in share_of(order, index):
+        siblings = still_needed(siblings, order)
+        if not siblings.videos:
+            continue
+        cell = siblings.cells[0]
+        status.enter("loading")
+        if held[0] != (cell.weights, cell.model):
+            held = None, None  # the last model leaves the device before the next one comes
             release_memory()
-            self._held, self._key = self._load(cell), key
-        return self._held
+            held = (cell.weights, cell.model), load_model(cell)
+        status.enter("loading", runs_on=note_environment(siblings, held[1]))
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(AnswerLog(folder, name, wait_s=LOCK_WAIT_S)) for folder in siblings.folders]
+            Loop(
+                siblings,
+                held[1],
+                logs,
+                Frames(cell, order.run, needs_pixels(siblings.cells)),
+                status,
+                streak,
+                order.start,
+            ).run()
+    status.enter("done")
 
 
-def note_environment(group: GroupWork, responder: Any) -> str:
+def note_environment(siblings: Siblings, adapter: Any) -> str:
     """Record in each cell's manifest what it is about to be answered with; returns it in words."""
-    adapter = getattr(responder, "adapter", None)
-    attention = getattr(adapter, "attention_backend", None)
-    device = device_name(adapter.device) if adapter else "unknown"
-    for each in group.cells:
-        note_start(each.folder, versions=versions(), git=git_state(), attention_backend=attention, device=device)
-    model = group.cells[0].cell.model
-    words = f"{model.name} on {device}, {model.dtype}, attention {attention or 'unknown'}"
+    device, attention = device_name(adapter.device), adapter.attention_backend
+    for folder in siblings.folders:
+        note_start(
+            folder,
+            versions=versions(),
+            git=git_state(),
+            attention_backend=attention,
+            device=device,
+            instruction_set=instruction_set(),
+        )
+    model: Cell = siblings.cells[0]
+    words = f"{model.model.name} on {device}, {model.model.dtype}, attention {attention}"
     log.info(words)
     return words
 
@@ -175,16 +154,14 @@ def interrupt_on_term() -> None:
 
 def die_with_parent() -> None:
     """Let the kernel end this process with the one that started it, even when that one is killed with -9."""
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it was gone before the line above
-        raise SystemExit(INTERRUPTED)
 
 
 if __name__ == "__main__":
     die_with_parent()
     interrupt_on_term()
-    sys.exit(work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    parent, *share = pickle.load(sys.stdin.buffer)  # written by the engine `local`
+    if os.getppid() != parent:  # it was gone before its death could end this process
+        sys.exit(INTERRUPTED)
+    sys.exit(work(*share))

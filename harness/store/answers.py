@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import UserError, printable
 from harness.store.lines import EditedError, NotRecordError, seal, unseal
 
 SCHEMA = 2
@@ -39,9 +39,12 @@ class Answer:
     text: str = ""  # what the model said, unchanged
     video_digest: str | None = None  # of the file that was seen, see `harness.video.digest`
     n_prompt: int | None = None  # tokens of the whole prompt before compression
-    n_video: int | None = None  # video tokens among them
+    n_encoded: int | None = None  # video tokens that the vision tower made
+    n_video: int | None = None  # of these, the ones in the prompt
     cache_length: list[float] = field(default_factory=list)  # [L] cache slots of each layer after the prefill
     chunk_budget: list[int] = field(default_factory=list)  # [K] tokens to keep of each chunk, mean over layers
+    kept_digest: str | None = None  # of all choices of tokens; None where nothing was chosen
+    kept_margin: float | None = None  # how near the closest of these choices was, see `harness.compress.trace`
     sampling_fps: float | None = None
     frame_indices: list[int] = field(default_factory=list)  # on the sampling grid of the policy
     timestamps: list[float] = field(default_factory=list)  # seconds
@@ -64,6 +67,11 @@ class Answer:
     def ok(self) -> bool:
         """Whether the question was answered."""
         return self.status == OK
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in words that may be shown on a terminal; empty for an ok answer."""
+        return printable(f"{self.error.get('type')}: {self.error.get('message')}") if self.error else ""
 
     @property
     def n_cache_mean(self) -> float | None:

@@ -99,6 +99,10 @@ class FeatureFolder:
                 f"run.feature_dir={path} cannot be made ({error.strerror}); set another folder, or null to store none"
             ) from None
 
+    def __contains__(self, key: FeatureKey) -> bool:
+        """Whether there is an entry; it may be gone, or prove damaged, when it is wanted."""
+        return self._file(key).exists()
+
     def find(self, key: FeatureKey) -> Features | None:
         """The stored features, or None if there is no sound entry; a damaged one is removed."""
         from safetensors import SafetensorError, safe_open

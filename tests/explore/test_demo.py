@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from toy_training import checkpoint
 from toy_training.tokens import build_tokenizer
 
@@ -17,8 +18,7 @@ from harness.cli import main
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.explore import demo
-from harness.explore.demo_figure import Timeline, choose_grids, kept_share, lit
-from harness.explore.demo_tables import clock
+from harness.explore.figure import Timeline, choose_grids, clock, kept_share, lit
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 
@@ -83,6 +83,8 @@ def test_an_accelerator_profile_needs_a_video(capsys):
         (["--video", "{video}", "--question", "x", "--options", *"abcdefghij"], "at most 8"),
         (["--video", "{video}", *QUESTION, "context.tokens=9"], "write settings before --options"),
         (["--video", "{video}", *QUESTION, "--output", "picture.gif"], "must end in .png"),
+        (["--video", "{video}", "--question", "caf\udce9"], "--question holds bytes that are not UTF-8: 'caf\\udce9'"),
+        (["--video", "{video}", "--question", "x", "--options", "a", "\ud800"], "--options holds bytes"),
     ],
 )
 def test_what_is_missing_is_named_without_a_traceback(video, capsys, words, message):
@@ -97,6 +99,29 @@ def test_a_damaged_video_is_named_before_a_model_is_loaded(video, tmp_path, caps
     broken.write_bytes(damage(video.read_bytes()))
     assert run("model.path=no/such/model", "--video", str(broken), *QUESTION) == 2
     assert str(broken) in capsys.readouterr().err
+
+
+def test_a_strip_of_224_to_1_is_refused_before_a_model_is_loaded(tmp_path, capsys):
+    path = tmp_path / "strip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"preset": "ultrafast", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 3584, 16, "yuv420p"
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 3584, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    assert run("model.path=no/such/model", "--video", str(path), *QUESTION) == 2
+    error = capsys.readouterr().err
+    assert "strip.mp4" in error and "224" in error and "Traceback" not in error
+
+
+def test_control_codes_of_a_question_or_an_answer_do_not_reach_the_terminal(capsys):
+    shown = demo.Asked(Path("v\x1b]0;x\x07.mp4"), "What\x1b[2J?", "", {"A": "a\x1b[31m box", "B": "b"}, "B")
+    plan = SimpleNamespace(indices=range(4), sampling_fps=2.0)
+    video = SimpleNamespace(path=shown.video, info=SimpleNamespace(duration_s=2.0), plan=plan, width=28, height=28)
+    demo.tell(shown, "B \x1b[1A\x9b2J", video, "toy", Console(highlight=False))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\x9b" not in out and "\x07" not in out
+    assert r"What\x1b[2J?" in out and "B. b  <- right" in out
 
 
 def test_a_context_below_the_text_says_what_is_needed(weights, video, tmp_path, capsys):

@@ -1,96 +1,92 @@
-"""Videos of a run: opened in order, decoded ahead or not, and not at all where their features are stored."""
+"""Where videos come from: nice python -m pytest tests/run/test_frames.py"""
 
-from dataclasses import replace
-from fractions import Fraction
-from pathlib import Path
+import dataclasses
 
-import av
 import numpy as np
 import pytest
 import torch
-from fake_model import make_cell
+from fake_model import make_cell, make_video
 
-from harness.config import RunConfig
 from harness.errors import VideoError
 from harness.models.adapter import VideoFeatures
-from harness.run.frames import StoredPlan, VideoFrames
+from harness.run.config import RunConfig
+from harness.run.frames import Frames
+from harness.video.digest import video_digest
 
-CELL = replace(make_cell(), versions={"adapter": 1, "decoding": 1})
+
+def features(seed: int) -> VideoFeatures:
+    values = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed))
+    return VideoFeatures(values, (3, 2, 4), 2, 0.5, (values + 1, values + 2))
+
+
+def pixels(opened) -> np.ndarray:
+    return np.concatenate(list(opened.windows(4)))
 
 
 @pytest.fixture
-def videos(tmp_path) -> list[Path]:
-    """Two sound videos of four seconds with an empty file between them."""
-    for number in (0, 2):
-        with av.open(str(tmp_path / f"{number}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(5))
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            for i in range(20):
-                picture = np.full((48, 64, 3), 10 * i + number, np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
-    (tmp_path / "1.mp4").touch()
-    return [tmp_path / f"{number}.mp4" for number in range(3)]
+def videos(tmp_path):
+    return [make_video(tmp_path, f"v{i}", frames=6 + 2 * i) for i in range(3)]
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_videos_come_in_order_and_errors_at_their_place(videos, prefetch):
-    opened = VideoFrames(CELL, RunConfig(prefetch=prefetch)).open(videos)
-    first = next(opened)
-    assert first.path == videos[0] and len(first.plan.indices) == 8
-    assert sum(len(window) for window in first.windows(CELL.video.window)) == 8
-    second = next(opened)
-    assert isinstance(second, VideoError) and str(videos[1]) in str(second)
-    assert next(opened).path == videos[2]
-    assert next(opened, None) is None
-
-
-def keep(video, path: Path, frames: VideoFrames) -> VideoFeatures:
-    layers = tuple(torch.full((4, 3), number) for number in range(12))
-    pixels = np.zeros((8, 48, 64, 3), np.uint8)
-    features = VideoFeatures(torch.arange(12.0).view(4, 3), (4, 2, 2), 1, video.plan.second_per_grid, layers, pixels)
-    frames.keep(path, video, features)
-    return features
+def test_videos_come_in_order_with_their_digest_and_a_damaged_one_as_its_error(tmp_path, videos, prefetch):
+    make_video(tmp_path, "v1", frames=8, fail="decode")
+    missing = tmp_path / "absent.mp4"
+    frames = Frames(make_cell(), RunConfig(prefetch=prefetch))
+    found = []
+    for opened in frames.open([*videos, missing, videos[0]]):
+        found.append(opened if isinstance(opened, Exception) else (opened.path, opened.digest, len(pixels(opened))))
+    first = (videos[0], video_digest(videos[0]), 6)
+    assert found[0] == found[4] == first and found[2] == (videos[2], video_digest(videos[2]), 10)
+    assert isinstance(found[1], VideoError) and isinstance(found[3], VideoError)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_video_whose_features_are_stored_is_not_decoded(videos, tmp_path, prefetch):
+def test_stored_features_come_back_with_the_same_facts_and_no_frame_is_decoded(tmp_path, videos, prefetch, monkeypatch):
     run = RunConfig(prefetch=prefetch, feature_dir=str(tmp_path / "features"))
-    frames = VideoFrames(CELL, run)
-    video = next(frames.open(videos[:1]))
-    features = keep(video, videos[0], frames)
+    frames, decoded = Frames(make_cell(), run), []
+    for i, opened in enumerate(frames.open(videos)):
+        pixels(opened)
+        decoded.append(opened.facts())
+        if i != 1:
+            frames.keep(opened, features(i))
+    again = list(Frames(make_cell(), run).open([videos[0], videos[2]]))
+    assert [opened.facts() for opened in again] == [decoded[0], decoded[2]]
+    for opened, i in zip(again, (0, 2), strict=True):
+        assert opened.video is None
+        for found, wanted in zip(dataclasses.astuple(opened.features), dataclasses.astuple(features(i)), strict=True):
+            torch.testing.assert_close(found, wanted)
+    mixed = list(Frames(make_cell(), RunConfig(prefetch=0, feature_dir=run.feature_dir)).open(videos))
+    assert [opened.features is None for opened in mixed] == [False, True, False]
 
-    opened = VideoFrames(CELL, run).open(videos[:1])
-    held = next(opened)
-    assert isinstance(held.plan, StoredPlan) and list(held.windows(CELL.video.window)) == []
-    assert held.plan.plan == video.plan and held.backend == "decord"
-    torch.testing.assert_close(held.plan.features.features, features.features)
-    assert held.plan.features.grid == (4, 2, 2)
-    assert [int(layer[0, 0]) for layer in held.plan.features.deepstack] == list(range(12))
-    np.testing.assert_array_equal(held.plan.features.frames, features.frames)
 
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"video": replace(CELL.video, fps=1.0)},
-        {"video": replace(CELL.video, backend="pyav")},
-        {"weights": "other"},
-        {"model": replace(CELL.model, dtype="bfloat16")},
-        {"versions": {"adapter": 2, "decoding": 1}},
-        {"versions": {"adapter": 1, "decoding": 2}},
-    ],
-)
-def test_features_of_other_settings_or_versions_are_not_taken(videos, tmp_path, change):
+def test_features_of_a_replaced_video_another_window_of_time_or_weights_are_not_found(tmp_path, videos):
     run = RunConfig(prefetch=0, feature_dir=str(tmp_path / "features"))
-    frames = VideoFrames(CELL, run)
-    keep(next(frames.open(videos[:1])), videos[0], frames)
-    assert not isinstance(next(VideoFrames(replace(CELL, **change), run).open(videos[:1])).plan, StoredPlan)
+    frames = Frames(make_cell(), run)
+    (opened,) = frames.open(videos[:1])
+    frames.keep(opened, features(0))
+    cell = make_cell()
+    others = [
+        dataclasses.replace(cell, weights="others"),
+        dataclasses.replace(cell, video=dataclasses.replace(cell.video, fps=1.0)),
+        dataclasses.replace(cell, video=dataclasses.replace(cell.video, backend="pyav")),
+        dataclasses.replace(cell, model=dataclasses.replace(cell.model, dtype="bfloat16")),
+        dataclasses.replace(cell, versions={"adapter": 2, "decoding": 1}),
+        dataclasses.replace(cell, versions={"adapter": 1, "decoding": 2}),
+    ]
+    for other in others:
+        assert next(Frames(other, run).open(videos[:1])).features is None
+    make_video(tmp_path, "v0", frames=6, size=8)
+    assert next(frames.open(videos[:1])).features is None
 
 
-def test_a_replaced_video_is_decoded(videos, tmp_path):
+def test_features_evicted_after_they_were_seen_are_computed_again(tmp_path, videos):
     run = RunConfig(prefetch=0, feature_dir=str(tmp_path / "features"))
-    frames = VideoFrames(CELL, run)
-    keep(next(frames.open(videos[:1])), videos[0], frames)
-    videos[0].write_bytes(videos[2].read_bytes())
-    assert not isinstance(next(frames.open(videos[:1])).plan, StoredPlan)
+    frames = Frames(make_cell(), run)
+    for opened in frames.open(videos[:2]):
+        frames.keep(opened, features(0))
+    opening = frames.open(videos[:2])
+    assert next(opening).features is not None
+    for path in (tmp_path / "features").iterdir():
+        path.unlink()
+    assert len(pixels(next(opening))) == 8

@@ -9,7 +9,6 @@ from collections import Counter
 import pytest
 from fake_model import make_order, make_video
 
-from harness.run.work import save_order
 from harness.run.worker import work
 from harness.store import answer_files, iter_answers, read_answers
 
@@ -26,12 +25,12 @@ def answered(root):
 
 @pytest.fixture
 def videos(tmp_path):
-    return [make_video(tmp_path, f"v{i:02}", ask_seconds=0.002, title="x" * i) for i in range(25)]
+    return [make_video(tmp_path, f"v{i:02}", ask_seconds=0.002, size=10 * i) for i in range(25)]
 
 
 def test_kill_dash_nine_at_random_moments_ends_with_every_answer_once(tmp_path, videos):
     dice = random.Random(7)
-    work(save_order(make_order(tmp_path / "calm", videos, per_video=4)))
+    work(make_order(tmp_path / "calm", videos, per_video=4))
     calm = answered(tmp_path / "calm")
     assert len(calm) == 200
     root, held, kills = tmp_path / "rough", {}, 0
@@ -39,7 +38,7 @@ def test_kill_dash_nine_at_random_moments_ends_with_every_answer_once(tmp_path, 
         child = os.fork()
         if child == 0:
             try:
-                os._exit(work(save_order(make_order(root, videos, per_video=4, stamp=str(start)))))
+                os._exit(work(make_order(root, videos, per_video=4, stamp=str(start))))
             finally:
                 os._exit(99)
         if kills < KILLS:

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,21 @@ def test_a_damaged_video_costs_its_questions_until_it_is_mended(run, toy, tmp_pa
     video.write_bytes(whole)
     assert run("run.retry=failed", data=data) == 0
     assert all(a.ok for folder in cells(tmp_path / "results") for a in read_answers(folder).values())
+
+
+def test_a_replaced_video_stops_the_next_start_and_keeps_no_old_answer(run, toy, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    assert run("matrix.variant=[full]", data=data) == 0
+    first, second, *_ = sorted((data / "videomme" / "videos").iterdir())
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match=rf"1 videos are other files.*{first.name}: .*start the same command") as caught:
+        run("matrix.variant=[full]", data=data)
+    subprocess.run(str(caught.value).splitlines()[-1], shell=True, check=True)
+    capsys.readouterr()
+    assert run("matrix.variant=[full]", data=data) == 0
+    output = capsys.readouterr().out
+    assert counters(output)[2:] == [1, 1], "the questions of that video alone are asked again"
 
 
 def test_missing_videos_are_named_with_the_command_before_a_model_is_loaded(run, toy, tmp_path):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from harness.config import EngineConfig
 from harness.errors import UserError
+from harness.run.work import Order
 
 
 class Handle(Protocol):
@@ -29,13 +30,11 @@ class Engine(Protocol):
     workers: int  # how many run side by side
     in_place: bool  # one worker that needs no process of its own
 
-    def __init__(self, config: EngineConfig, device: str) -> None: ...
-
-    def start(self, order: Path, index: int, attempt: int, slot: int) -> Handle:
-        """Start `harness.run.worker` for one share of an order.
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Handle:
+        """Start `harness.run.worker.work` for one share of an order.
 
         Args:
-            order: the order's file.
+            order: what is to be done.
             index: which share.
             attempt: counts the starts of this share.
             slot: 0 to workers - 1, which accelerator to use; at most one worker runs in a slot.
@@ -56,4 +55,4 @@ def build_engine(config: EngineConfig, device: str = "auto") -> Engine:
         raise UserError(f"engine.name={config.name} is not known; allowed: {', '.join(known)}")
     if config.workers is not None and config.workers < 1:
         raise UserError(f"engine.workers={config.workers} must be at least 1, or null for one per accelerator")
-    return importlib.import_module(f"harness.run.engines.{config.name}").Engine(config, device)
+    return cast(Engine, importlib.import_module(f"harness.run.engines.{config.name}").Engine(config, device))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 from harness.config import REPO, EngineConfig
 from harness.errors import UserError
-from harness.run.worker import PARENT, worker_log
+from harness.run.work import Order
+from harness.run.worker import worker_log
 
 
 class Engine:
@@ -38,19 +40,19 @@ class Engine:
         self.in_place = self.workers == 1 and config.workers is None  # engine.workers=1 asks for a supervised process
         self._threads = config.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
-    def start(self, order: Path, index: int, attempt: int, slot: int) -> Process:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Process:
         """See `harness.run.engines.Engine`."""
         environment = dict(os.environ)
-        environment[PARENT] = str(os.getpid())
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), environment.get("PYTHONPATH")]))
         environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         if self._accelerators:
             own = self._accelerators[slot * self._per_worker : (slot + 1) * self._per_worker]
             environment[self._visible] = ",".join(own)
-        with open(worker_log(order.parent, index), "ab") as output:
-            command = [sys.executable, "-m", "harness.run.worker", str(order), str(index), str(attempt)]
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        return Process(process)
+        command = [sys.executable, "-m", "harness.run.worker"]
+        with tempfile.TemporaryFile(dir=order.logs) as share, open(worker_log(order.logs, index), "ab") as output:
+            pickle.dump((os.getpid(), order, index, attempt), share)
+            share.seek(0)
+            return Process(subprocess.Popen(command, env=environment, stdin=share, stdout=output, stderr=output))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -99,5 +101,5 @@ def visible_accelerators(device: str = "auto") -> tuple[str, list[str]]:
 
     if npu:
         import torch_npu  # noqa: F401  registers torch.npu
-    count = torch.npu.device_count() if npu else torch.cuda.device_count()
+    count = getattr(torch, "npu" if npu else "cuda").device_count()
     return variable, [str(i) for i in range(count)]

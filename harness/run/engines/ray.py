@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from harness.config import EngineConfig
 from harness.errors import UserError
-
-
-def _work(order: str, index: int, attempt: int) -> int:
-    from harness.run.worker import work
-
-    return work(order, index, attempt)
+from harness.run.work import Order
+from harness.run.worker import work
 
 
 class Engine:
@@ -44,10 +39,10 @@ class Engine:
             "max_retries": 0,
         }
 
-    def start(self, order: Path, index: int, attempt: int, slot: int) -> Task:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Task:
         """See `harness.run.engines.Engine`."""
-        remote = self._ray.remote(_work).options(**self._needs)
-        return Task(self._ray, remote.remote(str(order), index, attempt))
+        remote = self._ray.remote(work).options(**self._needs)
+        return Task(self._ray, remote.remote(order, index, attempt))
 
     def close(self) -> None:
         """Leave the cluster; a Ray instance started here ends."""

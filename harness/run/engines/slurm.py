@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from harness.config import EngineConfig
 from harness.errors import UserError
+from harness.run.work import Order
 from harness.run.worker import work
 
 
@@ -25,11 +25,11 @@ class Engine:
         self._submitit, self._config = submitit, config
         self.workers = config.workers or 1
 
-    def start(self, order: Path, index: int, attempt: int, slot: int) -> Job:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Job:
         """See `harness.run.engines.Engine`."""
         config = self._config
         try:
-            executor = self._submitit.AutoExecutor(folder=str(order.parent / "slurm"), cluster=config.cluster)
+            executor = self._submitit.AutoExecutor(folder=str(order.logs / "slurm"), cluster=config.cluster)
         except RuntimeError as error:
             raise UserError(
                 f"engine=slurm: {error}. Run it where sbatch is, or use engine.cluster=local, or engine=local"
@@ -43,7 +43,7 @@ class Engine:
         )
         if config.partition:
             executor.update_parameters(slurm_partition=config.partition)
-        return Job(executor.submit(work, str(order), index, attempt))
+        return Job(executor.submit(work, order, index, attempt))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -58,7 +58,7 @@ class Job:
     @property
     def pid(self) -> str:
         """Job id."""
-        return self._job.job_id
+        return str(self._job.job_id)
 
     def poll(self) -> int | None:
         """The worker's own status; 1 when the job ended without one."""

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.explore.demo_tables import clock
-
 if TYPE_CHECKING:
-    from harness.compress.generate import Trace
+    from harness.compress.trace import Trace
     from harness.models.adapter import VideoFeatures
 
 COLUMNS, ROWS = 6, 2  # of frames
@@ -34,6 +32,13 @@ class Timeline:
         ends = np.cumsum([0, *trace.chunk_lengths]) / tokens_per_grid
         edges = np.interp(ends, np.arange(len(grid_times)), grid_times)
         return cls(edges.tolist(), list(grid_times[:-1]))
+
+
+def clock(seconds: float) -> str:
+    """``1:05`` or ``1:02:03``."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def kept_share(trace: Trace, features: VideoFeatures) -> np.ndarray:

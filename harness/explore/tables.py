@@ -1,59 +1,24 @@
-"""What the demo prints: the answer, and how much was seen and kept, per chunk and per layer."""
+"""How much of a video was seen and kept, in words: in all, per chunk and per layer."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from harness.benchmarks.parse import parse_letter
+from harness.explore.figure import Timeline, clock
 
 if TYPE_CHECKING:
-    from harness.compress.generate import Trace
-    from harness.explore.demo import Asked
-    from harness.explore.demo_figure import Timeline
+    from harness.compress.trace import Trace
 
 BAR = 8  # characters
-LONGEST_ANSWER = 1000  # characters
 COLUMNS = 4  # layers that a table of chunks has room for in 80 characters
 
 
-def print_tables(
-    asked: Asked,
-    text: str,
-    trace: Trace,
-    timeline: Timeline,
-    seconds: Mapping[str, float],
-    *,
-    heading: str,
-    video: Any,
-    console: Console | None = None,
-) -> None:
-    """Print everything that the demo has to say in words."""
-    console = console or Console()
-    letter = parse_letter(text, asked.options) if asked.options else None
-    console.print(f"[bold]{escape(heading)}[/bold]")
-    info, plan = video.info, video.plan
-    seen = f"{len(plan.indices)} frames of {video.width}x{video.height}, {plan.sampling_fps:.3g} per second"
-    console.print(f"{escape(str(video.path))}: {info.duration_s:.1f} s, {seen}", soft_wrap=True)
-    console.print(f"question: {escape(asked.text)}", soft_wrap=True)
-    for name, option in asked.options.items():
-        marks = [mark for mark, is_it in (("answered", name == letter), ("right", name == asked.answer)) if is_it]
-        console.print(f"  {name}. {escape(option)}" + (f"  [green]<- {', '.join(marks)}[/green]" if marks else ""))
-    shown = textwrap.shorten(text, LONGEST_ANSWER, placeholder=" ...")
-    console.print(f"answer: [bold]{escape(shown) or '(empty)'}[/bold]", soft_wrap=True)
-    console.print(_totals(trace, seconds), soft_wrap=True)
-    if trace.compressed:
-        console.print(chunk_table(trace, timeline))
-        console.print(layer_table(trace))
-
-
-def _totals(trace: Trace, seconds: Mapping[str, float]) -> str:
+def totals(trace: Trace, seconds: Mapping[str, float]) -> str:
+    """Tokens seen and kept, and the time taken."""
     layers = len(trace.cache_length)
     cached = sum(trace.cache_length) / layers
     kept = sum(map(sum, trace.kept)) / layers
@@ -108,13 +73,6 @@ def layer_table(trace: Trace) -> Table:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
-
-
-def clock(seconds: float) -> str:
-    """``1:05`` or ``1:02:03``."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _bar(share: float) -> str:
