@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from harness.plan.cell import Cell
 
 
-MEASURED = ("n_prompt", "n_encoded", "n_video", "cache_length", "chunk_budget", "kept_digest", "kept_margin")
+MEASURED = (
+    "n_prompt", "n_encoded", "n_video", "cache_length", "chunk_budget", "kept_digest", "kept_margin", "next_position",
+)  # fmt: skip
 """Fields of the trace that are stored with the answer."""
 
 

@@ -39,6 +39,7 @@ class OpenVideo:
         return {
             "video_digest": self.digest,
             "sampling_fps": float(self.plan.sampling_fps),
+            "second_per_grid": float(self.plan.second_per_grid),
             "frame_indices": [int(i) for i in self.plan.indices],
             "timestamps": [float(t) for t in self.plan.timestamps],
             "backend": self.backend,

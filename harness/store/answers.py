@@ -45,7 +45,9 @@ class Answer:
     chunk_budget: list[int] = field(default_factory=list)  # [K] tokens to keep of each chunk, mean over layers
     kept_digest: str | None = None  # of all choices of tokens; None where nothing was chosen
     kept_margin: float | None = None  # how near the closest of these choices was, see `harness.compress.trace`
+    next_position: int | None = None  # position id of the first new token
     sampling_fps: float | None = None
+    second_per_grid: float | None = None  # seconds from one pair of frames to the next
     frame_indices: list[int] = field(default_factory=list)  # on the sampling grid of the policy
     timestamps: list[float] = field(default_factory=list)  # seconds
     backend: str | None = None  # decoder that made the frames
