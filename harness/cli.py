@@ -14,7 +14,7 @@ VERBS = {
     "prepare": ("harness.fetch.prepare", "download or unpack a benchmark, or build the toy"),
     "verify": ("harness.fetch.verify", "check counts and decode frames of a benchmark on disk"),
     "run": ("harness.run.run", "answer every question of a matrix, or what is missing of it"),
-    "score": ("harness.lmms.score", "score the stored answers through lmms-eval"),
+    "score": ("harness.report.score", "score the stored answers through lmms-eval"),
     "report": ("harness.report.report", "tables, intervals and verdicts from the stored answers"),
     "check": ("harness.report.check", "compare with a stored baseline: 0 pass, 1 regression, 2 incomplete, 3 drift"),
     "submit": ("harness.benchmarks.submit", "write a leaderboard file"),

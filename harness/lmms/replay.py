@@ -20,7 +20,6 @@ from harness.benchmarks.root import TASKS
 from harness.config import TaskConfig
 from harness.errors import UserError
 from harness.lmms.task import build_task
-from harness.report.cells import CellResult
 
 LMMS_EVAL_VERSION: str = importlib.metadata.version("lmms-eval")
 
@@ -65,21 +64,23 @@ class Replay(lmms):
         raise NotImplementedError("stored answers are of one round")
 
 
-def lmms_eval_metrics(cell: CellResult, root: Path | None = None) -> dict[str, float]:
-    """Every metric of a complete cell, in percent, as lmms-eval computes it on the cell's own task.
+def lmms_eval_metrics(
+    task: TaskConfig, texts: Mapping[str, str], name: str, root: Path | None = None
+) -> dict[str, float]:
+    """Every metric of stored answers, in percent, as lmms-eval computes it on their own task.
 
     Args:
-        cell: a complete cell.
+        task: what was asked.
+        texts: question id -> answer, of all its questions; a failed one is empty.
+        name: of the cell, for messages.
         root: the data root; the environment's when None. Only annotations are read.
 
     Raises:
-        UserError: the annotation is not there, or asks other questions than the cell holds.
+        UserError: the annotation is not there, or asks other questions than there are answers for.
     """
     logger.disable("lmms_eval")
-    task = TaskConfig(**cell.cell["task"])
     built = build_task(task, root)
-    texts = {question.question_id: _text(cell, question.question_id) for question in cell.questions}
-    model = Replay(texts, functions(task.data).question_id, cell.id)
+    model = Replay(texts, functions(task.data).question_id, name)
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
         result = evaluator.simple_evaluate(
             model=model,
@@ -101,8 +102,3 @@ def lmms_eval_metrics(cell: CellResult, root: Path | None = None) -> dict[str, f
 def _task_manager() -> TaskManager:
     """Our tasks alone, read once: lmms-eval's own 1600 yaml files take a minute to read, for every cell."""
     return TaskManager(include_path=str(TASKS), include_defaults=False)
-
-
-def _text(cell: CellResult, question_id: str) -> str:
-    answer = cell.answers[question_id]
-    return answer.text if answer.ok else ""

@@ -4,127 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.benchmarks.metrics import metrics
+from harness.config import REPO
 from harness.errors import UserError
 from harness.report.cells import MISSING, CellResult
+from harness.report.choose import setting_key
+from harness.store import Answer
+from harness.store.answers import now
 
-SCHEMA = 1
-NOT_SETTING = {
-    "": {"name", "variant", "weights", "code", "prompts", "versions", "architecture"},
-    "model": {
-        "path",
-        "device",
-        "device_map",
-        "attention",
-        "tokens_per_frame",
-        "layers",
-        "hidden_size",
-        "vocabulary",
-        "fetch",
-    },
-    "video": {"window", "timeout_s"},
-    "task": {"data", "reforge", "max_guide_length"},
-}
-"""Parts of a cell's record that do not say what was asked of the code: where things lie, how fast they go, and the
-digests of weights, code and prompts. A baseline outlives changes of these; all else must agree."""
-DIGESTS = ("weights", "code", "prompts")
-TEXT, KEPT, SHARES, RIGHT = 1, 2, 3, 4
-"""Places in an answer's row."""
+SCHEMA = 2
+MADE_WITH = ("weights", "versions", "code", "prompts")
+"""Parts of a cell's record that say what answered it, not what was asked of it."""
+COLUMNS = (
+    "text",  # None: the question failed
+    "right",
+    "kept",  # cache slots, mean over layers
+    "shares",  # digest of the slots per layer and of the tokens per chunk
+    "indices",  # digest of the kept tokens themselves
+    "margin",  # between the scores of the last token kept and the first one dropped, relative; the smallest of all
+    "prompt",  # tokens
+    "video",  # tokens among them
+    "next",  # position id of the first new token
+    "frames",  # digest of the frame indices
+    "times",  # digest of the timestamps, the sampling rate and the seconds per grid
+)
+"""Of an answer's row."""
 
-
-def setting_key(cell: dict[str, Any]) -> dict[str, Any]:
-    """What a cell was asked to do, without digests and runtime knobs: the same before and after a change of code."""
-    kept = {name: value for name, value in cell.items() if name not in NOT_SETTING[""]}
-    for group, names in NOT_SETTING.items():
-        if group and isinstance(kept.get(group), dict):
-            kept[group] = {k: v for k, v in kept[group].items() if k not in names}
-    return json.loads(json.dumps(kept, sort_keys=True))
-
-
-def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """Keys at which two settings differ: ``method.positions: float -> v5``."""
-    found = []
-    for key in sorted(set(a) | set(b)):
-        name, old, new = f"{prefix}{key}", a.get(key), b.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differing(old, new, f"{name}.")
-        elif old != new:
-            found.append(f"{name}: {old} -> {new}")
-    return found
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A cell against its baseline, question by question. Lists hold question ids."""
+class BaselineCell:
+    """One cell of a baseline. ``answers``: question id -> its row, by column."""
 
-    n: int
-    changed: list[str]
-    """Answers whose text, letter, or kept tokens (how many, or in which layers and chunks) are not the stored ones."""
-    gained: list[str]
-    lost: list[str]
-    missing: list[str]
-    newly_failed: list[str]
-    unknown: list[str]
-    """Questions that the baseline does not have."""
-
-    @property
-    def equal(self) -> bool:
-        """Whether every stored answer came out the same and nothing else did."""
-        return not (self.changed or self.missing or self.unknown)
-
-    @property
-    def flips(self) -> int:
-        """Answers that turned right or wrong."""
-        return len(self.gained) + len(self.lost)
-
-    @property
-    def summary(self) -> str:
-        """A few words for a table."""
-        if self.missing:
-            return f"incomplete: {len(self.missing)} of {self.n}"
-        if self.unknown:
-            return f"other questions: {len(self.unknown)} unknown"
-        if not self.changed:
-            return "equals baseline"
-        return f"{len(self.changed)} of {self.n} answers changed, {self.flips} flips"
-
-
-@dataclass(frozen=True)
-class StoredCell:
-    """One cell of a baseline. ``answers``: question id -> row, see :func:`answer_rows`."""
-
-    id: str
+    name: str
     key: dict[str, Any]
-    weights: str
-    code: str
-    prompts: str
+    made_with: dict[str, Any]
     score: dict[str, float]
-    answers: dict[str, list[Any]]
-
-    def compare(self, cell: CellResult) -> Comparison:
-        """Compare with a cell of the same setting."""
-        ours = answer_rows(cell)
-        changed, gained, lost, missing, newly_failed = [], [], [], [], []
-        for qid, stored in self.answers.items():
-            now = ours.get(qid)
-            if now is None:
-                missing.append(qid)
-                continue
-            if now != stored:
-                changed.append(qid)
-            if now[RIGHT] and not stored[RIGHT]:
-                gained.append(qid)
-            if stored[RIGHT] and not now[RIGHT]:
-                lost.append(qid)
-            if now[TEXT] is None and stored[TEXT] is not None:
-                newly_failed.append(qid)
-        asked = {question.question_id for question in cell.questions}
-        unknown = sorted(asked - set(self.answers))
-        return Comparison(len(self.answers), changed, gained, lost, missing, newly_failed, unknown)
+    answers: dict[str, Row]
 
 
 @dataclass(frozen=True)
@@ -138,40 +60,78 @@ class Baseline:
     name: str
     exact: bool
     provenance: dict[str, Any]
-    cells: list[StoredCell]
+    cells: list[BaselineCell]
     flip_rate: float | None = None
     flips_measured: dict[str, Any] = field(default_factory=dict)
 
-    def find(self, cell: CellResult) -> StoredCell | None:
+    def find(self, cell: CellResult) -> BaselineCell | None:
         """The stored cell of the same setting, or None."""
         key = setting_key(cell.cell)
         return next((stored for stored in self.cells if stored.key == key), None)
 
 
-def answer_rows(cell: CellResult) -> dict[str, list[Any]]:
-    """Every answered question: id -> [letter, text, kept tokens (mean over layers), digest of kept tokens per layer and
-    per chunk, right]. A failed answer has no text."""
+def answer_rows(cell: CellResult) -> dict[str, Row]:
+    """Every answered question's row, see `COLUMNS`."""
+    frame = cell.frame()
     rows = {}
-    for row in cell.frame.itertuples(index=False):
-        if row.status == MISSING:
-            continue
-        answer = cell.answers[row.question_id]
-        kept = None if answer.n_cache_mean is None else round(answer.n_cache_mean, 4)
-        letter = row.letter if isinstance(row.letter, str) else None
-        shares = hashlib.sha256(repr((answer.cache_length, answer.chunk_budget)).encode()).hexdigest()[:8]
-        rows[row.question_id] = [letter, answer.text if answer.ok else None, kept, shares, row.correct == 1.0]
+    for name, status, correct in zip(frame["question_id"], frame["status"], frame["correct"], strict=True):
+        if status != MISSING:
+            rows[str(name)] = _row(cell.answers[name], bool(correct == 1.0))
     return rows
 
 
-def store_cell(cell: CellResult) -> StoredCell:
-    """The cell as a baseline keeps it."""
-    return StoredCell(
-        id=cell.id,
-        key=setting_key(cell.cell),
-        **{name: cell.cell.get(name, "") for name in DIGESTS},
-        score=metrics(cell.benchmark, cell.items()),
-        answers=answer_rows(cell),
+def _row(answer: Answer, right: bool) -> Row:
+    kept = None if answer.n_cache_mean is None else round(answer.n_cache_mean, 4)
+    times = [[round(t, 6) for t in answer.timestamps], answer.sampling_fps, answer.second_per_grid]
+    values = (
+        answer.text if answer.ok else None,
+        right,
+        kept,
+        _digest([int(n) if n == int(n) else round(n, 4) for n in answer.cache_length], answer.chunk_budget),
+        answer.kept_digest,
+        None if answer.kept_margin is None else float(f"{answer.kept_margin:.2e}"),
+        answer.n_prompt,
+        answer.n_video,
+        answer.next_position,
+        _digest(answer.frame_indices) if answer.frame_indices else None,
+        _digest(times) if answer.timestamps else None,
     )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:8]
+
+
+def make_baseline(
+    name: str, cells: Sequence[CellResult], exact: bool, rate: float | None, measured: dict[str, Any]
+) -> Baseline:
+    """A baseline of these cells."""
+    names = [cell.id.rpartition("-")[0] for cell in cells]
+    stored = [
+        BaselineCell(
+            name=readable if names.count(readable) == 1 else cell.id,
+            key=setting_key(cell.cell),
+            made_with={part: cell.cell[part] for part in MADE_WITH if part in cell.cell},
+            score=metrics(cell.benchmark, cell.items()),
+            answers=answer_rows(cell),
+        )
+        for cell, readable in zip(cells, names, strict=True)
+    ]
+    return Baseline(name, exact, provenance(cells), stored, rate, measured)
+
+
+def provenance(cells: Sequence[CellResult]) -> dict[str, Any]:
+    """Where the answers come from: versions, code, device, time. Where cells differ, the last one's."""
+    last = max(cells, key=lambda cell: cell.manifest.created).manifest
+    last_start = last.starts[-1] if last.starts else vars(last)
+    return {
+        "written": now(),
+        "answered": last.created,
+        "commits": sorted({str(cell.manifest.git.get("commit")) for cell in cells}),
+        "dirty": any(bool(cell.manifest.git.get("dirty")) for cell in cells),
+        **{key: last_start.get(key) for key in ("versions", "device", "instruction_set", "attention_backend")},
+    }
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -186,10 +146,13 @@ def read_baseline(path: Path) -> Baseline:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']!r}, this version reads {SCHEMA}")
-        cells = [StoredCell(**cell) for cell in data["cells"]]
+        cells = []
+        for name, cell in data["cells"].items():
+            answers = {qid: dict(zip(data["columns"], row, strict=True)) for qid, row in cell["answers"].items()}
+            cells.append(BaselineCell(name, setting_key(cell["key"]), cell["made_with"], cell["score"], answers))
         rest = {k: data[k] for k in ("name", "exact", "provenance", "flip_rate", "flips_measured")}
         return Baseline(cells=cells, **rest)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a baseline ({error}); write it anew with: python -m harness check --update-baseline"
         ) from error
@@ -197,25 +160,24 @@ def read_baseline(path: Path) -> Baseline:
 
 def load_baselines(folder: Path | str) -> list[Baseline]:
     """All baselines of a folder, by name; a relative folder that does not exist is looked up below the repository."""
-    folder = Path(folder)
-    folder = folder if folder.is_dir() else Path(__file__).resolve().parents[2] / folder
-    return [read_baseline(path) for path in sorted(folder.glob("*.json"))]
+    return [read_baseline(path) for path in sorted(baseline_folder(folder).glob("*.json"))]
+
+
+def baseline_folder(folder: Path | str) -> Path:
+    """A folder of baselines as it is configured: where it exists, else below the repository."""
+    return Path(folder) if Path(folder).is_dir() else REPO / folder
 
 
 def baseline_text(baseline: Baseline) -> str:
-    """The file's content: one line per question, so that a diff of two baselines reads well."""
-    head = {
-        "schema": SCHEMA,
-        "name": baseline.name,
-        "exact": baseline.exact,
-        "flip_rate": baseline.flip_rate,
-        "flips_measured": baseline.flips_measured,
-        "provenance": baseline.provenance,
-    }
-    lines = json.dumps(head, indent=1, sort_keys=False)[:-2] + ',\n "cells": [\n'
+    """The file's content: cells by name, one line per question, so that a diff of two baselines reads well."""
+    head = {"schema": SCHEMA, "name": baseline.name, "exact": baseline.exact, "flip_rate": baseline.flip_rate}
+    head |= {"flips_measured": baseline.flips_measured, "provenance": baseline.provenance, "columns": COLUMNS}
     blocks = []
     for cell in baseline.cells:
-        about = {name: getattr(cell, name) for name in ("id", *DIGESTS, "key", "score")}
-        answers = ",\n".join(f"    {json.dumps(qid)}: {json.dumps(row)}" for qid, row in cell.answers.items())
-        blocks.append("  " + json.dumps(about)[:-1] + ',\n   "answers": {\n' + answers + "}}")
-    return lines + ",\n".join(blocks) + "\n ]\n}\n"
+        about = {"made_with": cell.made_with, "key": cell.key, "score": cell.score}
+        answers = ",\n".join(
+            f"    {json.dumps(qid)}: {json.dumps([row.get(column) for column in COLUMNS])}"
+            for qid, row in cell.answers.items()
+        )
+        blocks.append(f'  {json.dumps(cell.name)}: {json.dumps(about)[:-1]},\n   "answers": {{\n{answers}}}}}')
+    return json.dumps(head, indent=1)[:-2] + ',\n "cells": {\n' + ",\n".join(blocks) + "\n }\n}\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,17 @@ from typing import Any
 import pandas as pd
 
 from harness.benchmarks.metrics import BENCHMARKS
-from harness.benchmarks.parse import PARSERS, parser_name
+from harness.benchmarks.parse import PARSERS, Parser, parser_name
 from harness.errors import UserError
+from harness.plan.weights import mismatch
 from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
+from harness.store.lines import EditedError, NotRecordError, unseal
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
+SCORE = "score.json"
 COLUMNS = ["question_id", "video_id", "status", "letter", "answer", "correct", "tags"]
+VARIANTS = {(True, True): "full", (True, False): "no_layer", (False, True): "no_temporal", (False, False): "no_both"}
+"""(temporal allocation, layer allocation) -> name of the ablation variant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +34,9 @@ class CellResult:
     manifest: Manifest
     questions: list[QuestionRecord]
     answers: dict[str, Answer]
-    score: dict[str, Any] | None = field(default=None)
+    score: dict[str, Any] | None = None
     """Content of ``score.json``, where lmms-eval has scored the cell."""
+    _parsed: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
@@ -43,17 +50,23 @@ class CellResult:
 
     @property
     def task(self) -> str:
-        """Name of the benchmark."""
-        return self.cell["task"]["name"]
+        """Name of the benchmark, with the subset of it."""
+        task = self.cell["task"]
+        return f"{task['name']} ({task['subset']})" if task.get("subset") else str(task["name"])
+
+    @property
+    def protocol(self) -> str:
+        """The rules of the prompt."""
+        return str(self.cell["task"]["protocol"])
 
     @property
     def benchmark(self) -> str:
         """Key of the benchmark in ``harness.benchmarks.metrics``: Video-MME with subtitles shares that of Video-MME."""
-        for name in (self.cell["task"].get("data"), self.task):
+        for name in (self.cell["task"].get("data"), self.cell["task"]["name"]):
             if name in BENCHMARKS:
-                return name
+                return str(name)
         raise UserError(
-            f"cell {self.id}: task {self.task!r} has no metrics; known: {', '.join(BENCHMARKS)}. "
+            f"cell {self.id}: task {self.task} has no metrics; known: {', '.join(BENCHMARKS)}. "
             f"Leave the cell out (report.cells=[...]) or move its folder away: mv {self.folder} {self.folder}.old"
         )
 
@@ -62,21 +75,29 @@ class CellResult:
         """Whether the cell belongs to the embedded toy, which is never compared with a published number."""
         return self.cell["model"]["name"] == "toy" or self.manifest.runtime.get("profile") == "toy"
 
+    @property
+    def mismatch(self) -> str:
+        """How the weights differ from what the model's name promises; empty where they do not, or nothing is known."""
+        return mismatch(self.cell) or ""
+
     @cached_property
     def setting(self) -> dict[str, Any]:
-        """The cell's setting in the words of the expected tables; what does not apply is absent."""
+        """The cell's setting in the words of the expected tables; what does not apply is absent.
+
+        The options of a method stand under their own names, its switches of the ablation as ``variant``.
+        """
         cell, method, video, task = self.cell, self.cell["method"], self.cell["video"], self.cell["task"]
         setting = {
             "model": cell["model"]["name"],
             "method": method["name"],
             "task": self.benchmark,
             "split": task["split"],
-            "subset": task.get("subset") or "none",
-            "protocol": task["protocol"].removesuffix("_subtitles"),
-            "subtitles": subtitles(task["protocol"]),
+            "subset": task.get("subset"),
+            "protocol": self.protocol.removesuffix("_subtitles"),
+            "subtitles": subtitles(self.protocol),
             "frames": video["max_frames"],
             "fps": video["fps"],
-            "long_side": video.get("long_side") or "none",
+            "long_side": video.get("long_side"),
             "resample": video.get("resample"),
             "context": "full" if cell["context"] is None else cell["context"],
             "yarn_factor": cell["model"].get("yarn_factor", 1.0),
@@ -86,94 +107,106 @@ class CellResult:
             "positions": method.get("positions"),
         }
         if method["name"] != "none":
-            setting |= {
-                "semantics": method["semantics"],
-                "variant": self.variant,
-                "reforge": bool(method.get("reforge")),
-                "max_guide_length": method.get("max_guide_length") or "none",
-                "chunk_frames": method.get("chunk_frames"),
-                "quirks": method.get("quirks") or "default",
-            }
-        return setting
+            own = {"variant": self.variant} if self.variant else {}
+            own |= {name: value for name, value in method.items() if name not in ("name", "temporal", "layers")}
+            setting |= {f"method.{n}" if n in setting and n != "positions" else n: v for n, v in own.items()}
+            setting["quirks"] = method.get("quirks") or "default"
+        return {name: "none" if value is None else value for name, value in setting.items()}
 
     @property
     def variant(self) -> str:
-        """``full``, ``no_layer``, ``no_temporal`` or ``no_both``; ``none`` without compression."""
+        """``full``, ``no_layer``, ``no_temporal`` or ``no_both``; empty for a method without these switches."""
         method = self.cell["method"]
-        if method["name"] == "none":
-            return "none"
-        names = {(True, True): "full", (True, False): "no_layer", (False, True): "no_temporal"}
-        return names.get((bool(method.get("temporal")), bool(method.get("layers"))), "no_both")
+        if method["name"] == "none" or not {"temporal", "layers"} <= method.keys():
+            return ""
+        return VARIANTS[bool(method["temporal"]), bool(method["layers"])]
 
     @property
     def method_title(self) -> str:
         """Method, semantics and variant in a few words: ``adaretake paper full``."""
         method = self.cell["method"]
-        return "uncompressed" if method["name"] == "none" else f"{method['name']} {method['semantics']} {self.variant}"
+        words = [method["name"], method.get("semantics"), self.variant]
+        return "uncompressed" if method["name"] == "none" else " ".join(word for word in words if word)
 
     @property
     def short_title(self) -> str:
         """The variant, or the method's name where it is not AdaReTaKe: ``full``, ``uncompressed``, ``random full``."""
-        method = self.cell["method"]["name"]
-        return {"none": "uncompressed", "adaretake": self.variant}.get(method, f"{method} {self.variant}")
+        name = self.cell["method"]["name"]
+        return {"none": "uncompressed", "adaretake": self.variant}.get(name, f"{name} {self.variant}".strip())
 
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """One row per question, in the order asked.
+    @property
+    def parser(self) -> str:
+        """Name of the parser that scores the cell's protocol."""
+        return parser_name(self.benchmark, self.protocol)
 
-        Columns: question_id, video_id, status (ok, failed, missing), letter (by the protocol's parser, None when
-        unparsed), answer (gold), correct (1.0, 0.0; NaN when missing or without a gold answer), tags. A failed and an
-        unparsed answer are wrong.
+    @property
+    def other_parsers(self) -> list[str]:
+        """Names of the parsers whose scores stand beside that of the cell's own."""
+        return sorted({"anchored", "release", parser_name(self.benchmark, "lmms_eval")} - {self.parser})
+
+    def frame(self, parser: str | None = None) -> pd.DataFrame:
+        """One row per question, in the order asked; every text is parsed once by each parser that is asked for.
+
+        Columns: question_id, video_id, status (ok, failed, missing), letter (None when unparsed), answer (gold),
+        correct (1.0, 0.0; NaN when missing or without a gold answer), tags. A failed and an unparsed answer are wrong.
+
+        Args:
+            parser: a key of ``harness.benchmarks.parse.PARSERS``; the protocol's own when None.
         """
-        parse = PARSERS[parser_name(self.benchmark, self.cell["task"]["protocol"])]
-        rows = []
-        for question in self.questions:
-            answer = self.answers.get(question.question_id)
-            status = MISSING if answer is None else answer.status
-            letter = parse(answer.text, question.options) if status == OK else None
-            known = question.answer is not None and status != MISSING
-            correct = float(letter is not None and letter == question.answer) if known else float("nan")
-            rows.append(
-                (question.question_id, question.video_id, status, letter, question.answer, correct, question.tags)
-            )
-        return pd.DataFrame(rows, columns=COLUMNS)
+        name = parser or self.parser
+        if name not in self._parsed:
+            rows = [self._outcome(question, PARSERS[name]) for question in self.questions]
+            self._parsed[name] = pd.DataFrame(rows, columns=COLUMNS)
+        return self._parsed[name]
 
-    @cached_property
-    def answered(self) -> pd.DataFrame:
+    def _outcome(self, question: QuestionRecord, parse: Parser) -> tuple[Any, ...]:
+        answer = self.answers.get(question.question_id)
+        status = MISSING if answer is None else answer.status
+        letter = parse(answer.text, question.options) if answer is not None and status == OK else None
+        known = question.answer is not None and status != MISSING
+        correct = float(letter is not None and letter == question.answer) if known else math.nan
+        return question.question_id, question.video_id, status, letter, question.answer, correct, question.tags
+
+    def answered(self, parser: str | None = None) -> pd.DataFrame:
         """The rows with a score: answered or failed, and with a gold answer."""
-        return self.frame[self.frame["correct"].notna()].reset_index(drop=True)
+        frame = self.frame(parser)
+        return frame[frame["correct"].notna()].reset_index(drop=True)
+
+    def items(self, parser: str | None = None) -> list[dict[str, Any]]:
+        """Scored questions in the form that ``harness.benchmarks.metrics`` takes."""
+        rows = self.answered(parser)
+        return [{"score": correct, "tags": tags} for correct, tags in zip(rows["correct"], rows["tags"], strict=True)]
 
     @property
     def n(self) -> int:
         """Questions of the cell."""
-        return len(self.frame)
+        return len(self.questions)
 
     @property
     def failed(self) -> int:
         """Questions whose answer is a stored failure; they count as wrong."""
-        return int((self.frame["status"] == FAILED).sum())
+        return int((self.frame()["status"] == FAILED).sum())
 
     @property
     def missing(self) -> int:
         """Questions without any answer; they count nowhere."""
-        return int((self.frame["status"] == MISSING).sum())
+        return int((self.frame()["status"] == MISSING).sum())
 
     @property
     def unparsed(self) -> int:
         """Answers in which no letter was found; they count as wrong."""
-        return int(((self.frame["status"] == OK) & self.frame["letter"].isna()).sum())
+        return int(((self.frame()["status"] == OK) & self.frame()["letter"].isna()).sum())
+
+    @cached_property
+    def slots(self) -> float | None:
+        """Cache slots after the prefill, measured: mean over layers and answers; None where no answer says."""
+        known = [a.n_cache_mean for a in self.answers.values() if a.ok and a.n_cache_mean is not None]
+        return math.fsum(known) / len(known) if known else None
 
     @property
     def complete(self) -> bool:
         """Whether every question has an answer or a stored failure."""
         return self.n > 0 and self.missing == 0
-
-    def items(self) -> list[dict[str, Any]]:
-        """Scored questions in the form that ``harness.benchmarks.metrics`` takes."""
-        return [
-            {"score": correct, "tags": tags}
-            for correct, tags in zip(self.answered["correct"], self.answered["tags"], strict=True)
-        ]
 
 
 def subtitles(protocol: str) -> bool:
@@ -181,43 +214,41 @@ def subtitles(protocol: str) -> bool:
     return "subtitles" in protocol
 
 
-def load_cells(results: Path | str, patterns: list[str] | None = None) -> list[CellResult]:
+def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellResult]:
     """All cells below ``results/runs``, in the order of the tables.
 
     Args:
         results: the results folder.
-        patterns: cell names or ids, ``*`` allowed; None or empty for all.
+        patterns: cell names or ids, ``*`` allowed; empty for all.
 
     Raises:
         UserError: a pattern that matches nothing, or a folder that is damaged.
     """
     root = Path(results) / "runs"
     folders = sorted(path.parent for path in root.glob("*/manifest.json"))
+    for pattern in patterns:
+        if not fnmatch.filter([f.name for f in folders], pattern):
+            known = "\n  ".join(f.name for f in folders) or f"none: {root} has no cell yet (python -m harness run)"
+            raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
     if patterns:
-        chosen = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
-        for pattern in patterns:
-            if not fnmatch.filter([f.name for f in folders], pattern):
-                known = "\n  ".join(f.name for f in folders) or f"none: {root} has no cell yet (python -m harness run)"
-                raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
-        folders = chosen
-    cells = []
-    for folder in folders:
-        score = folder / "score.json"
-        cells.append(
-            CellResult(
-                folder=folder,
-                manifest=read_manifest(folder),
-                questions=read_questions(folder),
-                answers=read_answers(folder),
-                score=json.loads(score.read_text()) if score.is_file() else None,
-            )
-        )
+        folders = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
+    cells = [CellResult(f, read_manifest(f), read_questions(f), read_answers(f), _read_score(f)) for f in folders]
     return sorted(cells, key=_place)
 
 
+def _read_score(folder: Path) -> dict[str, Any] | None:
+    """Content of ``score.json``; None where there is none or it is not as it was written: it is made again."""
+    try:
+        return unseal((folder / SCORE).read_bytes())
+    except (OSError, NotRecordError, EditedError):
+        return None
+
+
 def _place(cell: CellResult) -> tuple[Any, ...]:
-    """Order of the tables: toy first, then model, benchmark, frames, context, and the ablation's own order."""
-    setting, order = cell.setting, ("none", "no_both", "no_layer", "no_temporal", "full")
-    context = setting["context"] if isinstance(setting["context"], int) else float("inf")
+    """Order of the tables: toy first, then model, benchmark, frames, context (uncompressed first), the ablation's own
+    order."""
+    setting, order = cell.setting, ("no_both", "no_layer", "no_temporal", "full", "")
+    context = setting["context"] if isinstance(setting["context"], int) else 0
     where = (not cell.toy, setting["model"], cell.benchmark, cell.task, setting["frames"], setting["fps"], context)
-    return (*where, setting.get("semantics", ""), setting["method"], order.index(cell.variant), cell.id)
+    method = (setting.get("semantics", ""), setting["method"], order.index(cell.variant))
+    return (*where, *method, cell.id)

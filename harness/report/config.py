@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.setting import setting
 
@@ -23,10 +24,15 @@ class ReportConfig:
     seed: int = setting(0, least=0, most=2**32 - 1)
     cells: list[str] = field(default_factory=list)
     """Name or id patterns (``*`` allowed) of the cells to show; empty shows every cell under results/runs."""
-    output: str = "results/report"
+    output: str | None = None
+    """Folder of the report; null for ``report`` in the results folder."""
     expected: str = "results/expected"
     baselines: str = "results/baselines"
     html: bool = True
+
+    def folder(self, results: str) -> Path:
+        """Where the report and the gate write."""
+        return Path(self.output) if self.output else Path(results) / "report"
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from harness.benchmarks.parse import PARSERS
 from harness.errors import UserError
 from harness.report.cells import CellResult
 
@@ -36,6 +37,8 @@ class Published:
     score: float
     digits: int
     setting: dict[str, Any]
+    parser: str
+    """Of ``harness.benchmarks.parse.PARSERS``: the one that made the number, so the one that ours meets it with."""
     quoted: bool = False
     """Another model's number that the source quotes; the harness cannot run it."""
 
@@ -47,7 +50,7 @@ class Published:
     @property
     def task(self) -> str:
         """Benchmark of the number."""
-        return self.setting["task"]
+        return str(self.setting["task"])
 
     @property
     def rounding(self) -> float:
@@ -60,8 +63,11 @@ class Published:
         return f"{self.score:.{self.digits}f}"
 
     def differences(self, cell: CellResult) -> list[str]:
-        """Settings in which the cell is not what the number was published for; empty when all stated ones agree."""
-        found = []
+        """Settings in which the cell is not what the number was published for; empty when all stated ones agree.
+
+        Weights that are not what the model's name promises come first: then nothing else matters.
+        """
+        found = [cell.mismatch] if cell.mismatch else []
         for key, theirs in self.setting.items():
             ours = cell.setting.get(key, "none")
             allowed = theirs if isinstance(theirs, list) else [theirs]
@@ -94,7 +100,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """One published table."""
 
     id: str
@@ -106,6 +112,7 @@ class Table:
     rows: list[dict[str, Any]]
     notes: list[str]
     claims: list[Claim]
+    parser: str
     setting: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -129,12 +136,13 @@ class Table:
                     score=float(score),
                     digits=self.digits,
                     setting=setting,
+                    parser=self.parser,
                     quoted=bool(row.get("quoted", False)),
                 )
         return found
 
 
-def load_tables(folder: Path | str) -> list[Table]:
+def load_tables(folder: Path | str) -> list[PublishedTable]:
     """All published tables in the order of their letters.
 
     Args:
@@ -156,7 +164,7 @@ def load_tables(folder: Path | str) -> list[Table]:
     return sorted(tables, key=lambda table: table.id)
 
 
-def _table(data: dict[str, Any]) -> Table:
+def _table(data: dict[str, Any]) -> PublishedTable:
     columns = set(data["columns"])
     rows = {row["id"] for row in data["rows"]}
     claims = [Claim(table=data["table"], **claim) for claim in data.get("claims", [])]
@@ -168,7 +176,9 @@ def _table(data: dict[str, Any]) -> Table:
             raise KeyError(f"claim {claim.id}: unknown rows or columns {sorted(unknown)}")
         if claim.direction not in ("up", "down", "none"):
             raise KeyError(f"claim {claim.id}: direction {claim.direction!r} is not up, down or none")
-    return Table(
+    if data["parser"] not in PARSERS:
+        raise KeyError(f"parser {data['parser']!r} is not one of {', '.join(PARSERS)}")
+    return PublishedTable(
         id=data["table"],
         name=data["name"],
         title=data["title"],
@@ -178,6 +188,7 @@ def _table(data: dict[str, Any]) -> Table:
         rows=data["rows"],
         notes=data.get("notes", []),
         claims=claims,
+        parser=data["parser"],
         setting=data.get("setting", {}),
     )
 
@@ -185,7 +196,7 @@ def _table(data: dict[str, Any]) -> Table:
 def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
-    return ours == theirs
+    return bool(ours == theirs)
 
 
 def _word(value: Any) -> str:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from harness.benchmarks.facts import load_facts
 from harness.benchmarks.metrics import metrics
-from harness.benchmarks.parse import PARSERS, parser_name
 from harness.report.cells import CellResult
+from harness.report.context import main_metric
 from harness.report.expected import Published
-from harness.report.measures import main_metric
 from harness.report.verdicts import CANNOT_TELL, DIFFERS, NumberVerdict
 
 
@@ -25,11 +24,11 @@ class Reason:
 
 def why_not(verdicts: list[NumberVerdict]) -> list[tuple[CellResult, list[NumberVerdict], list[Reason]]]:
     """Cells with a number that differs or is left open: (cell, those verdicts, the reasons that apply)."""
-    open_ones: dict[str, list[NumberVerdict]] = {}
+    open_ones: dict[CellResult, list[NumberVerdict]] = {}
     for verdict in verdicts:
         if verdict.cell is not None and verdict.verdict in (DIFFERS, CANNOT_TELL):
-            open_ones.setdefault(verdict.cell.id, []).append(verdict)
-    return [(group[0].cell, group, reasons(group[0].cell, group[0].published)) for group in open_ones.values()]
+            open_ones.setdefault(verdict.cell, []).append(verdict)
+    return [(cell, group, reasons(cell, group[0].published)) for cell, group in open_ones.items()]
 
 
 def reasons(cell: CellResult, published: Published | None = None) -> list[Reason]:
@@ -119,25 +118,16 @@ def _budget(cell: CellResult) -> Iterator[Reason]:
 
 
 def _parsers(cell: CellResult) -> Iterator[Reason]:
-    used = parser_name(cell.benchmark, cell.cell["task"]["protocol"])
-    metric = main_metric(cell.benchmark)
+    metric, before = main_metric(cell.benchmark), cell.answered()["correct"].to_numpy()
     own = metrics(cell.benchmark, cell.items()).get(metric)
     if own is None:
         return
     lines = []
-    for name in sorted({"anchored", "release", parser_name(cell.benchmark, "lmms_eval")} - {used}):
-        items = []
-        for question in cell.questions:
-            answer = cell.answers.get(question.question_id)
-            if question.answer is None or answer is None:
-                continue
-            right = answer.ok and PARSERS[name](answer.text, question.options) == question.answer
-            items.append({"score": float(right), "tags": question.tags})
-        before = cell.answered["correct"].to_numpy()
-        changed = sum(bool(a) != bool(item["score"]) for a, item in zip(before, items, strict=True))
-        score = metrics(cell.benchmark, items)[metric]
-        lines.append(f"`{name}` changes {changed} of {len(items)} verdicts (score {score:.1f} instead of {own:.1f})")
-    yield Reason("parser", f"Parsed with `{used}`; {'; '.join(lines)}.")
+    for name in cell.other_parsers:
+        changed = int((cell.answered(name)["correct"].to_numpy() != before).sum())
+        score = metrics(cell.benchmark, cell.items(name))[metric]
+        lines.append(f"`{name}` changes {changed} of {len(before)} verdicts (score {score:.1f} instead of {own:.1f})")
+    yield Reason("parser", f"The table's score is parsed with `{cell.parser}`; {'; '.join(lines)}.")
 
 
 def _failures(cell: CellResult) -> Iterator[Reason]:
@@ -189,7 +179,7 @@ def _sampling_rates(cell: CellResult) -> dict[str, float]:
 
 
 def _score_split(cell: CellResult, name: str, videos: set[str]) -> str:
-    rows = cell.answered
+    rows = cell.answered()
     inside = rows["video_id"].isin(videos)
     if not inside.any() or inside.all():
         return ""

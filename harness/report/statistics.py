@@ -12,11 +12,15 @@ Units: values are fractions (0 or 1 per question) or their differences; every re
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+Floats = NDArray[np.float64]
+Codes = NDArray[np.intp]
 POINTS = 100.0
 ZERO = 1e-9
 """Standard errors below this many points are rounding noise of identical clusters."""
@@ -59,7 +63,9 @@ class Difference(Estimate):
     lost: int
 
 
-def score(values, clusters, groups=None, *, resamples: int = 4000, seed: int = 0) -> Estimate:
+def score(
+    values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 4000, seed: int = 0
+) -> Estimate:
     """Mean of 0/1 values, or the macro average over groups, with its clustered uncertainty.
 
     Args:
@@ -79,7 +85,15 @@ def score(values, clusters, groups=None, *, resamples: int = 4000, seed: int = 0
     return Estimate(value, se, len(values), n_clusters, n_clusters - 1, method)
 
 
-def difference(a, b, clusters, groups=None, *, resamples: int = 4000, seed: int = 0) -> Difference:
+def difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Difference:
     """Paired difference of two cells on the same questions, clustered by video.
 
     Args:
@@ -105,25 +119,37 @@ def difference(a, b, clusters, groups=None, *, resamples: int = 4000, seed: int 
     return Difference(value, se, len(values), n_clusters, n_clusters - 1, method, p, gained, lost)
 
 
-def mean_difference(parts: list[Difference]) -> Difference:
-    """Mean of differences on separate benchmarks (their videos are independent), Welch-Satterthwaite degrees."""
+def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
+    """Mean of scores on separate benchmarks (their videos are independent), Welch-Satterthwaite degrees."""
     if len(parts) == 1:
         return parts[0]
-    k = len(parts)
+    k, n, clusters = len(parts), sum(part.n for part in parts), sum(part.clusters for part in parts)
     value = sum(part.value for part in parts) / k
     variances = [(part.se / k) ** 2 for part in parts]
     se = math.sqrt(sum(variances))
-    n, clusters = sum(p.n for p in parts), sum(p.clusters for p in parts)
-    gained, lost = sum(p.gained for p in parts), sum(p.lost for p in parts)
     if se < ZERO:
-        p = 1.0 if abs(value) < ZERO else min(1.0, 2 * 0.5**clusters)
-        return Difference(value, 0.0, n, clusters, clusters - 1, "exact bound over videos", p, gained, lost)
+        return Estimate(value, 0.0, n, clusters, clusters - 1, "Wilson over videos")
     df = sum(variances) ** 2 / sum(v**2 / max(p.df, 1) for v, p in zip(variances, parts, strict=True))
-    p = float(2 * stats.t.sf(abs(value) / se, df))
-    return Difference(value, se, n, clusters, df, "mean of clustered differences", p, gained, lost)
+    return Estimate(value, se, n, clusters, df, "mean of clustered estimates")
 
 
-def bootstrap(values, clusters, groups=None, *, resamples: int = 4000, seed: int = 0) -> np.ndarray:
+def mean_difference(parts: Sequence[Difference]) -> Difference:
+    """Mean of differences on separate benchmarks, as :func:`mean_estimate`."""
+    if len(parts) == 1:
+        return parts[0]
+    mean = mean_estimate(parts)
+    gained, lost = sum(p.gained for p in parts), sum(p.lost for p in parts)
+    common = (mean.value, mean.se, mean.n, mean.clusters, mean.df)
+    if not mean.se:
+        p = 1.0 if abs(mean.value) < ZERO else min(1.0, 2 * 0.5**mean.clusters)
+        return Difference(*common, "exact bound over videos", p, gained, lost)
+    p = float(2 * stats.t.sf(abs(mean.value) / mean.se, mean.df))
+    return Difference(*common, "mean of clustered differences", p, gained, lost)
+
+
+def bootstrap(
+    values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 4000, seed: int = 0
+) -> Floats:
     """Scores of resamples of whole videos, in points, [resamples]; a type absent from a resample is left out of it."""
     values, codes, labels = _aligned(values, clusters, groups)
     n_clusters, n_groups = int(codes.max()) + 1, int(labels.max()) + 1
@@ -150,7 +176,7 @@ def questions_for_width(estimate: Estimate, half_width: float, confidence: float
     if half_width <= 0 or estimate.se <= 0:
         return None
     t = stats.t.ppf(0.5 + confidence / 2, estimate.df)
-    return math.ceil(estimate.n * (t * estimate.se / half_width) ** 2)
+    return math.ceil(float(estimate.n * (t * estimate.se / half_width) ** 2))
 
 
 def questions_for_effect(estimate: Estimate, effect: float, confidence: float, power: float) -> int | None:
@@ -158,10 +184,12 @@ def questions_for_effect(estimate: Estimate, effect: float, confidence: float, p
     if not effect or estimate.se <= 0:
         return None
     z = stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)
-    return math.ceil(estimate.n * (z * estimate.se / abs(effect)) ** 2)
+    return math.ceil(float(estimate.n * (z * estimate.se / abs(effect)) ** 2))
 
 
-def _centre(values, codes, labels, n_clusters, resamples, seed) -> tuple[float, float, str]:
+def _centre(
+    values: Floats, codes: Codes, labels: Codes, n_clusters: int, resamples: int, seed: int
+) -> tuple[float, float, str]:
     """Value and standard error in points, and the name of the estimator."""
     n_groups = int(labels.max()) + 1
     if n_clusters < 2:
@@ -181,7 +209,7 @@ def _centre(values, codes, labels, n_clusters, resamples, seed) -> tuple[float, 
     return POINTS * float(values.mean()), POINTS * float(fit.bse[0]), "clustered t"
 
 
-def _aligned(values, clusters, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _aligned(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None) -> tuple[Floats, Codes, Codes]:
     values = np.asarray(values, float)
     if values.size == 0:
         raise ValueError("no question to average over")

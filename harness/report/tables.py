@@ -1,269 +1,226 @@
-"""The tables of the report as plain rows, and the same rows on a terminal and as Markdown."""
+"""The tables of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from harness.report.baseline import Baseline
+import pandas as pd
+
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
-from harness.report.expected import Published, Table
-from harness.report.measures import estimate, main_metric, paired
-from harness.report.verdicts import ClaimVerdict, NumberVerdict, judge_cell
+from harness.report.context import Context
+from harness.report.costs import Cost, cost
+from harness.report.pairs import TITLES, Pair, Rung
+from harness.report.scores import ScoreRow, code_remark
+from harness.report.section import Section, interval_text, number_text, p_text
+from harness.report.verdicts import ClaimVerdict, NumberVerdict
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table ready to print: title, headings, rows of text, notes under it."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    notes: tuple[str, ...] = ()
-    numeric: tuple[int, ...] = ()
-    """Columns that are aligned right."""
-
-
-SCORES = ["benchmark", "metric", "model", "method", "protocol", "frames", "fps", "context", "score", "95 % interval"]
-SCORES += ["n", "failed", "unparsed", "missing", "expected", "verdict"]
-SETTING = ("protocol", "frames", "fps", "context")
-
-
-def scores(cells: Sequence[CellResult], tables: list[Table], baselines: list[Baseline], config: ReportConfig) -> Grid:
+def scores(rows: Sequence[ScoreRow], config: ReportConfig) -> Section:
     """One row per cell on its benchmark's published metric."""
-    rows = [_score_row(cell, tables, baselines, config) for cell in cells]
-    headings = [h if h != "95 % interval" else f"{100 * config.confidence:g} % interval" for h in SCORES]
-    notes = [
-        "score: percent; failed and unparsed answers count as wrong, missing ones nowhere.",
+    confidence = f"{100 * config.confidence:g} %"
+    frame = pd.DataFrame([_score(row, f"{confidence} interval", config.confidence) for row in rows])
+    notes = (
+        "score: percent, answers parsed as the protocol's numbers were (column parser); failed and unparsed answers "
+        "count as wrong, missing ones nowhere. Other parsers' scores stand beside it.",
+        "slots: cache slots after the prefill as measured, mean over layers and answers; context is what was asked.",
         "interval: clustered by video; a macro average (m_avg) by resampling videos; all right or all wrong: Wilson "
         "with one observation per video.",
-        f"verdict on a published number: margin {config.margin:g} points, confidence {100 * config.confidence:g} %; "
-        "toy cells are compared with the committed baseline only.",
-    ]
-    return Grid("Scores", headings, rows, tuple(notes), numeric=(5, 6, 7, 8, 9, 10, 11, 12, 13, 14))
+        f"verdict on a published number: margin {config.margin:g} points, confidence {confidence}; toy cells are "
+        "compared with the committed baseline only.",
+    )
+    left = ("benchmark", "metric", "model", "method", "protocol", "parser", "other parsers", "expected", "verdict")
+    remark = code_remark([row.cell for row in rows])
+    return Section("Scores", frame, left, notes, (remark,) if remark else ())
 
 
-def _score_row(cell: CellResult, tables: list[Table], baselines: list[Baseline], config: ReportConfig) -> list[str]:
-    setting, metric = cell.setting, main_metric(cell.benchmark)
-    found = estimate(cell, metric, config)
-    expected, verdict = expectation(cell, tables, baselines, config)
-    score = "-" if found is None else f"{found.value:.1f}"
-    task = cell.task if setting["subset"] == "none" else f"{cell.task} ({setting['subset']})"
-    return [
-        task,
-        metric,
-        setting["model"],
-        cell.method_title,
-        cell.cell["task"]["protocol"],
-        str(setting["frames"]),
-        f"{setting['fps']:g}",
-        str(setting["context"]),
-        score if cell.complete else f"{score} (incomplete)",
-        "-" if found is None else interval_text(found.interval(config.confidence)),
-        str(cell.n),
-        str(cell.failed),
-        str(cell.unparsed),
-        str(cell.missing),
-        expected,
-        verdict,
-    ]
+def _score(row: ScoreRow, interval: str, confidence: float) -> dict[str, str]:
+    cell, setting, found = row.cell, row.cell.setting, row.estimate
+    score = number_text(None if found is None else found.value, ".1f")
+    return {
+        "benchmark": cell.task,
+        "metric": row.metric,
+        "model": setting["model"],
+        "method": cell.method_title,
+        "protocol": cell.protocol,
+        "frames": str(setting["frames"]),
+        "fps": f"{setting['fps']:g}",
+        "context": str(setting["context"]),
+        "slots": number_text(cell.slots),
+        "score": score if cell.complete else f"{score} (incomplete)",
+        interval: "-" if found is None else interval_text(found.interval(confidence)),
+        "n": str(cell.n),
+        "failed": str(cell.failed),
+        "unparsed": str(cell.unparsed),
+        "missing": str(cell.missing),
+        "parser": cell.parser,
+        "other parsers": ", ".join(f"{name} {value:.1f}" for name, value in row.others.items()) or "-",
+        "expected": row.expected,
+        "verdict": row.verdict,
+    }
 
 
-def expectation(
-    cell: CellResult, tables: list[Table], baselines: list[Baseline], config: ReportConfig
-) -> tuple[str, str]:
-    """What a cell's main score should be, and the verdict: from the toy's baseline, or from the published tables."""
-    metric = main_metric(cell.benchmark)
-    if cell.toy:
-        for baseline in baselines:
-            if (stored := baseline.find(cell)) is not None:
-                return f"{stored.score[metric]:.1f}", stored.compare(cell).summary if cell.complete else "incomplete"
-        return "-", "no baseline" if cell.complete else "incomplete"
-    found = [judge_cell(cell, published, config) for published in matching_numbers(cell, tables)]
-    if not found:
-        return "-", "no published number at this setting" if cell.complete else "incomplete"
-    expected = ", ".join(f"{v.published.text} ({v.published.table})" for v in found)
-    words = "; ".join(dict.fromkeys(v.verdict if cell.complete else "incomplete" for v in found))
-    return expected, words
+def silent(rows: Sequence[ScoreRow]) -> list[str]:
+    """Columns of the score table that say nothing about these rows: counts of zero, parsers that agree."""
+    names = [name for name in ("failed", "unparsed", "missing") if not any(getattr(row.cell, name) for row in rows)]
+    return names + ([] if any(row.others_differ for row in rows) else ["parser", "other parsers"])
 
 
-def matching_numbers(cell: CellResult, tables: list[Table]) -> list[Published]:
-    """Published numbers of the cell's main metric at exactly its setting; none for a toy cell."""
-    if cell.toy:
-        return []
-    numbers = [published for table in tables for published in table.numbers.values() if not published.quoted]
-    metric = main_metric(cell.benchmark)
-    return [number for number in numbers if number.metric == metric and not number.differences(cell)]
+def differences(pairs: Sequence[Pair], config: ReportConfig) -> Section:
+    """Paired differences, question by question."""
+    title = "Paired differences"
+    if not pairs:
+        none = "No paired differences: no two of these cells differ in exactly one setting on the same questions."
+        return Section(title, pd.DataFrame(), remarks=(none,))
+    frame = pd.DataFrame([_difference(pair, config.confidence) for pair in pairs])
+    notes = (
+        "Cells that differ in one setting only, paired on the questions that both answered, clustered by video; no "
+        "correction for many comparisons. A mean is of the benchmarks' differences, each with the same weight.",
+        "slots: measured cache slots of a / b. Budgets are equal when these are within 5 %.",
+    )
+    return Section(title, frame, ("benchmark", "model", "method", "axis", "a", "b", "budget"), notes)
 
 
-def reference(cell: CellResult, cells: Sequence[CellResult]) -> CellResult | None:
-    """The sibling that a cell's paired difference is taken against: ``no_both`` of its semantics, else uncompressed."""
-    same = ("model", "task", "split", "subset", "protocol", "frames", "fps")
-    siblings = [c for c in cells if c is not cell and all(c.setting[k] == cell.setting[k] for k in same)]
-    if cell.variant in ("none", "no_both") and cell.setting["method"] != "random":
-        choices = [c for c in siblings if c.variant == "none"] if cell.variant == "no_both" else []
-    else:
-        choices = [
-            c
-            for c in siblings
-            if c.variant == "no_both"
-            and c.setting["method"] == "adaretake"
-            and c.setting["context"] == cell.setting["context"]
-            and c.setting.get("semantics") == cell.setting.get("semantics")
-        ] or [c for c in siblings if c.variant == "none"]
-    return max(choices, key=lambda c: c.manifest.created, default=None)
+def _difference(pair: Pair, confidence: float) -> dict[str, str]:
+    found, setting, (a, b) = pair.difference, pair.setting, pair.names
+    return {
+        "benchmark": pair.benchmark,
+        **{name: _word(setting.get(name, "-")) for name in ("model", "frames", "fps", "context")},
+        "method": "-" if pair.axis in TITLES else pair.cells[0][0].method_title,
+        "axis": pair.axis,
+        "a": a,
+        "b": b,
+        "a - b": f"{found.value:+.2f}",
+        f"{100 * confidence:g} % interval": interval_text(found.interval(confidence), sign=True),
+        "p": p_text(found.p),
+        "only a right": str(found.gained),
+        "only b right": str(found.lost),
+        "n": str(found.n),
+        "slots": " / ".join(number_text(slots) for slots in pair.slots),
+        "budget": pair.budget,
+    }
 
 
-def differences(cells: Sequence[CellResult], config: ReportConfig) -> Grid:
-    """Paired differences between sibling cells, question by question."""
-    rows = []
-    for cell in cells:
-        other = reference(cell, cells)
-        found = paired(cell, other, config=config) if other is not None else None
-        if found is None:
-            continue
-        setting = cell.setting
-        rows.append(
-            [
-                cell.task,
-                setting["model"],
-                f"{setting['frames']} frames, {setting['fps']:g} fps, context {setting['context']}",
-                *_sides(cell, other),
-                f"{found.value:+.2f}",
-                interval_text(found.interval(config.confidence), sign=True),
-                p_text(found.p),
-                str(found.gained),
-                str(found.lost),
-                str(found.n),
-            ]
-        )
-    interval = f"{100 * config.confidence:g} % interval"
-    headings = ["benchmark", "model", "setting", "a", "b", "a - b", interval, "p", "only a right", "only b right", "n"]
-    note = "Paired on the questions that both cells answered, clustered by video; no correction for many comparisons."
-    return Grid("Paired differences between sibling cells", headings, rows, (note,), numeric=(5, 6, 7, 8, 9, 10))
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sides(a: CellResult, b: CellResult) -> tuple[str, str]:
-    """Names of two siblings; method and semantics are said once, with the first."""
-    same = all(a.setting.get(key) == b.setting.get(key) for key in ("method", "semantics"))
-    return a.method_title, b.variant if same else b.method_title
+def over_context(rungs: Sequence[Rung], pairs: Sequence[Pair], config: ReportConfig) -> Section:
+    """Accuracy along the context per method, and what each variant is worth there, with the measured slots."""
+    title = "Accuracy over context"
+    if not rungs:
+        return Section(title, pd.DataFrame())
+    contexts = sorted({rung.at for rung in rungs}, reverse=True)
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for rung in rungs:
+        low, high = rung.estimate.interval(config.confidence)
+        text = f"{rung.estimate.value:.1f} ({low:.1f} to {high:.1f}), {number_text(rung.slots)} slots"
+        rows.setdefault((rung.benchmark, rung.title), {})[rung.at] = text
+    known = {rung.benchmark for rung in rungs}
+    for pair in pairs:
+        context = pair.setting.get("context")
+        if pair.axis == "variant" and pair.benchmark in known and context in contexts:
+            interval = interval_text(pair.difference.interval(config.confidence), sign=True)
+            text = f"{pair.difference.value:+.1f} ({interval})"
+            text += "" if pair.budget != "not equal" else ", not at equal budget"
+            rows.setdefault((pair.benchmark, " minus ".join(pair.names)), {})[context] = text
+    order = {name: place for place, name in enumerate(sorted(known, key=lambda name: not name.startswith("mean of")))}
+    frame = pd.DataFrame(
+        [
+            {"benchmark": benchmark, "method": method, **{f"context {c}": row.get(c, "-") for c in contexts}}
+            for (benchmark, method), row in sorted(rows.items(), key=lambda item: order[item[0][0]])
+        ]
+    )
+    note = f"Percent with the {100 * config.confidence:g} % interval and measured cache slots; differences are paired."
+    return Section(title, frame, ("benchmark", "method"), (note,))
 
 
-def numbers(verdicts: list[NumberVerdict], config: ReportConfig) -> Grid:
+def numbers(verdicts: Sequence[NumberVerdict], config: ReportConfig) -> Section:
     """One row per published number."""
     rows = []
     for v in verdicts:
-        ours = "-" if v.estimate is None else f"{v.estimate.value:.1f}"
-        interval = "-" if v.estimate is None else interval_text(v.estimate.interval(config.confidence))
-        setting = v.published.setting
+        setting, found = v.published.setting, v.estimate
         rows.append(
-            [
-                v.published.table,
-                v.published.title,
-                v.published.column,
-                "; ".join(f"{k} {setting[k]}" for k in ("semantics", "frames", "fps", "context") if k in setting),
-                v.published.text,
-                ours,
-                interval,
-                v.verdict,
-                v.reason,
-            ]
+            {
+                "table": v.published.table,
+                "row": v.published.title,
+                "column": v.published.column,
+                "published setting": "; ".join(
+                    f"{k} {setting[k]}" for k in ("semantics", "frames", "fps", "context") if k in setting
+                ),
+                "published": v.published.text,
+                "ours": number_text(None if found is None else found.value, ".1f"),
+                "interval": "-" if found is None else interval_text(found.interval(config.confidence)),
+                "parser": v.published.parser,
+                "verdict": v.verdict,
+                "why": v.reason,
+            }
         )
-    margin = f"Equivalence margin {config.margin:g} points (report.margin), confidence {100 * config.confidence:g} %."
-    headings = ["table", "row", "column", "published setting", "published", "ours", "interval", "verdict", "why"]
-    return Grid("Published numbers", headings, rows, (margin,), numeric=(4, 5, 6))
+    note = f"Equivalence margin {config.margin:g} points (report.margin), confidence {100 * config.confidence:g} %. "
+    note += "Our answers are parsed as those behind the published number were."
+    left = ("table", "row", "column", "published setting", "parser", "verdict", "why")
+    return Section("Published numbers", pd.DataFrame(rows), left, (note,))
 
 
-def claims(verdicts: list[ClaimVerdict], config: ReportConfig) -> Grid:
+def claims(verdicts: Sequence[ClaimVerdict], config: ReportConfig) -> Section:
     """One row per published claim."""
     rows = []
     for v in verdicts:
         found = v.difference
         rows.append(
-            [
-                v.claim.id if not v.claim.each else f"{v.claim.id} {v.columns[0]}",
-                v.claim.text,
-                "-" if v.claim.published is None else f"{v.claim.published:+.2f}",
-                "-" if found is None else f"{found.value:+.2f}",
-                "-" if found is None else interval_text(found.interval(config.confidence), sign=True),
-                "-" if found is None else p_text(found.p),
-                "-" if v.p_holm is None else p_text(v.p_holm),
-                "-" if found is None else f"{found.gained} / {found.lost}",
-                "-" if v.needed is None else str(v.needed),
-                v.verdict,
-                v.reason,
-            ]
+            {
+                "claim": v.claim.id if not v.claim.each else f"{v.claim.id} {v.columns[0]}",
+                "text": v.claim.text,
+                "published": number_text(v.claim.published, "+.2f"),
+                "ours": number_text(None if found is None else found.value, "+.2f"),
+                "interval": "-" if found is None else interval_text(found.interval(config.confidence), sign=True),
+                "p": "-" if found is None else p_text(found.p),
+                "p (Holm)": "-" if v.p_holm is None else p_text(v.p_holm),
+                "flips +/-": "-" if found is None else f"{found.gained} / {found.lost}",
+                "needed n": "-" if v.needed is None else str(v.needed),
+                "verdict": v.verdict,
+                "why": v.reason,
+            }
         )
     notes = (
         f"A claim of no effect holds within {config.neutral_margin:g} points (report.neutral_margin).",
         f"needed n: questions that show the published effect with power {config.power:g} at this flip rate; Holm: "
         "corrected for the judged claims of the table.",
     )
-    headings = ["claim", "text", "published", "ours", "interval", "p", "p (Holm)", "flips +/-", "needed n"]
-    return Grid("Published claims", [*headings, "verdict", "why"], rows, notes, numeric=(2, 3, 4, 5, 6, 7, 8))
+    return Section("Published claims", pd.DataFrame(rows), ("claim", "text", "verdict", "why"), notes)
 
 
-def markdown(grid: Grid) -> str:
-    """A grid as a Markdown section."""
-    marks = ["---:" if i in grid.numeric else "---" for i in range(len(grid.headings))]
-    lines = [f"## {grid.title}", "", _row(grid.headings), _row(marks), *map(_row, grid.rows)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in grid.notes), ""])
+def costs(context: Context) -> Section:
+    """What one answer of each cell costs on average."""
+    frame = pd.DataFrame([_cost(cell, cost(cell)) for cell in context.cells])
+    note = (
+        "Means per answer. kept: cache slots after the prefill, mean over layers. work: floating-point operations of "
+        "the language model counted from shapes (chunks of equal length, the guide as long as all text), vision left "
+        "out: siblings share it."
+    )
+    return Section("Cost of an answer", frame, ("benchmark", "model", "method", "setting", "stages"), (note,))
 
 
-def compact(grid: Grid, cells: Sequence[CellResult]) -> Grid:
-    """The score table for a terminal: setting in one column, counts only where they are not all zero."""
-    silent = {name for name in ("failed", "unparsed", "missing") if not any(getattr(c, name) for c in cells)}
-    kept = [i for i, h in enumerate(grid.headings) if h not in {*SETTING, "metric", "model", *silent}]
-    first = kept.index(grid.headings.index("method")) + 1
-    index = {name: grid.headings.index(name) for name in ("model", *SETTING)}
-    several = len({row[index["model"]] for row in grid.rows}) > 1
-    rows = []
-    for row in grid.rows:
-        protocol, frames, fps, context = (row[index[name]] for name in SETTING)
-        setting = f"{protocol}, {frames} frames, {fps} fps, context {context}"
-        setting = f"{row[index['model']]}, {setting}" if several else setting
-        values = [row[i] for i in kept]
-        rows.append([*values[:first], setting, *values[first:]])
-    headings = [grid.headings[i] for i in kept]
-    headings = [*headings[:first], "setting", *headings[first:]]
-    left = {"benchmark", "method", "setting", "verdict"}
-    numeric = tuple(i for i, h in enumerate(headings) if h not in left)
-    title = grid.title if several or not grid.rows else f"{grid.title}, {grid.rows[0][index['model']]}"
-    return Grid(title, headings, rows, grid.notes, numeric)
+def _cost(cell: CellResult, spent: Cost) -> dict[str, str]:
+    share = None if not spent.kept or not spent.tokens else 100 * spent.kept / spent.tokens
+    return {
+        "benchmark": cell.task,
+        "model": cell.setting["model"],
+        "method": cell.method_title,
+        "setting": f"{cell.setting['frames']} frames, context {cell.setting['context']}",
+        "prompt tokens": number_text(spent.tokens),
+        "kept": number_text(spent.kept),
+        "share": "-" if share is None else f"{share:.1f} %",
+        "seconds": number_text(spent.total, ".2f"),
+        "stages": ", ".join(f"{stage} {value:.2f}" for stage, value in spent.seconds.items()) or "-",
+        "work": "-" if spent.flops is None else _flops(spent.flops),
+        "peak memory": "-" if spent.peak_memory is None else f"{spent.peak_memory / 2**30:.2f} GiB",
+    }
 
 
-def show(grid: Grid, console: Any, leave_out: Sequence[str] = ()) -> None:
-    """Print a grid on a terminal.
-
-    Args:
-        grid: what to print.
-        console: a ``rich.console.Console``.
-        leave_out: headings of columns to drop for width.
-    """
-    from rich import box
-    from rich.table import Table as RichTable
-
-    table = RichTable(title=grid.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, expand=False)
-    kept = [i for i, heading in enumerate(grid.headings) if heading not in leave_out]
-    for i in kept:
-        table.add_column(grid.headings[i], justify="right" if i in grid.numeric else "left", overflow="fold")
-    for row in grid.rows:
-        table.add_row(*(row[i].replace("[", r"\[") for i in kept))
-    console.print(table)
-
-
-def interval_text(interval: tuple[float, float], sign: bool = False) -> str:
-    """``61.2 to 68.4``."""
-    low, high = interval
-    return f"{low:+.1f} to {high:+.1f}" if sign else f"{low:.1f} to {high:.1f}"
-
-
-def p_text(p: float) -> str:
-    """A p value with three digits, never zero."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _row(values: Sequence[str]) -> str:
-    return "| " + " | ".join(value.replace("|", r"\|").replace("\n", " ") for value in values) + " |"
+def _flops(value: float) -> str:
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value / 1e6:.0f} MFLOP"

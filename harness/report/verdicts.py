@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
-from harness.report.expected import Claim, Published, Table
-from harness.report.measures import estimate, paired, sample
+from harness.report.context import Context
+from harness.report.expected import Claim, Published, PublishedTable
+from harness.report.pairs import unequal_budget
 from harness.report.statistics import (
     Difference,
     Estimate,
     mean_difference,
     questions_for_effect,
     questions_for_width,
-    score,
 )
 
 REPRODUCED = "reproduced"
@@ -25,6 +25,8 @@ NOT_COMPARABLE = "not comparable"
 NOT_RUN = "not run"
 HOLDS = "holds"
 CONTRADICTED = "contradicted"
+JUDGED = (REPRODUCED, DIFFERS, CANNOT_TELL)
+"""Verdicts on a number that some cell was run for."""
 
 
 @dataclass(frozen=True)
@@ -83,54 +85,55 @@ def judge_score(estimate: Estimate, published: Published, config: ReportConfig) 
     return CANNOT_TELL, f"n too small: {_needs(needed, estimate.n)}", needed
 
 
-def judge_cell(cell: CellResult, published: Published, config: ReportConfig) -> NumberVerdict:
-    """Verdict of one cell on one published number."""
+def judge_cell(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
+    """Verdict of one cell on one published number, its answers parsed as those behind the number were."""
+    found = context.estimate(cell, published.metric, published.parser)
     if differences := published.differences(cell):
-        return NumberVerdict(
-            published, NOT_COMPARABLE, "; ".join(differences), cell, estimate(cell, published.metric, config)
-        )
+        return NumberVerdict(published, NOT_COMPARABLE, "; ".join(differences), cell, found)
     if not cell.complete:
         reason = f"incomplete: {cell.missing} of {cell.n} questions are not answered"
-        return NumberVerdict(published, NOT_COMPARABLE, reason, cell, estimate(cell, published.metric, config))
-    found = estimate(cell, published.metric, config)
+        return NumberVerdict(published, NOT_COMPARABLE, reason, cell, found)
     if found is None:
         return NumberVerdict(published, NOT_COMPARABLE, "the questions have no public answer", cell)
-    verdict, reason, needed = judge_score(found, published, config)
+    verdict, reason, needed = judge_score(found, published, context.settings)
     if cell.failed:
         # A failed answer is wrong by rule, not by what the model would have said: both bounds have to agree.
-        best = _if_failed_were_right(cell, published.metric, config)
-        other, _, _ = judge_score(best, published, config)
+        best = context.best_case(cell, published.metric, published.parser) or found
+        other, _, _ = judge_score(best, published, context.settings)
         reason += f"; {cell.failed} failed answers count as wrong"
         if other != verdict:
             verdict, needed = CANNOT_TELL, None
-            reason = (
-                f"{cell.failed} failed answers decide (score {found.value:.1f} to {best.value:.1f}): run.retry=failed"
-            )
+            span = f"score {found.value:.1f} to {best.value:.1f}"
+            reason = f"{cell.failed} failed answers decide ({span}): run.retry=failed"
     return NumberVerdict(published, verdict, reason, cell, found, needed)
 
 
-def judge_numbers(tables: list[Table], cells: list[CellResult], config: ReportConfig) -> list[NumberVerdict]:
+def judge_numbers(context: Context) -> list[NumberVerdict]:
     """One verdict per published number and matching cell; the nearest cell's where none matches.
 
     Numbers that a source quotes for models without an adapter get no verdict.
     """
-    real = [cell for cell in cells if not cell.toy]
     verdicts = []
-    for table in tables:
+    for table in context.tables:
         for published in table.numbers.values():
             if published.quoted:
                 continue
-            model = published.setting.get("model")
-            candidates = [c for c in real if c.benchmark == published.task and c.setting["model"] == model]
-            matching = [cell for cell in candidates if not published.differences(cell)]
+            matching, nearest = _of(published, context.cells)
             if matching:
-                verdicts += [judge_cell(cell, published, config) for cell in matching]
-            elif candidates:
-                nearest = min(candidates, key=lambda cell: (len(published.differences(cell)), cell.id))
-                verdicts.append(judge_cell(nearest, published, config))
+                verdicts += [judge_cell(cell, published, context) for cell in matching]
+            elif nearest is not None:
+                verdicts.append(judge_cell(nearest, published, context))
             else:
                 verdicts.append(NumberVerdict(published, NOT_RUN))
     return verdicts
+
+
+def _of(published: Published, cells: Sequence[CellResult]) -> tuple[list[CellResult], CellResult | None]:
+    """The cells of a published number's setting, and the nearest one of its model and benchmark."""
+    asked = (published.task, published.setting.get("model"))
+    candidates = [c for c in cells if not c.toy and (c.benchmark, c.setting["model"]) == asked]
+    matching = [cell for cell in candidates if not published.differences(cell)]
+    return matching, min(candidates, key=lambda c: (len(published.differences(c)), c.id), default=None)
 
 
 def judge_difference(claim: Claim, found: Difference, config: ReportConfig) -> tuple[str, str]:
@@ -154,15 +157,14 @@ def judge_difference(claim: Claim, found: Difference, config: ReportConfig) -> t
     return CANNOT_TELL, "the interval holds zero"
 
 
-def judge_claims(tables: list[Table], cells: list[CellResult], config: ReportConfig) -> list[ClaimVerdict]:
+def judge_claims(context: Context) -> list[ClaimVerdict]:
     """Verdicts of all claims; p values are corrected within each table."""
-    real = [cell for cell in cells if not cell.toy]
     verdicts = []
-    for table in tables:
+    for table in context.tables:
         found = []
         for claim in table.claims:
             for columns in [(c,) for c in claim.columns] if claim.each else [tuple(claim.columns)]:
-                found += _judge_claim(table, claim, columns, real, config)
+                found += _judge_claim(table, claim, columns, context)
         verdicts += _holm(found)
     return verdicts
 
@@ -176,26 +178,18 @@ def verdict_counts(verdicts: Sequence[NumberVerdict | ClaimVerdict]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in order)
 
 
-def _judge_claim(
-    table: Table, claim: Claim, columns: tuple[str, ...], cells: list[CellResult], config: ReportConfig
-) -> list[ClaimVerdict]:
+def _judge_claim(table: PublishedTable, claim: Claim, columns: tuple[str, ...], context: Context) -> list[ClaimVerdict]:
     pairs, problems = [], []
     for column in columns:
         sides = []
         for row in (claim.a, claim.b):
             published = table.numbers[row, column]
-            candidates = [
-                c
-                for c in cells
-                if c.benchmark == published.task and c.setting["model"] == published.setting.get("model")
-            ]
-            matching = [c for c in candidates if not published.differences(c)]
+            matching, nearest = _of(published, context.cells)
             sides.append([cell for cell in matching if cell.complete])
             if matching and not sides[-1]:
                 problems.append(f"{row} on {column} is incomplete")
-            elif not matching and candidates:
-                near = min(candidates, key=lambda c: len(published.differences(c)))
-                problems.append(f"{row} on {column}: {'; '.join(published.differences(near))}")
+            elif not matching and nearest is not None:
+                problems.append(f"{row} on {column}: {'; '.join(published.differences(nearest))}")
             elif not matching:
                 problems.append(f"{row} on {column} was not run")
         pairs.append([(a, b) for a in sides[0] for b in sides[1]])
@@ -203,50 +197,48 @@ def _judge_claim(
         comparable = any("not run" not in problem for problem in problems)
         return [ClaimVerdict(claim, columns, NOT_COMPARABLE if comparable else NOT_RUN, "; ".join(problems))]
     if len(columns) == 1:
-        return [_judge_pairs(table, claim, columns, (pair,), config) for pair in pairs[0]]
-    return [_judge_pairs(table, claim, columns, tuple(column_pairs[0] for column_pairs in pairs), config)]
+        return [_judge_pairs(table, claim, columns, (pair,), context) for pair in pairs[0]]
+    return [_judge_pairs(table, claim, columns, tuple(column_pairs[0] for column_pairs in pairs), context)]
 
 
-def _judge_pairs(table, claim, columns, chosen, config) -> ClaimVerdict:
-    parts = [
-        paired(a, b, table.numbers[claim.a, column].metric, config)
-        for column, (a, b) in zip(columns, chosen, strict=True)
-    ]
-    if any(part is None for part in parts):
-        return ClaimVerdict(claim, columns, NOT_COMPARABLE, "the cells share no scored question", cells=chosen)
+def _judge_pairs(
+    table: PublishedTable,
+    claim: Claim,
+    columns: tuple[str, ...],
+    chosen: tuple[tuple[CellResult, CellResult], ...],
+    context: Context,
+) -> ClaimVerdict:
+    settings, parts = context.settings, []
+    for column, (a, b) in zip(columns, chosen, strict=True):
+        part = context.paired(a, b, table.numbers[claim.a, column].metric, table.parser)
+        if part is None:
+            return ClaimVerdict(claim, columns, NOT_COMPARABLE, "the cells share no scored question", cells=chosen)
+        parts.append(part)
     found = mean_difference(parts)
-    verdict, reason = judge_difference(claim, found, config)
+    verdict, reason = judge_difference(claim, found, settings)
     published = claim.published
     if published is None and len(columns) == 1:
         published = table.numbers[claim.a, columns[0]].score - table.numbers[claim.b, columns[0]].score
-    effect = config.neutral_margin if claim.direction == "none" else published
-    needed = questions_for_effect(found, effect, config.confidence, config.power) if effect else None
-    if verdict == CANNOT_TELL and needed:
-        target = f"{abs(effect):.2g} points"
-        reason += f"; {_needs(needed, found.n)} to tell {target} with power {config.power:g}"
-    unstated = {"frames", "fps"} - set(table.numbers[claim.b, columns[0]].setting)
-    if "frames" in unstated:
-        a, b = chosen[0]
+    effect = settings.neutral_margin if claim.direction == "none" else published
+    needed = questions_for_effect(found, effect, settings.confidence, settings.power) if effect else None
+    if verdict == CANNOT_TELL and effect and needed:
+        reason += f"; {_needs(needed, found.n)} to tell {abs(effect):.2g} points with power {settings.power:g}"
+    a, b = chosen[0]
+    if "frames" not in table.numbers[claim.b, columns[0]].setting:
         reason += f" ({a.setting['frames']} against {b.setting['frames']} frames)"
+    if budget := unequal_budget(a, b):
+        reason += f"; {budget}"
     return ClaimVerdict(claim, columns, verdict, reason, found, needed, cells=chosen)
 
 
 def _holm(verdicts: list[ClaimVerdict]) -> list[ClaimVerdict]:
-    judged = [v for v in verdicts if v.difference is not None]
+    judged = [v.difference.p for v in verdicts if v.difference is not None]
     if not judged:
         return verdicts
     from statsmodels.stats.multitest import multipletests
 
-    corrected = multipletests([v.difference.p for v in judged], method="holm")[1]
-    by_verdict = {id(v): float(p) for v, p in zip(judged, corrected, strict=True)}
-    return [replace(v, p_holm=by_verdict[id(v)]) if id(v) in by_verdict else v for v in verdicts]
-
-
-def _if_failed_were_right(cell: CellResult, metric: str, config: ReportConfig) -> Estimate:
-    rows = cell.answered.copy()
-    rows.loc[rows["status"] == "failed", "correct"] = 1.0
-    taken = sample(cell.benchmark, metric, rows)
-    return score(taken.values, taken.videos, taken.groups, resamples=config.resamples, seed=config.seed)
+    corrected = iter(multipletests(judged, method="holm")[1])
+    return [v if v.difference is None else replace(v, p_holm=float(next(corrected))) for v in verdicts]
 
 
 def _needs(needed: int | None, n: int) -> str:

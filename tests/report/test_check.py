@@ -1,33 +1,25 @@
-"""python -m pytest tests/report/test_gate.py"""
+"""python -m pytest tests/report/test_check.py"""
 
 import dataclasses
 import json
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, questions, rewrite, write_cell
+from cell_folders import VARIANTS, configuration, questions, rewrite, write_cell
 
 from harness.errors import UserError
-from harness.report import check as gate
-from harness.report.baseline import NOT_SETTING, read_baseline
-from harness.report.config import ReportConfig
+from harness.report.baseline import read_baseline
+from harness.report.check import baseline_path, main
 from harness.store import read_manifest, write_manifest
 
 
-def config(tmp_path, results="results", **check):
-    settings = {"baseline": str(tmp_path / "toy.json"), "update_baseline": False, "exact": None, "flip_rate": None}
-    return SimpleNamespace(
-        results=str(tmp_path / results),
-        report=ReportConfig(output=str(tmp_path / "report"), cells=["*"]),
-        check=SimpleNamespace(**settings | check),
-        profile="toy",
-        matrix=SimpleNamespace(name="ablation"),
-        task=SimpleNamespace(subset=None),
-    )
+def check(tmp_path, results="results", *overrides):
+    settings = [f"check.baseline={tmp_path / 'toy.json'}", "matrix=ablation", *overrides]
+    return main(configuration(tmp_path / results, *settings))
 
 
+UPDATE = "check.update_baseline=true"
 ASKED = questions("lvbench", 40)
 RIGHT = np.random.default_rng(0).random(120) < 0.8
 
@@ -48,16 +40,16 @@ def run(tmp_path, results="results", right=RIGHT, variants=VARIANTS, digest="", 
 @pytest.fixture
 def baseline(tmp_path):
     run(tmp_path)
-    assert gate.main(config(tmp_path, update_baseline=True)) == 0
+    assert check(tmp_path, "results", UPDATE) == 0
     return read_baseline(tmp_path / "toy.json")
 
 
-def record(tmp_path):
-    return json.loads((tmp_path / "report" / "check.json").read_text())
+def record(tmp_path, results="results"):
+    return json.loads((tmp_path / results / "report" / "check.json").read_text())
 
 
 def test_the_same_answers_pass(tmp_path, baseline, capsys):
-    assert gate.main(config(tmp_path)) == 0
+    assert check(tmp_path) == 0
     assert "verdict: pass (exit 0)" in capsys.readouterr().out
     assert record(tmp_path)["verdict"] == "pass" and len(baseline.cells) == 4 and baseline.exact
     assert baseline.provenance["versions"]["torch"] == "2.11.0" and baseline.provenance["commits"] == ["abc"]
@@ -67,9 +59,9 @@ def test_one_flipped_answer_fails_an_exact_baseline(tmp_path, baseline, capsys):
     changed = RIGHT.copy()
     changed[17] = ~changed[17]
     run(tmp_path, "now", changed, code="c1")
-    assert gate.main(config(tmp_path, "now")) == 1
+    assert check(tmp_path, "now") == 1
     assert "1 of 120 answers changed, 1 flips" in capsys.readouterr().out
-    suite = ElementTree.parse(tmp_path / "report" / "check.xml").getroot()
+    suite = ElementTree.parse(tmp_path / "now" / "report" / "check.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "4", "0")
     assert suite.find("testcase/failure").get("type") == "regression"
 
@@ -78,28 +70,142 @@ def test_kept_tokens_that_change_fail_although_every_letter_is_the_same(tmp_path
     run(tmp_path, "now")
     for folder in (tmp_path / "now" / "runs").iterdir():
         rewrite(folder, lambda _, answer: answer | {"cache_length": [259, 268]})
-    assert gate.main(config(tmp_path, "now")) == 1
-    assert "with 264.0 tokens kept -> " in record(tmp_path)["cells"][0]["details"][0]
+    assert check(tmp_path, "now") == 1
+    assert "kept 264.0 -> 263.5" in record(tmp_path, "now")["cells"][0]["details"][0]
 
 
 def test_a_changed_positions_rule_is_a_regression_and_named(tmp_path, baseline, capsys):
     run(tmp_path, "now", np.random.default_rng(1).random(120) < 0.5, method__positions="v5")
-    assert gate.main(config(tmp_path, "now")) == 1
+    assert check(tmp_path, "now") == 1
     assert "setting changed: method.positions: truncated -> v5" in capsys.readouterr().out
 
 
 def test_incomplete_is_2_and_a_regression_beside_it_wins(tmp_path, baseline):
     partly = [None, *RIGHT[1:]]
     run(tmp_path, "now", partly, ["full"])
-    assert gate.main(config(tmp_path, "now")) == 2
-    assert {c["verdict"] for c in record(tmp_path)["cells"]} == {"incomplete"}
+    assert check(tmp_path, "now") == 2
+    assert {c["verdict"] for c in record(tmp_path, "now")["cells"]} == {"incomplete"}
     run(tmp_path, "now", ~RIGHT, ["no_both"])
-    assert gate.main(config(tmp_path, "now")) == 1
+    assert check(tmp_path, "now") == 1
 
 
 def test_a_cell_without_baseline_is_not_waved_through(tmp_path, baseline):
     run(tmp_path, variants=["full"], context=1000, digest="new")
-    assert gate.main(config(tmp_path)) == 2
+    assert check(tmp_path) == 2
+
+
+def changed(tmp_path, change):
+    """Another run of which every answer's record is changed."""
+    run(tmp_path, "now")
+    for folder in (tmp_path / "now" / "runs").iterdir():
+        rewrite(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"frame_indices": [0, 7, 20]}, "frames"),
+        ({"timestamps": [0.0, 0.5, 1.04]}, "times"),
+        ({"second_per_grid": 1.0}, "times"),
+        ({"sampling_fps": 2.5}, "times"),
+        ({"n_prompt": 2101}, "prompt"),
+        ({"n_video": 2001}, "video"),
+        ({"next_position": 701}, "next"),
+        ({"chunk_budget": [99, 65]}, "shares"),
+        ({"kept_digest": "other"}, "indices"),
+        ({"text": "E"}, "text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_toy_would_answer_alike_is_compared_too(tmp_path, baseline, change, column):
+    changed(tmp_path, lambda i, answer: answer | (change if i == 2 else {}))
+    assert check(tmp_path, "now") == 1
+    assert f"v0-2: {column} " in record(tmp_path, "now")["cells"][0]["details"][0]
+
+
+TIE = {"kept_digest": "other", "kept_margin": 4e-7, "cache_length": [261, 267]}
+
+
+def test_tokens_kept_by_a_tie_are_numerics(tmp_path, baseline, capsys):
+    assert baseline.cells[0].answers["v0-0"]["margin"] == 3e-7
+    changed(tmp_path, lambda i, answer: answer | (TIE if i == 0 else {}))
+    drift(tmp_path, instruction_set="AVX512")
+    assert check(tmp_path, "now") == 0
+    printed = capsys.readouterr().out
+    assert "equals baseline (1 ties decided otherwise); although instruction_set AVX2 -> AVX512" in printed
+    assert record(tmp_path, "now")["cells"][0]["numerics"] == ["v0-0"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i, a: a | (TIE if i == 1 else {}),  # no tie in the baseline
+        lambda i, a: a | (TIE | {"kept_margin": 0.02} if i == 0 else {}),  # none now
+        lambda i, a: a | (TIE | {"kept_margin": -1e-8} if i == 0 else {}),  # a token dropped for a worse one
+        lambda i, a: a | (TIE | {"kept_margin": None} if i == 0 else {}),
+        lambda i, a: a | (TIE | {"text": "E"} if i == 0 else {}),
+        lambda i, a: a | (TIE | {"cache_length": [259, 268]} if i == 0 else {}),  # one slot less in all
+        lambda i, a: a | {"kept_digest": "other"},
+    ],
+    ids=["no tie then", "no tie now", "worse kept", "unknown margin", "letter", "total", "one token per answer"],
+)
+def test_a_planted_change_fails_on_any_instruction_set(tmp_path, baseline, change):
+    changed(tmp_path, change)
+    drift(tmp_path, instruction_set="AVX512")
+    assert check(tmp_path, "now") == 1
+
+
+def test_a_field_that_the_baseline_did_not_know_is_equal_at_its_default(tmp_path, baseline):
+    path = tmp_path / "toy.json"
+    data = json.loads(path.read_text())
+    for cell in data["cells"].values():
+        del cell["key"]["video"]["grid_fps"], cell["key"]["method"]["seed"]
+    path.write_text(json.dumps(data))
+    assert check(tmp_path) == 0
+    run(tmp_path, "now", method__seed=1)
+    assert check(tmp_path, "now") == 1
+    assert "setting changed: method.seed: 0 -> 1" in record(tmp_path, "now")["cells"][0]["reason"]
+
+
+def test_a_column_that_the_baseline_did_not_know_is_not_compared(tmp_path, baseline):
+    path = tmp_path / "toy.json"
+    data = json.loads(path.read_text())
+    for cell in data["cells"].values():
+        cell["answers"] = {name: [*row[:-1], None] for name, row in cell["answers"].items()}
+    path.write_text(json.dumps(data))
+    changed(tmp_path, lambda i, answer: answer | {"timestamps": [9.0]})
+    assert check(tmp_path, "now") == 0
+
+
+def test_advice_repeats_the_overrides(tmp_path, baseline, capsys):
+    run(tmp_path, "now", variants=["full"])
+    check(tmp_path, "now", "context.tokens=77")
+    assert "was not run: python -m harness run results=" in capsys.readouterr().out
+    assert "context.tokens=77" in record(tmp_path, "now")["cells"][0]["reason"]
+
+
+def test_control_codes_of_stored_answers_are_written_out(tmp_path, baseline, capsys):
+    changed(tmp_path, lambda i, answer: answer | {"text": "\x1b[31mB"})
+    assert check(tmp_path, "now") == 1
+    assert "\x1b" not in capsys.readouterr().out + (tmp_path / "now" / "report" / "check.xml").read_text()
+
+
+def test_an_edited_answer_is_an_error_without_a_traceback(tmp_path, baseline):
+    run(tmp_path, "now", variants=["full"])
+    (path,) = (tmp_path / "now" / "runs").glob("*/answers.jsonl")
+    path.write_text(path.read_text().replace('"text":"A"', '"text":5', 1))
+    with pytest.raises(UserError, match="not as it was written"):
+        check(tmp_path, "now")
+
+
+def test_an_update_says_what_changes_against_the_old_file(tmp_path, baseline, capsys):
+    changed(tmp_path, lambda i, answer: answer | ({"kept_digest": "other"} if i in (1, 2) else {}))
+    capsys.readouterr()
+    assert check(tmp_path, "now", UPDATE) == 0
+    assert capsys.readouterr().out.count("2 of 120 answers changed, 0 flips") == 4
+    (tmp_path / "toy.json").write_text("{}")
+    assert check(tmp_path, "now", UPDATE) == 0 and check(tmp_path, "now") == 0
+    assert "replaced without a comparison" in capsys.readouterr().err
 
 
 def drift(tmp_path, **changes):
@@ -119,20 +225,20 @@ def drift(tmp_path, **changes):
 def test_other_answers_in_another_environment_are_drift(tmp_path, baseline, changes, says):
     run(tmp_path, "now", ~RIGHT)
     drift(tmp_path, **changes)
-    assert gate.main(config(tmp_path, "now")) == 3
-    assert says in record(tmp_path)["cells"][0]["reason"]
+    assert check(tmp_path, "now") == 3
+    assert says in record(tmp_path, "now")["cells"][0]["reason"]
 
 
 def test_equal_answers_in_another_environment_pass_with_a_note(tmp_path, baseline):
     run(tmp_path, "now")
     drift(tmp_path, device="cuda")
-    assert gate.main(config(tmp_path, "now")) == 0
-    assert "although device cpu -> cuda" in record(tmp_path)["cells"][0]["reason"]
+    assert check(tmp_path, "now") == 0
+    assert "although device cpu -> cuda" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
 def test_other_weights_are_drift(tmp_path, baseline):
     run(tmp_path, "now", ~RIGHT, weights="w1")
-    assert gate.main(config(tmp_path, "now")) == 3
+    assert check(tmp_path, "now") == 3
 
 
 def flipped(share, seed=2, only=None):
@@ -151,19 +257,19 @@ def flipped(share, seed=2, only=None):
 def test_flip_mode_allows_noise_and_nothing_else(tmp_path, baseline, right, expected):
     run(tmp_path, "now", right)
     rate = 0.15 if np.array_equal(right, flipped(0.14, only=RIGHT)) else 0.03
-    assert gate.main(config(tmp_path, "now", exact=False, flip_rate=rate)) == expected
+    assert check(tmp_path, "now", "check.exact=false", f"check.flip_rate={rate}") == expected
 
 
 def test_flip_mode_without_a_rate_says_how_to_get_one(tmp_path, baseline):
     with pytest.raises(UserError, match="check.flip_rate=0.01"):
-        gate.main(config(tmp_path, exact=False))
+        check(tmp_path, "results", "check.exact=false")
 
 
 def test_a_second_run_of_the_same_code_measures_the_flip_rate(tmp_path, baseline):
     again = RIGHT.copy()
     again[:3] = ~again[:3]
     run(tmp_path, "again", again)
-    assert gate.main(config(tmp_path, "again", update_baseline=True, exact=False)) == 0
+    assert check(tmp_path, "again", UPDATE, "check.exact=false") == 0
     updated = read_baseline(tmp_path / "toy.json")
     assert updated.flip_rate == pytest.approx(3 / 120) and not updated.exact
     assert updated.flips_measured["n"] == 480
@@ -171,29 +277,18 @@ def test_a_second_run_of_the_same_code_measures_the_flip_rate(tmp_path, baseline
 
 def test_no_baseline_from_incomplete_or_failed_cells(tmp_path, capsys):
     write_cell(tmp_path / "results", ASKED, list(RIGHT), failed={0})
-    assert gate.main(config(tmp_path, update_baseline=True)) == 2
+    assert check(tmp_path, "results", UPDATE) == 2
     assert "1 failed" in capsys.readouterr().err and not (tmp_path / "toy.json").exists()
 
 
 def test_a_missing_baseline_names_the_command(tmp_path):
     run(tmp_path)
     with pytest.raises(UserError, match="--update-baseline"):
-        gate.main(config(tmp_path))
+        check(tmp_path)
 
 
-def test_default_name_follows_profile_matrix_and_subset(tmp_path):
-    settings = config(tmp_path)
-    settings.check.baseline = None
-    assert gate.baseline_path(settings).name == "toy_ablation.json"
-    settings.task.subset = "ci"
-    assert gate.baseline_path(settings).name == "toy_ablation_ci.json"
-
-
-def test_a_new_field_of_a_cell_is_classed_alike_here_and_in_its_identity():
-    from harness.config import Config
-    from harness.plan.cell import GROUPS
-    from harness.setting import rule_of
-
-    for group in set(GROUPS) - {"method"}:
-        names = {f.name for f in dataclasses.fields(getattr(Config(), group)) if rule_of(f).runtime}
-        assert names == NOT_SETTING.get(group, set()), group
+@pytest.mark.parametrize(
+    ("overrides", "name"), [([], "toy_ablation.json"), (["task.subset=ci"], "toy_ablation_ci.json")]
+)
+def test_default_name_follows_profile_matrix_and_subset(tmp_path, overrides, name):
+    assert baseline_path(configuration(tmp_path, "matrix=ablation", *overrides)).name == name

@@ -1,20 +1,19 @@
-"""python -m pytest tests/report/test_gate_broken_method.py
+"""python -m pytest tests/report/test_check_broken_method.py
 
 A tiny random model answers through the real prefill, once as it should and once with a broken method: the gate has to
 tell them apart.
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 import tiny_models
-from cell_folders import LETTERS, cell_record, write_cell
+import torch
+from cell_folders import LETTERS, cell_record, configuration, write_cell
 
 from harness.compress.generate import generate
 from harness.compress.methods.adaretake import Paper
-from harness.report import check as gate
-from harness.report.config import ReportConfig
+from harness.report.check import main
 from harness.store import Answer, QuestionRecord
 
 N = 10
@@ -43,6 +42,24 @@ class Lowest(Paper):
         return [row.argsort()[:count].sort().values for row, count in zip(scores, counts, strict=True)]
 
 
+@dataclass(frozen=True)
+class OneToken(Paper):
+    """Drops one token of each layer and chunk for the worst of those that were dropped."""
+
+    def choose(self, run, segment, scores, counts):
+        kept = super().choose(run, segment, scores, counts)
+        return [
+            torch.cat([one[one != one[0]], _dropped(row, one)]).sort().values
+            for row, one in zip(scores, kept, strict=True)
+        ]
+
+
+def _dropped(scores, kept):
+    rest = scores.clone()
+    rest[kept] = torch.inf
+    return rest.argmin()[None]
+
+
 def answer_all(results, tiny, method):
     """Answer N prompts with a method, and store them as one cell."""
     module, decoder = tiny
@@ -58,22 +75,21 @@ def answer_all(results, tiny, method):
         lengths = list(found.trace.cache_length)
         text = f"{LETTERS[found.tokens[0] % 4]}. {' '.join(map(str, found.tokens))}"
         budget = [int(kept) for kept in found.trace.chunk_budget]
-        answer = Answer(f"q{i}", f"v{i}", "ok", text, cache_length=lengths, chunk_budget=budget)
+        kept = {"kept_digest": found.trace.kept_digest, "kept_margin": found.trace.kept_margin}
+        answer = Answer(f"q{i}", f"v{i}", "ok", text, cache_length=lengths, chunk_budget=budget, **kept)
         lines.append(answer.to_line())
     (folder / "answers.jsonl").write_bytes(b"".join(lines))
 
 
-def check(tmp_path, results, update=False):
-    settings = {"baseline": str(tmp_path / "b.json"), "update_baseline": update, "exact": None, "flip_rate": None}
-    report = ReportConfig(output=str(tmp_path / "report"), cells=["*"])
-    return gate.main(SimpleNamespace(results=str(results), report=report, check=SimpleNamespace(**settings)))
+def check(tmp_path, results, *overrides):
+    return main(configuration(results, f"check.baseline={tmp_path / 'b.json'}", *overrides))
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("gate")
     answer_all(folder / "good", tiny, Paper(chunk_frames=4))
-    assert check(folder, folder / "good", update=True) == 0
+    assert check(folder, folder / "good", "check.update_baseline=true") == 0
     return folder
 
 
@@ -88,12 +104,13 @@ def test_the_method_again_passes(baseline, tiny):
         SwappedLayers(chunk_frames=4),
         SwappedTemporal(chunk_frames=4),
         Lowest(chunk_frames=4),
+        OneToken(chunk_frames=4),
         Paper(chunk_frames=4, positions="v5"),
     ],
-    ids=["layer allocator with swapped sign", "temporal allocator reversed", "keeps the lowest", "positions rule"],
+    ids=["layers with swapped sign", "temporal reversed", "keeps the lowest", "one token", "positions rule"],
 )
 def test_a_broken_method_fails(baseline, tiny, broken, request, capsys):
-    results = baseline / request.node.callspec.id
+    results = baseline / request.node.callspec.id.replace(" ", "_")
     answer_all(results, tiny, broken)
     assert check(baseline, results) == 1
     printed = capsys.readouterr().out

@@ -2,19 +2,21 @@
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, questions, write_cell
+from cell_folders import VARIANTS, cell_record, questions, rewrite, write_cell
 
 from harness.report.cells import load_cells
 from harness.report.config import ReportConfig
+from harness.report.context import Context
 from harness.report.expected import Claim, Published, load_tables
 from harness.report.statistics import Difference, Estimate
 from harness.report.verdicts import judge_claims, judge_difference, judge_numbers, judge_score
 
 CONFIG = ReportConfig()
+TABLES = load_tables("results/expected")
 
 
 def published(score, digits=1):
-    return Published("A", "full", "lvbench", "t", "s", "overall", score, digits, {"task": "lvbench"})
+    return Published("A", "full", "lvbench", "t", "s", "overall", score, digits, {"task": "lvbench"}, "release")
 
 
 def estimate(value, se, n=1500):
@@ -94,14 +96,14 @@ def test_ablation_is_judged_pair_by_pair(tmp_path):
     better[np.flatnonzero(base)[:10]] = False
     for i, (variant, right) in enumerate({"no_both": base, "no_layer": better, "no_temporal": base}.items()):
         full_lvbench(tmp_path, variant, right, f"{i}")
-    cells, tables = load_cells(tmp_path), load_tables("results/expected")
-    claims = {v.claim.id: v for v in judge_claims(tables, cells, CONFIG)}
+    context = Context(load_cells(tmp_path), TABLES)
+    claims = {v.claim.id: v for v in judge_claims(context)}
     assert claims["B1"].verdict == "holds"
     assert (claims["B1"].difference.gained, claims["B1"].difference.lost) == (60, 10)
     assert claims["B1"].p_holm >= claims["B1"].difference.p
     assert claims["B5"].verdict == "cannot tell" and claims["B5"].difference.value == 0
     assert claims["B2"].verdict == "not run" and claims["E1"].verdict == "not run"
-    numbers = {v.published.id: v for v in judge_numbers(tables, cells, CONFIG)}
+    numbers = {v.published.id: v for v in judge_numbers(context)}
     assert numbers["B.no_both.lvbench"].verdict in ("reproduced", "cannot tell")
     assert numbers["B.full.lvbench"].verdict == "not comparable"
     assert "variant" in numbers["B.full.lvbench"].reason
@@ -113,19 +115,19 @@ def test_incomplete_and_toy_cells_are_never_compared(tmp_path):
     right = [True] * 1549
     full_lvbench(tmp_path, "full", right[:-1] + [None], "1")
     full_lvbench(tmp_path, "no_both", right, "2", model__name="toy")
-    cells, tables = load_cells(tmp_path), load_tables("results/expected")
-    numbers = {v.published.id: v for v in judge_numbers(tables, cells, CONFIG)}
+    context = Context(load_cells(tmp_path), TABLES)
+    numbers = {v.published.id: v for v in judge_numbers(context)}
     assert numbers["B.full.lvbench"].verdict == "not comparable"
     assert numbers["B.full.lvbench"].reason == "incomplete: 1 of 1549 questions are not answered"
     assert not any(v.cell is not None and v.cell.toy for v in numbers.values())
-    assert {v.verdict for v in judge_claims(tables, cells, CONFIG)} <= {"not run", "not comparable"}
+    assert {v.verdict for v in judge_claims(context)} <= {"not run", "not comparable"}
 
 
 def test_failed_answers_that_decide_leave_the_verdict_open(tmp_path):
     right = np.arange(1549) % 2 == 0
     full_lvbench(tmp_path, "full", right, "1", failed=set(range(1, 400, 2)))
-    cells, tables = load_cells(tmp_path), load_tables("results/expected")
-    verdict = {v.published.id: v for v in judge_numbers(tables, cells, CONFIG)}["B.full.lvbench"]
+    context = Context(load_cells(tmp_path), TABLES)
+    verdict = {v.published.id: v for v in judge_numbers(context)}["B.full.lvbench"]
     assert verdict.verdict == "cannot tell" and "200 failed answers decide" in verdict.reason
 
 
@@ -140,10 +142,31 @@ def test_mean_over_benchmarks_of_the_ladder(tmp_path):
             write_cell(
                 tmp_path, asked, list(right), task=task, variant=variant, digest=variant, context=1000, **changes
             )
-    cells, tables = load_cells(tmp_path), load_tables("results/expected")
-    found = next(v for v in judge_claims(tables, cells, CONFIG) if v.claim.id == "E4")
+    context = Context(load_cells(tmp_path), TABLES)
+    found = next(v for v in judge_claims(context) if v.claim.id == "E4")
     assert found.verdict == "holds" and len(found.cells) == 3
     assert found.difference.value == pytest.approx(5, abs=1) and found.difference.lost == 0
+
+
+def test_a_number_is_met_by_the_parser_that_made_it(tmp_path):
+    """Every answer says "Answer: X": right by `anchored`, an A by the releases' parser."""
+    folder = full_lvbench(tmp_path, "full", [True] * 1549, "1")
+    rewrite(folder, lambda i, answer: answer | {"text": f"Answer: {answer['text']}"})
+    context = Context(load_cells(tmp_path), TABLES)
+    verdict = {v.published.id: v for v in judge_numbers(context)}["B.full.lvbench"]
+    assert verdict.published.parser == "release"
+    right = sum(question.answer == "A" for question in context.cells[0].questions)
+    assert verdict.estimate.value == pytest.approx(100 * right / 1549)
+    assert context.estimate(context.cells[0], parser="anchored").value == 100
+
+
+def test_weights_that_are_not_the_models_come_first(tmp_path):
+    record = cell_record("lvbench", context=1000)
+    record["architecture"] = {"promised": {"layers": 28}, "found": {"layers": 4}}
+    full_lvbench(tmp_path, "full", [True] * 1549, "1", record=record)
+    verdict = {v.published.id: v for v in judge_numbers(Context(load_cells(tmp_path), TABLES))}["B.full.lvbench"]
+    assert verdict.verdict == "not comparable"
+    assert verdict.reason.startswith("the weights are not those of qwen2_5_vl_7b: layers 4 instead of 28; context")
 
 
 def test_variants_of_the_fixture_are_those_of_the_run():

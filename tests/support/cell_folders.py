@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.config import Config, compose_config
+from harness.report.cells import CellResult, load_cells
+from harness.report.config import ReportConfig
+from harness.report.context import Context
 from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
 from harness.store.lines import seal, unseal
 
@@ -17,9 +21,12 @@ TASKS = {
     "mlvu": {"split": "dev", "protocol": "release", "reforge": False, "guide": None},
     "longvideobench": {"split": "val", "protocol": "release_subtitles", "reforge": False, "guide": 152},
     "lvbench": {"split": "test", "protocol": "release", "reforge": True, "guide": None},
+    "vnbench": {"split": "test", "protocol": "release", "reforge": False, "guide": None},
 }
 TYPES = ("plotQA", "findNeedle", "ego", "count", "order", "anomaly_reco", "topic_reasoning")
 VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal": (False, True), "full": (True, True)}
+RESAMPLES = 200
+"""Enough for tests that look at no interval of a macro average."""
 
 
 def questions(task: str, n_videos: int, per_video: int = 3) -> list[QuestionRecord]:
@@ -30,6 +37,7 @@ def questions(task: str, n_videos: int, per_video: int = 3) -> list[QuestionReco
             i = v * per_video + q
             tags: dict[str, Any] = {
                 "videomme": {"duration": ("short", "medium", "long")[v % 3], "task_type": "Counting", "domain": "x"},
+                "vnbench": {"type": "ret_edit1", "task": "ret", "sample": str(i)},
                 "mlvu": {"question_type": TYPES[i % 7]},
                 "longvideobench": {"duration_group": str((15, 60, 600, 3600)[v % 4]), "question_category": "TOS"},
                 "lvbench": {
@@ -118,6 +126,7 @@ def write_cell(
             git={"commit": "abc", "dirty": False},
             attention_backend="sdpa",
             device="cpu",
+            instruction_set="AVX2",
             status="complete",
             runtime=runtime or {"profile": "published", "matrix": "ablation"},
         ),
@@ -140,7 +149,13 @@ def write_cell(
                     n_video=2000,
                     cache_length=[260, 268],
                     chunk_budget=[100, 64],
+                    kept_digest="kept",
+                    kept_margin=3e-7 if i == 0 else 1e-3,
+                    next_position=700,
                     sampling_fps=2.0,
+                    second_per_grid=1.0 / 1.5,
+                    frame_indices=[0, 6, 12],
+                    timestamps=[0.0, 0.5, 1.0],
                     seconds={"decode": 0.1, "encode": 0.2, "prefill": 0.5, "decode_text": 0.1},
                     n_new=2,
                 )
@@ -156,3 +171,14 @@ def rewrite(folder: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]
     path = folder / "answers.jsonl"
     records = [unseal(line) for line in path.read_bytes().splitlines()]
     path.write_bytes(b"".join(seal(change(i, record)) for i, record in enumerate(records)))
+
+
+def configuration(results: Path, *overrides: str) -> Config:
+    """The configuration of a command about every cell below `results`."""
+    return compose_config([f"results={results}", "report.cells=['*']", f"report.resamples={RESAMPLES}", *overrides])
+
+
+def context(cells: list[CellResult] | Path, **settings: Any) -> Context:
+    """Cells, or those of a results folder, without published tables and baselines."""
+    listed = load_cells(cells) if isinstance(cells, Path) else cells
+    return Context(listed, settings=ReportConfig(**{"resamples": RESAMPLES, **settings}))

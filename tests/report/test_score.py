@@ -4,17 +4,16 @@ Scoring through lmms-eval itself, on toy-sized LVBench and MLVU annotations.
 """
 
 import json
-from types import SimpleNamespace
+import re
 
 import pytest
-from cell_folders import LETTERS, TYPES, cell_record, write_cell
+from cell_folders import LETTERS, TYPES, cell_record, configuration, rewrite, write_cell
 
 from harness.benchmarks.questions import load_questions
 from harness.config import TaskConfig
 from harness.errors import UserError
-from harness.lmms import score
+from harness.report import score
 from harness.report.cells import load_cells
-from harness.report.config import ReportConfig
 from harness.store import QuestionRecord
 
 
@@ -64,10 +63,6 @@ def answered(tmp_path, data, task, right, **changes):
     return next(cell for cell in load_cells(tmp_path) if cell.task == task)
 
 
-def config(tmp_path):
-    return SimpleNamespace(results=str(tmp_path), report=ReportConfig(cells=["*"]))
-
-
 @pytest.mark.parametrize("task", ["lvbench", "mlvu"])
 def test_lmms_eval_gives_our_numbers_to_the_last_digit(tmp_path, data, task):
     cell = answered(tmp_path, data, task, lambda i: i % 3 != 0, failed={1}, unparsed={2})
@@ -81,11 +76,11 @@ def test_lmms_eval_gives_our_numbers_to_the_last_digit(tmp_path, data, task):
 
 def test_a_second_score_reads_the_first(tmp_path, data, capsys, monkeypatch):
     answered(tmp_path, data, "lvbench", lambda i: True)
-    assert score.main(config(tmp_path)) == 0
+    assert score.main(configuration(tmp_path)) == 0
     monkeypatch.setattr(score, "write_atomic", lambda *_: pytest.fail("scored again"))
-    assert score.main(config(tmp_path)) == 0
+    assert score.main(configuration(tmp_path)) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "overall 100.00, n 18, lmms-eval" in lines[0] and lines[1] == lines[0] + " (unchanged)"
+    assert re.search(r"overall 100.00 \(\w+\), n 18, lmms-eval", lines[0]) and lines[1] == lines[0] + " (unchanged)"
 
 
 def test_a_changed_answer_is_scored_again(tmp_path, data):
@@ -98,7 +93,7 @@ def test_a_changed_answer_is_scored_again(tmp_path, data):
 
 def test_an_incomplete_cell_is_marked_and_not_replayed(tmp_path, data, capsys):
     answered(tmp_path, data, "lvbench", lambda i: None if i == 5 else True)
-    assert score.main(config(tmp_path)) == 0
+    assert score.main(configuration(tmp_path)) == 0
     assert "1 missing, harness, INCOMPLETE" in capsys.readouterr().out
 
 
@@ -115,3 +110,21 @@ def test_changed_annotations_are_refused(tmp_path, data):
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     with pytest.raises(UserError, match="holds 18 questions, the annotation asks 15"):
         score.score_cell(cell)
+
+
+def test_every_other_parsers_score_stands_beside_it(tmp_path, data):
+    cell = answered(tmp_path, data, "lvbench", lambda i: True)
+    rewrite(cell.folder, lambda i, answer: answer | {"text": f"Answer: {answer['text']}"})
+    record, _ = score.score_cell(load_cells(tmp_path)[0])
+    scores = {**record["other_parsers"], record["parser"]: record["metrics"]}
+    right = sum(question.answer == "A" for question in cell.questions)
+    assert scores["anchored"]["overall"] == 100 and scores["release"]["overall"] == pytest.approx(100 * right / 18)
+
+
+def test_an_edited_score_is_made_again(tmp_path, data):
+    cell = answered(tmp_path, data, "lvbench", lambda i: True)
+    score.score_cell(cell)
+    path = cell.folder / "score.json"
+    path.write_text(path.read_text().replace("100.0", "12.0"))
+    assert score.score_cell(load_cells(tmp_path)[0])[1]
+    assert not score.score_cell(load_cells(tmp_path)[0])[1]

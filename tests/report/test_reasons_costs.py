@@ -1,4 +1,4 @@
-"""python -m pytest tests/report/test_reasons_shapes.py"""
+"""python -m pytest tests/report/test_reasons_costs.py"""
 
 import dataclasses
 import json
@@ -8,9 +8,9 @@ import pytest
 from cell_folders import questions, rewrite, write_cell
 
 from harness.report.cells import load_cells
+from harness.report.costs import SEVEN, Shape, answer_flops, cost, find_shape
 from harness.report.expected import load_tables
 from harness.report.reasons import reasons
-from harness.report.shapes import SEVEN, Shape, answer_flops, cost, find_shape
 from harness.store import Answer
 
 B = next(table for table in load_tables("results/expected") if table.id == "B")

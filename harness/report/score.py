@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 from harness.benchmarks.metrics import metrics
+from harness.config import REPO, Config, TaskConfig
 from harness.errors import UserError
-from harness.report.cells import CellResult, load_cells
-from harness.report.current import current_ids
-from harness.report.measures import main_metric
+from harness.report.cells import SCORE, CellResult
+from harness.report.choose import choose, command
+from harness.report.context import main_metric
 from harness.store import write_atomic
 from harness.store.answers import now
+from harness.store.lines import seal
 
-SCHEMA = 1
-REPO = Path(__file__).resolve().parents[2]
-FILE = "score.json"
+SCHEMA = 2
 
 
-def main(config: Any) -> int:
+def main(config: Config) -> int:
     """Score the configured matrix's cells, or all cells where those are unknown; write ``score.json`` beside each.
 
     lmms-eval is imported once for all cells, and not at all when every score is up to date.
@@ -33,13 +31,12 @@ def main(config: Any) -> int:
     Raises:
         UserError: lmms-eval and our own metrics disagree; the message holds both numbers.
     """
-    cells = load_cells(config.results, config.report.cells)
-    wanted = [] if config.report.cells else current_ids(config)
-    chosen = [cell for cell in cells if cell.id in set(wanted)] or cells
-    if not chosen:
-        print(f"{config.results}/runs holds no cell yet: python -m harness run", file=sys.stderr)
+    chosen = choose(config)
+    cells = chosen.cells or chosen.stored
+    if not cells:
+        print(f"{config.results}/runs holds no cell yet: {command('run', config)}", file=sys.stderr)
         return 1
-    for cell in chosen:
+    for cell in cells:
         record, fresh = score_cell(cell)
         print(f"{cell.id}: {_line(cell, record)}{'' if fresh else ' (unchanged)'}", flush=True)
     return 0
@@ -52,9 +49,10 @@ def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
         UserError: lmms-eval disagrees with our metrics.
     """
     digest = inputs_digest(cell)
-    if cell.score is not None and cell.score.get("inputs") == digest:
+    if cell.score is not None and (cell.score.get("schema"), cell.score.get("inputs")) == (SCHEMA, digest):
         return cell.score, False
-    own = metrics(cell.benchmark, cell.items())
+    own, main = metrics(cell.benchmark, cell.items()), main_metric(cell.benchmark)
+    others = {name: metrics(cell.benchmark, cell.items(name)).get(main) for name in cell.other_parsers}
     record = {
         "schema": SCHEMA,
         "cell_id": cell.id,
@@ -65,16 +63,20 @@ def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
         "missing": cell.missing,
         "complete": cell.complete,
         "scored_by": "harness",
+        "parser": cell.parser,
         "metrics": own,
+        "other_parsers": {name: {main: score} for name, score in others.items() if score is not None},
         "time": now(),
     }
     if cell.complete:
         from harness.lmms.replay import LMMS_EVAL_VERSION, lmms_eval_metrics  # a slow import
 
-        theirs = lmms_eval_metrics(cell)
+        said = {question.question_id: cell.answers[question.question_id] for question in cell.questions}
+        texts = {name: answer.text if answer.ok else "" for name, answer in said.items()}
+        theirs = lmms_eval_metrics(TaskConfig(**cell.cell["task"]), texts, cell.id)
         compare(cell, own | {"unparsed": unparsed_percent(cell)}, theirs)
         record |= {"scored_by": f"lmms-eval {LMMS_EVAL_VERSION}", "metrics": theirs}
-    write_atomic(cell.folder / FILE, json.dumps(record, indent=1) + "\n")
+    write_atomic(cell.folder / SCORE, seal(record, indent=1))
     return record, True
 
 
@@ -84,17 +86,14 @@ def compare(cell: CellResult, own: dict[str, float], theirs: dict[str, float]) -
     Raises:
         UserError: naming the cell and, for every metric in question, both numbers.
     """
-    wrong = []
-    for name in sorted(set(own) | set(theirs)):
-        ours, other = own.get(name, math.nan), theirs.get(name, math.nan)
-        if ours != other:
-            wrong.append(f"  {name}: ours {ours!r}, lmms-eval {other!r}")
+    pairs = {name: (own.get(name, math.nan), theirs.get(name, math.nan)) for name in sorted(set(own) | set(theirs))}
+    wrong = [f"  {name}: ours {a!r}, lmms-eval {b!r}" for name, (a, b) in pairs.items() if a != b]
     if wrong:
         lines = "\n".join(wrong)
         raise UserError(
             f"cell {cell.id}: our metrics and lmms-eval's disagree\n{lines}\n"
             "The answers are unchanged; one of harness/benchmarks/metrics.py and the task's yaml is wrong. "
-            "Check them with: python -m pytest tests/benchmarks tests/lmms/test_score.py"
+            "Check them with: python -m pytest tests/benchmarks tests/report/test_score.py"
         )
 
 
@@ -110,10 +109,9 @@ def inputs_digest(cell: CellResult) -> str:
         answer = cell.answers.get(question.question_id)
         said = None if answer is None else (answer.status, answer.text)
         digest.update(repr((question.question_id, question.answer, sorted(question.options.items()), said)).encode())
-    task = cell.cell["task"].get("data", cell.benchmark)
-    rooms = {"benchmarks": ("metrics.py", "parse.py", "scoring.py"), "lmms": ("task.py",)}
-    code = [REPO / "harness" / room / name for room, names in rooms.items() for name in names]
-    for path in [*code, *sorted((REPO / "tasks" / task).glob("*.py")), *sorted((REPO / "tasks" / task).glob("*.yaml"))]:
+    task = REPO / "tasks" / str(cell.cell["task"].get("data", cell.benchmark))
+    code = [*sorted((REPO / "harness" / "benchmarks").glob("*.py")), REPO / "harness" / "lmms" / "task.py"]
+    for path in [*code, *sorted(task.glob("*.py")), *sorted(task.glob("*.yaml"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -122,7 +120,8 @@ def _line(cell: CellResult, record: dict[str, Any]) -> str:
     main = main_metric(cell.benchmark)
     value = record["metrics"].get(main)
     unscored = "nothing answered" if cell.missing == cell.n else "the right answers are not public"
-    score = unscored if value is None else f"{main} {value:.2f}"
+    score = unscored if value is None else f"{main} {value:.2f} ({record['parser']})"
+    others = [f"{name} {found[main]:.2f}" for name, found in record["other_parsers"].items() if found[main] != value]
     counts = [f"{record[name]} {name}" for name in ("failed", "unparsed", "missing") if record[name]]
     state = "" if record["complete"] else ", INCOMPLETE: not compared with anything published"
-    return f"{score}, n {record['n']}{', ' if counts else ''}{', '.join(counts)}, {record['scored_by']}{state}"
+    return ", ".join([score, *others, f"n {record['n']}", *counts, record["scored_by"]]) + state

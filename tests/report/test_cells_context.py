@@ -1,13 +1,13 @@
-"""python -m pytest tests/report/test_cells_measures.py"""
+"""python -m pytest tests/report/test_cells_context.py"""
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, cell_record, questions, write_cell
+from cell_folders import VARIANTS, cell_record, context, questions, rewrite, write_cell
 
 from harness.benchmarks.metrics import metrics
 from harness.errors import UserError
 from harness.report.cells import load_cells, subtitles
-from harness.report.measures import estimate, main_metric, paired
+from harness.report.context import main_metric
 from harness.store import Answer, AnswerLog, QuestionRecord
 
 
@@ -23,7 +23,7 @@ def test_every_metric_is_the_benchmarks_own(tmp_path, task):
     known = metrics(task, cell.items())
     assert main_metric(task) == next(iter(known)) and len(known) > 1
     for name, value in known.items():
-        assert estimate(cell, name).value == pytest.approx(value, abs=1e-9), name
+        assert context([cell]).estimate(cell, name).value == pytest.approx(value, abs=1e-9), name
 
 
 def test_circular_scoring_counts_a_sample_once(tmp_path):
@@ -36,9 +36,9 @@ def test_circular_scoring_counts_a_sample_once(tmp_path):
     record["task"] |= {"name": "vnbench", "data": "vnbench"}
     write_cell(tmp_path, asked, [i != 5 for i in range(24)], record=record)
     (cell,) = load_cells(tmp_path)
-    found = estimate(cell, "overall")
+    found = context([cell]).estimate(cell, "overall")
     assert (found.value, found.n) == (pytest.approx(100 * 5 / 6), 6)
-    assert estimate(cell, "single_try").value == pytest.approx(100 * 23 / 24)
+    assert context([cell]).estimate(cell, "single_try").value == pytest.approx(100 * 23 / 24)
 
 
 def test_failed_and_unparsed_are_wrong_and_missing_is_nowhere(tmp_path):
@@ -48,7 +48,9 @@ def test_failed_and_unparsed_are_wrong_and_missing_is_nowhere(tmp_path):
     write_cell(tmp_path, asked, answers, failed={0}, unparsed={1, 2})
     (cell,) = load_cells(tmp_path)
     assert (cell.n, cell.failed, cell.unparsed, cell.missing, cell.complete) == (30, 1, 2, 2, False)
-    assert estimate(cell).value == pytest.approx(100 * 25 / 28) and estimate(cell).n == 28
+    assert (
+        context([cell]).estimate(cell).value == pytest.approx(100 * 25 / 28) and context([cell]).estimate(cell).n == 28
+    )
 
 
 def test_answers_of_several_workers_are_one_cell_and_a_later_success_wins(tmp_path):
@@ -57,7 +59,7 @@ def test_answers_of_several_workers_are_one_cell_and_a_later_success_wins(tmp_pa
     with AnswerLog(folder, "w1") as log:
         log.append(Answer("v1-1", "v1", "ok", text=asked[4].answer))
     (cell,) = load_cells(tmp_path)
-    assert (cell.failed, estimate(cell).value) == (0, 100)
+    assert (cell.failed, context([cell]).estimate(cell).value) == (0, 100)
 
 
 def test_no_gold_answer_means_no_score(tmp_path):
@@ -66,7 +68,7 @@ def test_no_gold_answer_means_no_score(tmp_path):
     asked = [replace(q, answer=None) for q in questions("lvbench", 3)]
     write_cell(tmp_path, asked, [True] * 9)
     (cell,) = load_cells(tmp_path)
-    assert cell.complete and cell.n == 9 and len(cell.answered) == 0 and estimate(cell) is None
+    assert cell.complete and cell.n == 9 and len(cell.answered()) == 0 and context([cell]).estimate(cell) is None
 
 
 def test_pairs_use_the_shared_questions_only(tmp_path):
@@ -77,7 +79,7 @@ def test_pairs_use_the_shared_questions_only(tmp_path):
     write_cell(tmp_path, asked, a, task="videomme", variant="full", digest="1")
     write_cell(tmp_path, asked, b, task="videomme", variant="no_both", digest="2")
     cells = {cell.variant: cell for cell in load_cells(tmp_path)}
-    found = paired(cells["full"], cells["no_both"])
+    found = context(list(cells.values())).paired(cells["full"], cells["no_both"])
     assert (found.n, found.gained, found.lost) == (50, 10, 0)
     assert found.value == pytest.approx(20)
 
@@ -87,8 +89,10 @@ def test_macro_pairs_are_differences_of_macro_scores(tmp_path):
     for i, variant in enumerate(("full", "no_both")):
         write_cell(tmp_path, asked, right(90, seed=i), task="mlvu", variant=variant, digest=str(i))
     cells = {cell.variant: cell for cell in load_cells(tmp_path)}
-    found = paired(cells["full"], cells["no_both"])
-    assert found.value == pytest.approx(estimate(cells["full"]).value - estimate(cells["no_both"]).value)
+    measured = context(list(cells.values()))
+    found = measured.paired(cells["full"], cells["no_both"])
+    gap = measured.estimate(cells["full"]).value - measured.estimate(cells["no_both"]).value
+    assert found.value == pytest.approx(gap)
     assert found.method == "video bootstrap t"
 
 
@@ -98,9 +102,9 @@ def test_setting_speaks_the_words_of_the_expected_tables(tmp_path):
         write_cell(tmp_path, asked, [True] * 6, task="longvideobench", variant=variant, digest=str(i))
     write_cell(tmp_path, asked, [True] * 6, task="longvideobench", variant="none", digest="9")
     cells = load_cells(tmp_path)
-    assert [cell.variant for cell in cells] == ["no_both", "no_layer", "no_temporal", "full", "none"]
-    assert cells[0].setting["subtitles"] is True and cells[0].setting["protocol"] == "release"
-    assert cells[-1].setting["context"] == "full" and "semantics" not in cells[-1].setting
+    assert [cell.variant for cell in cells] == ["", "no_both", "no_layer", "no_temporal", "full"]
+    assert cells[1].setting["subtitles"] is True and cells[1].setting["protocol"] == "release"
+    assert cells[0].setting["context"] == "full" and "semantics" not in cells[0].setting
 
 
 @pytest.mark.parametrize(("protocol", "shown"), [("release", False), ("release_subtitles", True), ("lmms_eval", False)])
@@ -119,4 +123,32 @@ def test_unknown_metric_names_the_known(tmp_path):
     write_cell(tmp_path, questions("lvbench", 1), [True] * 3)
     (cell,) = load_cells(tmp_path)
     with pytest.raises(UserError, match="overall, type_<question_type>"):
-        estimate(cell, "m_avg")
+        context([cell]).estimate(cell, "m_avg")
+
+
+def test_each_parser_scores_the_stored_texts_once(tmp_path):
+    folder = write_cell(tmp_path, questions("lvbench", 10), [True] * 30)
+    rewrite(folder, lambda i, answer: answer | {"text": f"Answer: {answer['text']}"})
+    (cell,) = load_cells(tmp_path)
+    measured = context([cell])
+    # The release's parser takes the A of "Answer" wherever that is not the right letter.
+    assert measured.estimate(cell, parser="anchored").value == 100
+    assert measured.estimate(cell, parser="release").value == pytest.approx(100 * 8 / 30)
+    assert cell.parser not in cell.other_parsers and {"anchored", "release"} <= {cell.parser, *cell.other_parsers}
+    assert cell.frame("release") is cell.frame("release")
+
+
+def test_a_method_without_the_ablations_switches_has_its_options_in_the_setting(tmp_path):
+    record = cell_record("lvbench")
+    record["method"] = {"name": "window", "size": 7, "frames": 3}
+    write_cell(tmp_path, questions("lvbench", 1), [True] * 3, record=record)
+    (cell,) = load_cells(tmp_path)
+    assert (cell.variant, cell.method_title, cell.short_title) == ("", "window", "window")
+    assert (cell.setting["size"], cell.setting["method.frames"], cell.setting["frames"]) == (7, 3, 1024)
+
+
+def test_a_damaged_score_file_is_no_score(tmp_path):
+    folder = write_cell(tmp_path, questions("lvbench", 1), [True] * 3)
+    (folder / "score.json").write_text('{"schema": 2, "inputs": ')
+    (cell,) = load_cells(tmp_path)
+    assert cell.score is None

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from harness.config import REPO
 from harness.report.cells import CellResult
 from harness.store import Answer
-
-REPO = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""The answers of a cell against those of a baseline: what changed, and what of it is numerics, noise or drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.report.baseline import Baseline, BaselineCell, Row, answer_rows
+from harness.report.cells import CellResult
+from harness.report.choose import differing, setting_key
+
+PASS, REGRESSION, INCOMPLETE, DRIFT = "pass", "regression", "incomplete", "environment drift"
+ALPHA = 0.01
+"""Chance of a false alarm per check in flip mode, shared by its cells."""
+TIE = 1e-5
+"""Scores closer than this share of their size tie within rounding: which token is kept is then numerics.
+Between instruction sets, scores in float32 differ by some 1e-7 to 1e-6 of their size."""
+OF_KEPT = {"shares", "indices"}
+"""Columns that change when another of two tied tokens is kept."""
+NEAR = ("model.name", "task.name", "method.name", "method.temporal", "method.layers")
+"""Two cells that agree on these are the same row of a table; anything else that differs between them is a change."""
+LADDER = ("context", "video.fps", "video.max_frames")
+"""Settings that make another cell of the same ladder, not the same one changed."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell against its baseline, question by question. Lists hold question ids."""
+
+    n: int
+    changed: dict[str, list[str]]
+    """Answers that are not the stored ones -> the columns in which they differ."""
+    numerics: list[str]
+    """Answers that differ only by tokens whose scores tie within rounding; they are not among the changed ones."""
+    gained: list[str]
+    lost: list[str]
+    missing: list[str]
+    newly_failed: list[str]
+    unknown: list[str]
+    """Questions that the baseline does not have."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether every stored answer came out the same, up to ties, and nothing else did."""
+        return not (self.changed or self.missing or self.unknown)
+
+    @property
+    def flips(self) -> int:
+        """Answers that turned right or wrong."""
+        return len(self.gained) + len(self.lost)
+
+    @property
+    def summary(self) -> str:
+        """A few words for a table."""
+        if self.missing:
+            return f"incomplete: {len(self.missing)} of {self.n}"
+        if self.unknown:
+            return f"other questions: {len(self.unknown)} unknown"
+        if self.changed:
+            return f"{len(self.changed)} of {self.n} answers changed, {self.flips} flips"
+        return "equals baseline" + (f" ({len(self.numerics)} ties decided otherwise)" if self.numerics else "")
+
+
+@dataclass(frozen=True)
+class CellCheck:
+    """The gate's verdict on one cell of the baseline."""
+
+    name: str
+    verdict: str
+    reason: str
+    comparison: Comparison | None = None
+    details: list[str] = field(default_factory=list)
+
+
+def compare(stored: BaselineCell, cell: CellResult) -> Comparison:
+    """Compare a cell with the baseline of its setting. What the baseline does not know of an answer is equal."""
+    ours = answer_rows(cell)
+    changed: dict[str, list[str]] = {}
+    numerics, gained, lost, missing, newly_failed = [], [], [], [], []
+    for qid, then in stored.answers.items():
+        row = ours.get(qid)
+        if row is None:
+            missing.append(qid)
+            continue
+        columns = [name for name in then if name != "margin" and then[name] is not None and row.get(name) != then[name]]
+        if columns and set(columns) <= OF_KEPT and tied(then) and tied(row):
+            numerics.append(qid)
+        elif columns:
+            changed[qid] = columns
+        if row["right"] and not then["right"]:
+            gained.append(qid)
+        if then["right"] and not row["right"]:
+            lost.append(qid)
+        if row["text"] is None and then["text"] is not None:
+            newly_failed.append(qid)
+    unknown = sorted({question.question_id for question in cell.questions} - set(stored.answers))
+    return Comparison(len(stored.answers), changed, numerics, gained, lost, missing, newly_failed, unknown)
+
+
+def tied(row: Row) -> bool:
+    """Whether some token was kept over another of the same score, within rounding."""
+    margin = row.get("margin")
+    return margin is not None and 0 <= margin < TIE
+
+
+def check_cells(
+    baseline: Baseline, cells: Sequence[CellResult], *, exact: bool, flip_rate: float, run: str, update: str
+) -> list[CellCheck]:
+    """One verdict per cell of the baseline, and per cell that it does not have.
+
+    Args:
+        baseline: the stored answers.
+        cells: what is there now.
+        exact: every column of every answer must be the stored one, ties aside; else answers may flip between right
+            and wrong as often as ``flip_rate`` explains.
+        flip_rate: share of answers that flip between two runs of unchanged code.
+        run, update: the commands that answer what is missing, and that write the baseline.
+    """
+    checks: list[CellCheck] = []
+    used: set[str] = set()
+    for stored in baseline.cells:
+        cell = next((c for c in cells if setting_key(c.cell) == stored.key), None)
+        if cell is None:
+            checks.append(_without_cell(stored, cells, used, run))
+            continue
+        used.add(cell.id)
+        alpha = ALPHA / len(baseline.cells)
+        checks.append(_check_cell(baseline, stored, cell, exact, flip_rate, alpha, run))
+    for cell in cells:
+        if cell.id not in used:
+            checks.append(CellCheck(cell.id, INCOMPLETE, f"the baseline does not have it: {update}"))
+    return checks
+
+
+def _check_cell(
+    baseline: Baseline, stored: BaselineCell, cell: CellResult, exact: bool, rate: float, alpha: float, run: str
+) -> CellCheck:
+    found = compare(stored, cell)
+    drift, notes = drifted(baseline, stored, cell)
+    details = [_change(question, stored, cell, columns) for question, columns in list(found.changed.items())[:5]]
+    if found.missing:
+        reason = f"{len(found.missing)} of {found.n} questions are not answered: {run}"
+        return CellCheck(cell.id, INCOMPLETE, reason, found, details)
+    problem = _problem(found, exact, rate, alpha)
+    if problem:
+        verdict = DRIFT if drift and not found.unknown else REGRESSION
+        return CellCheck(cell.id, verdict, "; ".join([problem, *drift, *notes]), found, details)
+    note = f"; although {'; '.join(drift + notes)}" if drift or notes else ""
+    return CellCheck(cell.id, PASS, f"{found.summary}{note}", found, details)
+
+
+def _problem(found: Comparison, exact: bool, rate: float, alpha: float) -> str:
+    """Why a complete cell does not pass; empty when it does."""
+    if found.unknown:
+        return f"{len(found.unknown)} questions are unknown to the baseline, the first is {found.unknown[0]}"
+    if found.newly_failed:
+        return f"{len(found.newly_failed)} answers failed that had not, the first is {found.newly_failed[0]}"
+    if exact:
+        return "" if found.equal else f"{found.summary}; they must be equal"
+    from scipy.stats import binom, binomtest
+
+    too_many = float(binom.sf(found.flips - 1, found.n, rate)) if found.flips else 1.0
+    if too_many < alpha:
+        return f"{found.flips} of {found.n} answers flipped; a flip rate of {rate:.3g} does not explain that"
+    worse = binomtest(len(found.lost), found.flips, 0.5, alternative="greater").pvalue if found.flips else 1.0
+    if worse < alpha:
+        return f"{len(found.lost)} answers lost and {len(found.gained)} gained: worse, not noise (p = {worse:.2g})"
+    return ""
+
+
+def drifted(baseline: Baseline, stored: BaselineCell, cell: CellResult) -> tuple[list[str], list[str]]:
+    """What of the environment changed since the baseline.
+
+    Returns:
+        What may change answers (versions, device, attention, weights), and what may only decide ties (the
+        instruction set of a CPU).
+    """
+    manifest, then = cell.manifest, baseline.provenance
+    starts = [vars(manifest), *manifest.starts]
+    changes = []
+    for name, version in then.get("versions", {}).items():
+        now = {start.get("versions", {}).get(name, version) for start in starts}
+        changes += [f"{name} {version} -> {other}" for other in sorted(now - {version})]
+    moved: dict[str, list[str]] = {}
+    for key in ("device", "attention_backend", "instruction_set"):
+        known = then.get(key)
+        found = {str(start[key]) for start in starts if start.get(key) is not None} if known is not None else set()
+        moved[key] = [f"{key} {known} -> {other}" for other in sorted(found - {known})]
+    changes += moved["device"] + moved["attention_backend"]
+    weights = stored.made_with.get("weights")
+    if cell.cell.get("weights") != weights:
+        changes.append(f"weights {weights} -> {cell.cell.get('weights')}")
+    return changes, moved["instruction_set"]
+
+
+def _without_cell(stored: BaselineCell, cells: Sequence[CellResult], used: set[str], run: str) -> CellCheck:
+    """The baseline's cell is not there: another setting of the same row is a change, nothing at all is incomplete."""
+    for cell in cells:
+        key = setting_key(cell.cell)
+        if cell.id not in used and all(_at(key, path) == _at(stored.key, path) for path in NEAR):
+            changed = differing(stored.key, key)
+            if all(line.startswith(LADDER) for line in changed):
+                continue
+            used.add(cell.id)
+            found = compare(stored, cell)
+            return CellCheck(cell.id, REGRESSION, f"setting changed: {', '.join(changed)}; {found.summary}", found)
+    return CellCheck(stored.name, INCOMPLETE, f"was not run: {run}")
+
+
+def _at(key: dict[str, Any], path: str) -> Any:
+    group, name = path.split(".")
+    return key.get(group, {}).get(name)
+
+
+def _change(question: str, stored: BaselineCell, cell: CellResult, columns: Sequence[str]) -> str:
+    then, now = stored.answers[question], answer_rows(cell)[question]
+    return f"{question}: " + ", ".join(f"{name} {then.get(name)!r} -> {now[name]!r}" for name in columns)

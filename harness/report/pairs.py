@@ -1,0 +1,181 @@
+"""Pairs of cells that differ in one axis, what each axis is worth, and accuracy along the context."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from harness.report.cells import CellResult
+from harness.report.choose import newest
+from harness.report.context import Context
+from harness.report.statistics import Difference, Estimate, mean_difference, mean_estimate
+
+APART = {"task", "split", "subset"}
+"""Cells that differ in one of these answered other questions and make no pair."""
+OF_TASK = APART | {"protocol", "subtitles", "questions", "max_new_tokens", "reforge", "max_guide_length"}
+"""What a benchmark brings along: cells of several benchmarks that agree on the rest are pooled."""
+OF_SEMANTICS = {"positions", "reforge", "quirks"}
+"""What a semantics brings along: no axis of its own where the semantics differ."""
+TITLES = ("method", "semantics", "variant")
+"""Axes whose values are part of a method's title."""
+EQUAL_BUDGET = 0.05
+"""Measured cache slots may differ by this share before two cells are not at equal budget."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``a`` against ``b``, alike but for one axis, on one benchmark or pooled over several.
+
+    cells: (a, b) per benchmark. difference: a - b; of several benchmarks the mean of their differences.
+    """
+
+    axis: str
+    cells: tuple[tuple[CellResult, CellResult], ...]
+    difference: Difference
+
+    @property
+    def pooled(self) -> bool:
+        """Whether several benchmarks are in it."""
+        return len(self.cells) > 1
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of how many the mean is taken."""
+        return f"mean of {len(self.cells)}" if self.pooled else self.cells[0][0].task
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What a and b have in common, in the words of ``CellResult.setting``."""
+        a, b = (cell.setting for cell in self.cells[0])
+        common = {key: value for key, value in a.items() if b.get(key) == value}
+        if self.axis == "context":
+            return common
+        return common | {"context": b["context"] if a["context"] == "full" else a["context"]}
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two sides in the words of their axis; what they share of a method's title is said once."""
+        a, b = self.cells[0]
+        if self.axis == "variant":
+            return a.method_title, b.variant
+        if self.axis in TITLES:
+            return a.method_title, b.method_title
+        return f"{self.axis} {a.setting[self.axis]}", f"{self.axis} {b.setting[self.axis]}"
+
+    @property
+    def slots(self) -> tuple[float | None, float | None]:
+        """Measured cache slots of a and of b, mean over the benchmarks."""
+        return tuple(_mean([pair[side].slots for pair in self.cells]) for side in (0, 1))  # type: ignore[return-value]
+
+    @property
+    def budget(self) -> str:
+        """``equal``, ``not equal``, or ``-`` where nothing was measured."""
+        if None in self.slots:
+            return "-"
+        return "not equal" if any(unequal_budget(a, b) for a, b in self.cells) else "equal"
+
+
+def find_pairs(context: Context) -> list[Pair]:
+    """Every two cells that differ in exactly one axis, then the same pooled over benchmarks.
+
+    Of cells of one setting the newest counts. The later cell in the order of the tables is ``a``.
+    """
+    singles: list[Pair] = []
+    pools: dict[str, list[Pair]] = defaultdict(list)
+    for b, a in combinations(newest(context.cells), 2):
+        axis = axis_of(a, b)
+        found = context.paired(a, b) if axis else None
+        if axis is None or found is None:
+            continue
+        pair = Pair(axis, ((a, b),), found)
+        singles.append(pair)
+        kept = [{k: v for k, v in cell.setting.items() if k not in OF_TASK - {axis}} for cell in (a, b)]
+        pools[json.dumps([axis, kept], sort_keys=True)].append(pair)
+    pooled = []
+    for group in pools.values():
+        parts = list({pair.cells[0][0].benchmark: pair for pair in reversed(group)}.values())[::-1]
+        if len(parts) > 1:
+            difference = mean_difference([pair.difference for pair in parts])
+            pooled.append(Pair(parts[0].axis, tuple(pair.cells[0] for pair in parts), difference))
+    return [*singles, *pooled]
+
+
+def axis_of(a: CellResult, b: CellResult) -> str | None:
+    """The one setting in which two cells differ; None where they differ in none or several.
+
+    Options that only one of two methods has, and what follows from the semantics, are no axes of their own.
+    """
+    one, other = a.setting, b.setting
+    found = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} - {"questions"}
+    if found & APART:
+        return None
+    if "method" in found:
+        found -= {"positions", *(one.keys() ^ other.keys())}
+        found -= {"context"} if "full" in (one["context"], other["context"]) else set()
+    if "semantics" in found:
+        found -= OF_SEMANTICS
+    return found.pop() if len(found) == 1 else None
+
+
+def unequal_budget(a: CellResult, b: CellResult) -> str:
+    """Says so where the measured cache slots of two cells are not alike; empty otherwise, or where they are unknown."""
+    if not a.slots or not b.slots or abs(a.slots - b.slots) <= EQUAL_BUDGET * min(a.slots, b.slots):
+        return ""
+    return f"not at equal budget: {a.slots:.0f} against {b.slots:.0f} cache slots"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One point of a ladder: cells of one method where an axis has the value ``at``, of one benchmark or of several."""
+
+    title: str
+    benchmark: str
+    at: int
+    cells: tuple[CellResult, ...]
+    estimate: Estimate
+
+    @property
+    def slots(self) -> float | None:
+        """Measured cache slots."""
+        return _mean([cell.slots for cell in self.cells])
+
+
+def ladder(context: Context, axis: str) -> list[Rung]:
+    """Scores along an axis, per benchmark and as the mean of several; empty where no method has two values of it.
+
+    Args:
+        axis: ``context`` or ``frames``.
+    """
+    rungs: list[Rung] = []
+    pools: dict[str, list[tuple[CellResult, Estimate]]] = defaultdict(list)
+    for cell in newest(context.cells):
+        found = context.estimate(cell)
+        if found is None or not isinstance(cell.setting[axis], int):
+            continue
+        rungs.append(Rung(_title(cell, axis), cell.task, cell.setting[axis], (cell,), found))
+        kept = {key: value for key, value in cell.setting.items() if key not in OF_TASK}
+        pools[json.dumps(kept, sort_keys=True)].append((cell, found))
+    for group in pools.values():
+        parts = list({cell.benchmark: (cell, found) for cell, found in reversed(group)}.values())[::-1]
+        if len(parts) > 1:
+            cells, mean = tuple(cell for cell, _ in parts), mean_estimate([found for _, found in parts])
+            rungs.append(Rung(_title(cells[0], axis), f"mean of {len(cells)}", cells[0].setting[axis], cells, mean))
+    values = defaultdict(set)
+    for rung in rungs:
+        values[rung.title, rung.benchmark].add(rung.at)
+    return [rung for rung in rungs if len(values[rung.title, rung.benchmark]) > 1]
+
+
+def _title(cell: CellResult, axis: str) -> str:
+    forms = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
+    rest = [form.format(cell.setting[key]) for key, form in forms.items() if key != axis]
+    return ", ".join([cell.method_title, *rest])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,143 @@
+"""One row per cell: its score, what it should be, and every number that stands beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.benchmarks.metrics import metrics
+from harness.report.cells import CellResult
+from harness.report.choose import differing, setting_key
+from harness.report.compare import compare
+from harness.report.context import Context, main_metric
+from harness.report.costs import cost
+from harness.report.expected import Published
+from harness.report.statistics import Estimate
+from harness.report.verdicts import judge_cell
+
+INCOMPLETE = "incomplete"
+SHOWN = 3
+"""Differences that are named before the rest is counted."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A cell on its benchmark's published metric.
+
+    others: parser -> score, of every parser that is not the protocol's own. expected: the number that it should be,
+    with its table. marks: that number, for a picture. verdict: what became of it, or why there is none.
+    """
+
+    cell: CellResult
+    metric: str
+    estimate: Estimate | None
+    others: dict[str, float]
+    expected: str
+    marks: list[float]
+    verdict: str
+
+    @property
+    def others_differ(self) -> bool:
+        """Whether the choice of the parser matters."""
+        own = None if self.estimate is None else self.estimate.value
+        return any(own is None or abs(score - own) > 1e-9 for score in self.others.values())
+
+
+def score_rows(context: Context) -> list[ScoreRow]:
+    """The rows of all cells, in their order."""
+    return [_row(cell, context) for cell in context.cells]
+
+
+def _row(cell: CellResult, context: Context) -> ScoreRow:
+    metric = main_metric(cell.benchmark)
+    others = {name: found.value for name in cell.other_parsers if (found := context.estimate(cell, metric, name))}
+    expected, marks, verdict = (_of_baseline if cell.toy else _of_tables)(cell, metric, context)
+    verdict = verdict if cell.complete else INCOMPLETE
+    return ScoreRow(cell, metric, context.estimate(cell, metric), others, expected, marks, verdict)
+
+
+def _of_baseline(cell: CellResult, metric: str, context: Context) -> tuple[str, list[float], str]:
+    stored = context.baseline_of(cell)
+    if stored is not None:
+        return f"{stored.score[metric]:.1f}", [stored.score[metric]], compare(stored, cell).summary
+    key = setting_key(cell.cell)
+    near = [
+        differing(other.key, key)
+        for baseline in context.baselines
+        for other in baseline.cells
+        if (other.key["task"]["name"], other.key["model"]["name"]) == (key["task"]["name"], key["model"]["name"])
+    ]
+    return "-", [], f"no baseline: {_some(min(near, key=len))}" if near else "no baseline"
+
+
+def _of_tables(cell: CellResult, metric: str, context: Context) -> tuple[str, list[float], str]:
+    numbers = context.published(cell)
+    verdicts = [judge_cell(cell, number, context) for number in numbers]
+    if numbers:
+        words = dict.fromkeys(verdict.verdict for verdict in verdicts)
+        return ", ".join(_named(number) for number in numbers), [number.score for number in numbers], "; ".join(words)
+    near = min(context.candidates(cell), key=lambda number: len(number.differences(cell)), default=None)
+    if near is None:
+        return "-", [], cell.mismatch or f"none published for {cell.setting['model']} on {cell.benchmark}"
+    return "-", [], f"not comparable with {_named(near)}: {_some(near.differences(cell))}"
+
+
+def _named(number: Published) -> str:
+    parser = "" if number.parser == "release" else f", {number.parser}"
+    return f"{number.text} ({number.table}{parser})"
+
+
+def _some(lines: Sequence[str]) -> str:
+    more = f"; {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
+
+
+def code_remark(cells: Sequence[CellResult]) -> str:
+    """Says so where cells of one table were answered by different code; empty where they were not."""
+    found = Counter(str(cell.cell.get("code") or "unknown") for cell in cells)
+    if len(found) < 2:
+        return ""
+    listed = ", ".join(f"{code} ({n} cells)" for code, n in found.most_common())
+    return f"Answered by different code: {listed}. Each cell's manifest.json names its commit."
+
+
+def scores_frame(context: Context) -> pd.DataFrame:
+    """One line per cell, metric and, for the published metric, parser; every setting in its own column."""
+    rows = []
+    for cell in context.cells:
+        main, spent = main_metric(cell.benchmark), cost(cell)
+        own = [(name, cell.parser) for name in metrics(cell.benchmark, cell.items())]
+        for metric, parser in own + [(main, name) for name in cell.other_parsers]:
+            found = context.estimate(cell, metric, parser)
+            if found is None:
+                continue
+            low, high = found.interval(context.settings.confidence)
+            rows.append(
+                {
+                    "cell": cell.id,
+                    **{k: v for k, v in cell.setting.items() if k != "questions"},
+                    "protocol": cell.protocol,
+                    "metric": metric,
+                    "parser": parser,
+                    "main": (metric, parser) == (main, cell.parser),
+                    "score": found.value,
+                    "low": low,
+                    "high": high,
+                    "standard_error": found.se,
+                    "interval": found.method,
+                    "n": found.n,
+                    "videos": found.clusters,
+                    "questions": cell.n,
+                    "failed": cell.failed,
+                    "unparsed": cell.unparsed,
+                    "missing": cell.missing,
+                    "prompt_tokens": spent.tokens,
+                    "slots": cell.slots,
+                    "seconds": spent.total,
+                    "flops": spent.flops,
+                }
+            )
+    return pd.DataFrame(rows).round(6)
