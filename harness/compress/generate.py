@@ -45,10 +45,12 @@ def generate(
         ValueError: features and prompt do not belong together.
     """
     run, hidden = prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record)
+    following = next_position(run.prompt.positions)
+    run.trace.next_position = int(following.max())
     tokens, logits = greedy(
         run,
         hidden,
-        next_position(run.prompt.positions),
+        following,
         max_new_tokens=max_new_tokens,
         eos=eos,
         repetition_penalty=language.repetition_penalty if repetition_penalty is None else repetition_penalty,

@@ -42,6 +42,7 @@ class Trace:
         kept_digest: of all choices of tokens made while prefilling; `None` when nothing was chosen.
         kept_margin: how near the closest of these choices was: the smallest gap between a score that was kept and one
             that was not, as a share of the largest score of its layer.
+        next_position: id of the first new token.
     """
 
     n_prompt: int
@@ -58,6 +59,7 @@ class Trace:
     head_lengths: list[list[int]] | None = None
     kept_digest: str | None = None
     kept_margin: float | None = None
+    next_position: int | None = None
     recording: Recording | None = None
 
 
