@@ -68,7 +68,8 @@ def newest(cells: Sequence[CellResult]) -> list[CellResult]:
 def setting_key(record: dict[str, Any]) -> dict[str, Any]:
     """What a cell was asked to do, the same before and after a change of code: no digests, no runtime knobs.
 
-    A field that the record does not know has its default: a new setting leaves stored cells what they are.
+    A field that the record does not know has its default, and one that the code does not know any more is left out: a
+    new setting leaves stored cells what they are, and an old one leaves it to the answers whether something changed.
 
     Args:
         record: a manifest's ``cell``, or such a key.
@@ -76,14 +77,9 @@ def setting_key(record: dict[str, Any]) -> dict[str, Any]:
     key: dict[str, Any] = {"context": record.get("context")}
     for group in GROUPS:
         values = record.get(group, {})
-        for field in _fields(group, values.get("name")):
-            if rule_of(field).runtime:
-                values = {name: value for name, value in values.items() if name != field.name}
-            elif field.default_factory is not dataclasses.MISSING:
-                values = {field.name: field.default_factory(), **values}
-            elif field.default not in (dataclasses.MISSING, REQUIRED):
-                values = {field.name: field.default, **values}
-        key[group] = values
+        fields = _fields(group, values.get("name"))
+        known = {f.name: values.get(f.name, _default(f)) for f in fields if not rule_of(f).runtime}
+        key[group] = known or values
     return dict(json.loads(json.dumps(key, sort_keys=True)))
 
 
@@ -94,6 +90,12 @@ def _fields(group: str, name: Any) -> Sequence[dataclasses.Field[Any]]:
         return dataclasses.fields(schemas[group] if group in schemas else method_schema(str(name)))
     except UserError:
         return ()
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default in (dataclasses.MISSING, REQUIRED) else field.default
 
 
 def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

@@ -159,12 +159,13 @@ def test_a_field_that_the_baseline_did_not_know_is_equal_at_its_default(tmp_path
     path = tmp_path / "toy.json"
     data = json.loads(path.read_text())
     for cell in data["cells"].values():
-        del cell["key"]["video"]["grid_fps"], cell["key"]["method"]["seed"]
+        del cell["key"]["video"]["grid_fps"], cell["key"]["method"]["max_guide_length"]
+        cell["key"]["method"]["gone"] = 3
     path.write_text(json.dumps(data))
     assert check(tmp_path) == 0
-    run(tmp_path, "now", method__seed=1)
+    run(tmp_path, "now", method__max_guide_length=9)
     assert check(tmp_path, "now") == 1
-    assert "setting changed: method.seed: 0 -> 1" in record(tmp_path, "now")["cells"][0]["reason"]
+    assert "setting changed: method.max_guide_length: None -> 9" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
 def test_a_column_that_the_baseline_did_not_know_is_not_compared(tmp_path, baseline):
