@@ -19,6 +19,7 @@ from rich.console import Console
 
 from harness.config import Config
 from harness.plan import plan as planning
+from harness.plan.show import show
 from harness.run.engines import build_engine
 from harness.run.opening import check_videos, open_folder
 from harness.run.progress import Display, summary
@@ -45,7 +46,7 @@ def main(config: Config) -> int:
     console = Console(soft_wrap=True)
     prepare_toy(config)
     plan = planning.make_plan(config)
-    planning.show(plan, console)
+    show(plan, console)
     planning.report_problems(plan)
     with handle_term(), contextlib.ExitStack() as locks:
         siblings, cells = open_groups(config, plan.groups, locks)

@@ -1,6 +1,7 @@
 """The plan: counts from annotations and stored answers, all problems at once."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -9,7 +10,9 @@ from rich.console import Console
 from harness.config import REPO, compose_config
 from harness.errors import UserError
 from harness.plan import plan as planning
-from harness.store import Answer, AnswerLog
+from harness.plan.feature_size import Header
+from harness.plan.show import show
+from harness.store import Answer, AnswerLog, Manifest, write_manifest
 
 
 @pytest.fixture
@@ -76,12 +79,57 @@ def test_a_method_that_cannot_be_built_is_a_problem_of_the_plan(overrides, words
         planning.report_problems(planning.make_plan(compose_config([*overrides, *words])))
 
 
-def test_an_unmeasured_matrix_says_so(overrides):
-    console = Console(record=True, width=200)
-    planning.show(planning.make_plan(compose_config(overrides)), console)
-    text = console.export_text()
+def shown(plan, width=80):
+    console = Console(record=True, width=width, soft_wrap=True)
+    show(plan, console)
+    return console.export_text()
+
+
+def test_an_unmeasured_matrix_says_so_and_how_to_measure_it(overrides):
+    text = shown(planning.make_plan(compose_config(overrides)))
     assert "24 questions to answer on 2 videos" in text
-    assert "no measured answers yet" in text
+    assert "time: not known" in text
+    assert f"-m harness run {shlex.join(overrides)} task.subset=mini" in text
+
+
+def test_ids_are_whole_on_a_narrow_screen(overrides):
+    plan = planning.make_plan(compose_config(overrides))
+    lines = shown(plan, width=40).splitlines()
+    for group in plan.groups:
+        for cell in group.cells:
+            assert any(line.startswith(cell.cell.id + " ") for line in lines)
+
+
+def test_time_follows_what_is_left_of_each_cell(overrides):
+    config = compose_config([*overrides, "matrix.variant=[full,no_both]"])
+    cells = [each.cell for each in planning.make_plan(config).groups[0].cells]
+    for cell, seconds in zip(cells, (10.0, 1.0), strict=True):
+        folder = planning.cell_folder(config, cell)
+        write_manifest(folder, Manifest(cell.id, cell.digest, cell.record(), device="cpu"))
+        with AnswerLog(folder) as log:  # one question of one video; both answers carry half of its 100 s
+            times = {"frames": 0.0, "encode": 50.0, "generate": seconds}
+            log.append(Answer("00", "v0", "ok", text="A", n_video=73728, seconds=times))
+    plan = planning.make_plan(config)
+    assert plan.seconds_on["cpu"] == pytest.approx(2 * 100 + 5 * 10 + 5 * 1)
+    apart = planning.make_plan(compose_config([*overrides, "matrix.variant=[full,no_both]", "run.sharing=false"]))
+    assert apart.seconds_on["cpu"] == pytest.approx(4 * 100 + 5 * 10 + 5 * 1)
+    text = shown(plan)
+    assert "time: about " in text and "on one cpu" in text
+    other = planning.make_plan(compose_config([*overrides, "matrix.variant=[full,no_layer]"]))
+    assert not other.seconds_on and [name.split("-f1024")[0][-8:] for name in other.unmeasured] == ["no_layer"]
+    assert "time: not known" in shown(other) and "no_layer" in shown(other).split("time:")[1]
+
+
+def test_headers_are_read_only_of_videos_that_are_needed(overrides, monkeypatch):
+    config = compose_config([*overrides, "matrix.variant=[full]"])
+    plan = planning.make_plan(config)
+    with AnswerLog(planning.cell_folder(config, plan.groups[0].cells[0].cell)) as log:
+        for question in ("00", "01", "02"):
+            log.append(Answer(question, "v0", "ok", text="A"))
+    read = []
+    monkeypatch.setattr(planning, "read_header", lambda path, s: read.append(path.stem) or Header(s))
+    assert planning.make_plan(config).groups[0].videos_to_decode == 1
+    assert read == ["v1"]
 
 
 def test_weights_that_are_not_whole_are_a_problem_of_the_plan(overrides, tmp_path):
