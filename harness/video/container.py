@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.errors import VideoError
 
 SMALL_PICTURE = 320 * 240  # pixels
+Frame = npt.NDArray[np.uint8]
+"""A picture [H, W, 3], or several [n, H, W, 3], RGB."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.video.readers import Frame
+from harness.video.container import Frame
 from harness.video.windows import Video
 
 OpenVideo = Callable[[Path], Video]

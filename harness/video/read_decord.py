@@ -6,8 +6,7 @@ import re
 import decord
 
 from harness.errors import VideoError
-from harness.video.container import Track
-from harness.video.readers import Frame
+from harness.video.container import Frame, Track
 
 decord.logging.set_level(decord.logging.QUIET)  # its warnings about threads and seeking go straight to the terminal
 

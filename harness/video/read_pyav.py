@@ -8,8 +8,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from harness.errors import VideoError
-from harness.video.container import Track
-from harness.video.readers import Frame
+from harness.video.container import Frame, Track
 from harness.video.scan import MISSING_SECONDS, reason
 
 # Decoding this many frames costs less than a seek, which empties the decoder's pipeline.

@@ -5,8 +5,7 @@ import os
 from torchcodec.decoders import VideoDecoder
 
 from harness.errors import VideoError
-from harness.video.container import Track
-from harness.video.readers import Frame
+from harness.video.container import Frame, Track
 
 # Well below one frame, well above the rounding of times to floats.
 SAME_TIME_S = 0.002

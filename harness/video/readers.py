@@ -5,13 +5,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import av
-import numpy as np
-import numpy.typing as npt
 
 from harness.errors import UserError, VideoError
-from harness.video.container import Track, VideoInfo
-
-Frame = npt.NDArray[np.uint8]
+from harness.video.container import Frame, Track, VideoInfo
 
 
 class FrameReader(Protocol):

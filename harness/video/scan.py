@@ -114,13 +114,17 @@ def _read(path: Path, container: InputContainer, stream: VideoStream) -> _Conten
             elif packet.is_keyframe and (pts is None or pts >= next_look):
                 found.look(_decoded(packet))
                 next_look += look_every
-            if packet.dts is not None:
-                if last_dts is not None and (last_dts - packet.dts) * time_base > RESTART_SECONDS:
-                    raise VideoError(_restarts(path, float(last_dts * time_base), float(packet.dts * time_base)))
-                last_dts = packet.dts
             if packet.is_discard:
                 found.closed = False
                 continue  # hidden by an edit list, as in videos cut without encoding them again
+            if packet.dts is not None:
+                if last_dts is not None and (last_dts - packet.dts) * time_base > RESTART_SECONDS:
+                    last, again = float(last_dts * time_base), float(packet.dts * time_base)
+                    raise VideoError(
+                        f"{path}: its times start again ({again:.2f} s is stored behind {last:.2f} s), as in videos that "
+                        f"were joined byte by byte; {WRITE_AGAIN}"
+                    )
+                last_dts = packet.dts
             if packet.is_keyframe:
                 key_pts = pts
             elif pts is None or key_pts is None or pts < key_pts:
@@ -167,7 +171,9 @@ def _track(path: Path, container: InputContainer, stream: VideoStream, found: _C
     pts = [frame.pts or 0 for frame in shown]
     twice = next((time for time, after in pairwise(pts) if time == after), None)
     if twice is not None:
-        raise VideoError(_restarts(path, float(pts[-1] * time_base), float(twice * time_base)))
+        raise VideoError(
+            f"{path}: two of its frames are to be shown at {float(twice * time_base):.3f} s; {WRITE_AGAIN}"
+        )
     end = pts[-1] + (shown[-1].duration or (pts[-1] - pts[-2] if len(pts) > 1 else round(1 / (rate * time_base))))
     origin = pts[0]
     if timed and container.start_time is not None:
@@ -229,13 +235,6 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
         return
     if promised - found > max(MISSING_SECONDS, MISSING_SHARE * promised):
         raise VideoError(f"{path}: is cut short, it holds {found:.1f} of {promised:.1f} s; fetch it again")
-
-
-def _restarts(path: Path, last: float, again: float) -> str:
-    return (
-        f"{path}: its times start again ({again:.2f} s is stored behind {last:.2f} s), as in videos that were joined "
-        f"byte by byte; {WRITE_AGAIN}"
-    )
 
 
 def codec_name(stream: VideoStream) -> str:

@@ -13,8 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from harness.errors import UserError, VideoError
-from harness.video.container import Track
-from harness.video.readers import Frame
+from harness.video.container import Frame, Track
 from harness.video.sampling import MAX_ASPECT, FramePlan, StockPolicy
 from harness.video.time_limit import TimeLimit
 from harness.video.windows import Video, too_long

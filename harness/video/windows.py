@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from harness.errors import VideoError
-from harness.video.container import Track
-from harness.video.readers import Frame, FrameReader
+from harness.video.container import Frame, Track
+from harness.video.readers import FrameReader
 from harness.video.sampling import FramePlan
 from harness.video.time_limit import TimeLimit
 

@@ -129,7 +129,30 @@ def test_joined_videos_whose_times_start_again(tmp_path, backend, suffix, codec)
 
 def test_two_frames_at_one_time(make_video, backend):
     path = make_video("video.mkv", n=30, times=[i / 25 + (0.04 if i == 9 else 0) for i in range(30)])
-    refused(path, backend, "its times start again")
+    refused(path, backend, "two of its frames are to be shown at 0.400 s; fetch it again, or write it again")
+
+
+def edited(path, parts):
+    """The mp4 with an edit list of (start, duration) in seconds, which shows only these parts."""
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].time_base.denominator
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 8  # of the number of entries; a film's own clock ticks 1000 times a second
+    entries = b"".join(struct.pack(">3i", round(length * 1000), round(start * rate), 65536) for start, length in parts)
+    data[at : at + 16] = struct.pack(">i", len(parts)) + entries
+    for box in (b"moov", b"trak", b"edts", b"elst"):
+        size = data.index(box) - 4
+        data[size : size + 4] = struct.pack(">i", struct.unpack(">i", data[size : size + 4])[0] + 12 * (len(parts) - 1))
+    path.write_bytes(data)
+    return path
+
+
+def test_an_edit_list_of_two_parts_is_no_restart(make_video, gray_levels, backend):
+    """What is stored for the second part starts at the keyframe before it, in times of the first, but is hidden."""
+    path = edited(make_video(n=110, options={"g": "20"}), [(1.0, 1.0), (1.0, 2.0)])
+    frames = np.concatenate(list(open_video(path, POLICY, backend=backend).windows(16)))
+    shown = [*range(25, 50), *range(25, 75)]
+    np.testing.assert_allclose(frames[:, -4:, -4:].mean(axis=(1, 2, 3)), gray_levels(110)[shown], atol=5)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])

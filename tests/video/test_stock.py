@@ -34,7 +34,7 @@ def shown_by_lmms_eval(path, monkeypatch):
             raise HandedOver(videos, video_metadata)
 
     defaults = {"min_pixels": 256 * 28 * 28, "max_pixels": 1605632, "max_num_frames": 32, "fps": None}
-    model = SimpleNamespace(batch_size=1, rank=0, processor=Processor(), task_dict={"t": {"s": [{}]}}, **defaults)
+    model = SimpleNamespace(batch_size=1, rank=1, processor=Processor(), task_dict={"t": {"s": [{}]}}, **defaults)
     model.flatten = lambda nested: [item for items in nested for item in items]
     messages = [{"role": "user", "content": [{"type": "video", "url": str(path)}, {"type": "text", "text": "What?"}]}]
     arguments = ("What?", lambda doc: messages, {}, 0, "t", "s")
