@@ -121,8 +121,8 @@ def _read(path: Path, container: InputContainer, stream: VideoStream) -> _Conten
                 if last_dts is not None and (last_dts - packet.dts) * time_base > RESTART_SECONDS:
                     last, again = float(last_dts * time_base), float(packet.dts * time_base)
                     raise VideoError(
-                        f"{path}: its times start again ({again:.2f} s is stored behind {last:.2f} s), as in videos that "
-                        f"were joined byte by byte; {WRITE_AGAIN}"
+                        f"{path}: its times start again ({again:.2f} s is stored behind {last:.2f} s), as in videos "
+                        f"that were joined byte by byte; {WRITE_AGAIN}"
                     )
                 last_dts = packet.dts
             if packet.is_keyframe:

@@ -1,6 +1,6 @@
 """Videos made on the spot, and the shared real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +27,18 @@ def backend(request: pytest.FixtureRequest) -> str:
     except UserError as error:
         pytest.skip(str(error))
     return request.param
+
+
+@pytest.fixture
+def qwen_reads_with_decord(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As FORCE_QWENVL_VIDEO_READER=decord does, which the package reads when it is imported; torchcodec goes first."""
+    from qwen_vl_utils import vision_process
+
+    monkeypatch.setattr(vision_process, "FORCE_QWENVL_VIDEO_READER", "decord")
+    chosen = vision_process.get_video_reader_backend
+    chosen.cache_clear()
+    yield
+    chosen.cache_clear()
 
 
 @pytest.fixture

@@ -115,6 +115,7 @@ def test_the_stored_frames_are_those_of_this_version():
     assert set(stored["cases"]) == set(CASES)
 
 
+@pytest.mark.usefixtures("qwen_reads_with_decord")
 @pytest.mark.parametrize("case", CASES)
 def test_frames_are_those_of_this_version(case, backend, tmp_path):
     check(case, backend, tmp_path)

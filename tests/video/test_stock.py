@@ -14,6 +14,7 @@ from harness.video.decode import check_video, expected, open_video
 from harness.video.sampling import SamplingPolicy, StockPolicy, sampling_policy
 
 POLICY = StockPolicy(fps=240, max_frames=32, min_pixels=256 * 28 * 28, max_pixels=1605632)
+pytestmark = pytest.mark.usefixtures("qwen_reads_with_decord")
 NTSC = Fraction(30000, 1001)
 
 
