@@ -154,7 +154,7 @@ def read_baseline(path: Path) -> Baseline:
         return Baseline(cells=cells, **rest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is not a baseline ({error}); write it anew with: python -m harness check --update-baseline"
+            f"{path} is not a baseline ({error}); write it anew with the check of its matrix and --update-baseline"
         ) from error
 
 

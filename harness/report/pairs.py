@@ -69,7 +69,7 @@ class Pair:
     @property
     def slots(self) -> tuple[float | None, float | None]:
         """Measured cache slots of a and of b, mean over the benchmarks."""
-        return tuple(_mean([pair[side].slots for pair in self.cells]) for side in (0, 1))  # type: ignore[return-value]
+        return _mean([a.slots for a, _ in self.cells]), _mean([b.slots for _, b in self.cells])
 
     @property
     def budget(self) -> str:
@@ -132,16 +132,31 @@ def unequal_budget(a: CellResult, b: CellResult) -> str:
 class Rung:
     """One point of a ladder: cells of one method where an axis has the value ``at``, of one benchmark or of several."""
 
-    title: str
-    benchmark: str
-    at: int
+    axis: str
     cells: tuple[CellResult, ...]
     estimate: Estimate
+
+    @property
+    def at(self) -> int:
+        """Value of the axis."""
+        return int(self.cells[0].setting[self.axis])
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of how many the mean is taken."""
+        return self.cells[0].task if len(self.cells) == 1 else f"mean of {len(self.cells)}"
 
     @property
     def slots(self) -> float | None:
         """Measured cache slots."""
         return _mean([cell.slots for cell in self.cells])
+
+    @property
+    def title(self) -> str:
+        """Method and what else is the same along the ladder."""
+        forms = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
+        rest = [form.format(self.cells[0].setting[key]) for key, form in forms.items() if key != self.axis]
+        return ", ".join([self.cells[0].method_title, *rest])
 
 
 def ladder(context: Context, axis: str) -> list[Rung]:
@@ -151,29 +166,23 @@ def ladder(context: Context, axis: str) -> list[Rung]:
         axis: ``context`` or ``frames``.
     """
     rungs: list[Rung] = []
-    pools: dict[str, list[tuple[CellResult, Estimate]]] = defaultdict(list)
+    pools: dict[str, list[Rung]] = defaultdict(list)
     for cell in newest(context.cells):
         found = context.estimate(cell)
         if found is None or not isinstance(cell.setting[axis], int):
             continue
-        rungs.append(Rung(_title(cell, axis), cell.task, cell.setting[axis], (cell,), found))
+        rungs.append(Rung(axis, (cell,), found))
         kept = {key: value for key, value in cell.setting.items() if key not in OF_TASK}
-        pools[json.dumps(kept, sort_keys=True)].append((cell, found))
+        pools[json.dumps(kept, sort_keys=True)].append(rungs[-1])
     for group in pools.values():
-        parts = list({cell.benchmark: (cell, found) for cell, found in reversed(group)}.values())[::-1]
+        parts = list({rung.cells[0].benchmark: rung for rung in reversed(group)}.values())[::-1]
         if len(parts) > 1:
-            cells, mean = tuple(cell for cell, _ in parts), mean_estimate([found for _, found in parts])
-            rungs.append(Rung(_title(cells[0], axis), f"mean of {len(cells)}", cells[0].setting[axis], cells, mean))
+            mean = mean_estimate([rung.estimate for rung in parts])
+            rungs.append(Rung(axis, tuple(rung.cells[0] for rung in parts), mean))
     values = defaultdict(set)
     for rung in rungs:
         values[rung.title, rung.benchmark].add(rung.at)
     return [rung for rung in rungs if len(values[rung.title, rung.benchmark]) > 1]
-
-
-def _title(cell: CellResult, axis: str) -> str:
-    forms = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
-    rest = [form.format(cell.setting[key]) for key, form in forms.items() if key != axis]
-    return ", ".join([cell.method_title, *rest])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

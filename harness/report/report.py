@@ -72,11 +72,12 @@ def print_findings(found: Findings, console: Console) -> None:
     settings = found.context.settings
     scores = tables.scores(found.rows, settings)
     scores.show(console, leave_out=("metric", *tables.silent(found.rows)), hoist=SETTING)
-    tables.over_context(found.rungs, found.pairs, settings).show(console)
+    tables.over_context(found.rungs, found.pairs, settings).show(console, hoist=SETTING)
     pooled = [pair for pair in found.pairs if pair.pooled] if len(found.pairs) > MANY else []
-    tables.differences(pooled or found.pairs, settings).show(
-        console, leave_out=("p",), hoist=(*SETTING, "method", "axis")
-    )
+    shown = pooled or found.pairs
+    for axis in dict.fromkeys(pair.axis for pair in shown) or [""]:
+        section = tables.differences([pair for pair in shown if pair.axis == axis], settings)
+        section.show(console, leave_out=("p",), hoist=(*SETTING, "method", "axis"))
     if pooled:
         rest = len(found.pairs) - len(pooled)
         console.print(f"{rest} paired differences of single benchmarks are in report.md and differences.csv")

@@ -77,7 +77,8 @@ def differences(pairs: Sequence[Pair], config: ReportConfig) -> Section:
     notes = (
         "Cells that differ in one setting only, paired on the questions that both answered, clustered by video; no "
         "correction for many comparisons. A mean is of the benchmarks' differences, each with the same weight.",
-        "slots: measured cache slots of a / b. Budgets are equal when these are within 5 %.",
+        "flips: questions that only a / only b has right. slots: measured cache slots of a / b; budgets are equal when "
+        "these are within 5 %.",
     )
     return Section(title, frame, ("benchmark", "model", "method", "axis", "a", "b", "budget"), notes)
 
@@ -94,8 +95,7 @@ def _difference(pair: Pair, confidence: float) -> dict[str, str]:
         "a - b": f"{found.value:+.2f}",
         f"{100 * confidence:g} % interval": interval_text(found.interval(confidence), sign=True),
         "p": p_text(found.p),
-        "only a right": str(found.gained),
-        "only b right": str(found.lost),
+        "flips +/-": f"{found.gained} / {found.lost}",
         "n": str(found.n),
         "slots": " / ".join(number_text(slots) for slots in pair.slots),
         "budget": pair.budget,
@@ -112,28 +112,37 @@ def over_context(rungs: Sequence[Rung], pairs: Sequence[Pair], config: ReportCon
     if not rungs:
         return Section(title, pd.DataFrame())
     contexts = sorted({rung.at for rung in rungs}, reverse=True)
-    rows: dict[tuple[str, str], dict[int, str]] = {}
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
     for rung in rungs:
         low, high = rung.estimate.interval(config.confidence)
         text = f"{rung.estimate.value:.1f} ({low:.1f} to {high:.1f}), {number_text(rung.slots)} slots"
-        rows.setdefault((rung.benchmark, rung.title), {})[rung.at] = text
-    known = {rung.benchmark for rung in rungs}
+        setting = rung.cells[0].setting
+        rows.setdefault((rung.benchmark, rung.cells[0].method_title, *_place(setting)), {})[rung.at] = text
     for pair in pairs:
         context = pair.setting.get("context")
-        if pair.axis == "variant" and pair.benchmark in known and context in contexts:
+        if pair.axis == "variant" and context in contexts:
             interval = interval_text(pair.difference.interval(config.confidence), sign=True)
             text = f"{pair.difference.value:+.1f} ({interval})"
             text += "" if pair.budget != "not equal" else ", not at equal budget"
-            rows.setdefault((pair.benchmark, " minus ".join(pair.names)), {})[context] = text
-    order = {name: place for place, name in enumerate(sorted(known, key=lambda name: not name.startswith("mean of")))}
+            rows.setdefault((pair.benchmark, " minus ".join(pair.names), *_place(pair.setting)), {})[context] = text
+    known = sorted(dict.fromkeys(row[0] for row in rows), key=lambda name: not name.startswith("mean of"))
     frame = pd.DataFrame(
         [
-            {"benchmark": benchmark, "method": method, **{f"context {c}": row.get(c, "-") for c in contexts}}
-            for (benchmark, method), row in sorted(rows.items(), key=lambda item: order[item[0][0]])
+            dict(zip(("benchmark", "method", *PLACE), row, strict=True))
+            | {f"context {context}": texts.get(context, "-") for context in contexts}
+            for row, texts in sorted(rows.items(), key=lambda item: known.index(item[0][0]))
         ]
     )
     note = f"Percent with the {100 * config.confidence:g} % interval and measured cache slots; differences are paired."
-    return Section(title, frame, ("benchmark", "method"), (note,))
+    return Section(title, frame, ("benchmark", "method", "model"), (note,))
+
+
+PLACE = ("model", "frames", "fps")
+"""Settings that a ladder over the context does not change."""
+
+
+def _place(setting: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(_word(setting.get(name, "-")) for name in PLACE)
 
 
 def numbers(verdicts: Sequence[NumberVerdict], config: ReportConfig) -> Section:

@@ -83,7 +83,7 @@ def test_accuracy_over_context_is_one_table_with_the_effect_of_the_variants(tmp_
     ladder_of(tmp_path, slots={"full": 70, "no_temporal": 71})
     made = context(tmp_path)
     section = over_context(ladder(made, "context"), find_pairs(made), made.settings)
-    assert list(section.frame.columns) == ["benchmark", "method", "context 264", "context 66"]
+    assert list(section.frame.columns)[-2:] == ["context 264", "context 66"]
     rows = section.frame.set_index(["benchmark", "method"])
     effect = rows.loc[("mean of 2", "adaretake release_2026 full minus no_temporal"), "context 66"]
     pooled = next(p for p in find_pairs(made) if p.pooled and p.axis == "variant")
