@@ -18,7 +18,7 @@ class Stored:
     Attributes:
         keys: rotated [kv heads, n, head dim].
         values: [kv heads, n, head dim].
-        positions: ids [r, n] on the host; `None` where the cache tracks none.
+        positions: ids [r, n]; `None` where the cache tracks none.
     """
 
     keys: torch.Tensor
@@ -80,7 +80,7 @@ class CompressedCache:
         return self._layers[layer].head(0, head)
 
     def positions(self, layer: int) -> torch.Tensor:
-        """Position ids [r, length] of the cached tokens on the host; only with `track_positions`."""
+        """Position ids [r, length] of the cached tokens, where the layer is; only with `track_positions`."""
         ids = self._positions[layer]
         if ids is None:
             raise ValueError("this cache does not track positions, or its heads keep different tokens")
@@ -100,10 +100,23 @@ class CompressedCache:
         return layer.states(0), layer.states(1)
 
     def append_positions(self, layer: int, ids: torch.Tensor) -> None:
-        """Record the ids [r, n] (host) of the tokens just appended to a layer."""
+        """Record the ids [r, n] of the tokens just appended to a layer."""
         if self.track_positions and not self._layers[layer].split:
-            old = self._positions[layer]
+            old, ids = self._positions[layer], ids.to(self._layers[layer].device, non_blocking=True)
             self._positions[layer] = ids if old is None else torch.cat((old, ids), dim=1)
+
+    def change_positions(self, layer: int, ids: torch.Tensor) -> None:
+        """Record other ids [r, n] for the last n tokens of a layer."""
+        if (old := self._positions[layer]) is not None:
+            self._positions[layer] = torch.cat((old[:, : old.shape[1] - ids.shape[1]], ids.to(old.device)), dim=1)
+
+    def last_ids(self, row: int) -> list[int]:
+        """The id in one row of each layer's last token [L]; -1 of an empty layer. Waits for the device once."""
+        if not self.get_seq_length(0):
+            return [-1] * self.num_layers
+        lasts = [self.positions(layer)[row, -1] for layer in range(self.num_layers)]
+        found: list[int] = torch.stack([last.to(lasts[0].device) for last in lasts]).tolist()
+        return found
 
     def drop_last(self, count: int) -> None:
         """Remove the last `count` tokens of every layer."""
@@ -122,7 +135,7 @@ class CompressedCache:
                 return
             if (ids := self._positions[layer]) is not None:
                 start = ids.shape[1] - count
-                self._positions[layer] = torch.cat((ids[:, :start], ids[:, start:][:, kept.cpu()]), dim=1)
+                self._positions[layer] = torch.cat((ids[:, :start], ids[:, start:][:, kept.to(ids.device)]), dim=1)
         else:
             self._positions[layer] = None
         self._layers[layer].keep_of_last(count, kept)
@@ -131,7 +144,7 @@ class CompressedCache:
         """A copy of some tokens of a layer, to wait on `device`."""
         ids = self._positions[layer]
         keys, values = (state[:, tokens].to(device, copy=True) for state in (self.keys(layer), self.values(layer)))
-        return Stored(keys, values, None if ids is None else ids[:, tokens].clone())
+        return Stored(keys, values, None if ids is None else ids[:, tokens].to(device, copy=True))
 
     def replace(self, layer: int, tokens: slice, stored: Stored) -> None:
         """Put stored tokens where some of a layer's tokens are; the layer may become longer or shorter."""
@@ -143,7 +156,9 @@ class CompressedCache:
         self._layers[layer].clear()
         self._layers[layer].append(*states)
         if ids is not None and stored.positions is not None:
-            self._positions[layer] = torch.cat((ids[:, : tokens.start], stored.positions, ids[:, tokens.stop :]), dim=1)
+            self._positions[layer] = torch.cat(
+                (ids[:, : tokens.start], stored.positions.to(ids.device), ids[:, tokens.stop :]), dim=1
+            )
 
 
 class _Heads:
@@ -158,6 +173,11 @@ class _Heads:
     def split(self) -> bool:
         """Whether it is held head by head."""
         return len(self.lengths) > 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is, once something is in it."""
+        return self._buffers[0][0].device
 
     def clear(self) -> None:
         self.lengths = [0] * len(self.lengths)

@@ -93,7 +93,7 @@ class ChunkEvictor(Method):
         run.forward(segment, observer=collector, **guided)
         run.cache.drop_last(guide.stop - guide.start)
         scores = collector.scores
-        check_numbers(torch.stack([s.to(scores[0].device) for s in scores]), f"scores of chunk {segment.chunk}")
+        run.note_scores(segment, scores)
         kept = self.judge(run, segment, scores)
         self.note(run, segment, kept, scores)
         self.evict(run, segment, kept)
@@ -103,7 +103,7 @@ class ChunkEvictor(Method):
         """Write what was chosen into the trace."""
         assert segment.chunk is not None
         run.trace.kept.append([_count(of_layer) for of_layer in kept])
-        run.note_choice(segment, kept, scores)
+        run.note_choice(kept)
         if run.record:
             run.kept_indices[segment.chunk] = [i.cpu() for i in kept if isinstance(i, torch.Tensor)]
 
@@ -117,14 +117,9 @@ class ScoreCollector:
 
     def __call__(self, layer: int, query: torch.Tensor, key: Heads, scale: float) -> None:
         segment = self._segment
+        places = None if segment.length == segment.n_video else self._run.places(segment)
         keys = last_keys(key, query.shape[1])
-        n = query.shape[1] - self._n_guide
-        queries, guide_queries = query[:, :n], query[:, n:]
-        keys = keys[:, :n]
-        if segment.length != segment.n_video:
-            places = self._run.places(segment).to(keys.device)
-            queries, keys = queries[:, places], keys[:, places]
-        view = LayerView(guide_queries, queries, keys, scale, layer, segment, self._run)
+        view = LayerView(query, keys, self._n_guide, places, scale, layer, segment, self._run)
         self.scores[layer] = self._method.score(view)
 
 
@@ -163,19 +158,6 @@ def highest(run: Prefill, scores: Sequence[torch.Tensor], counts: Counts) -> lis
         return list(rows)
     heads = stacked.shape[1]
     return [rows[i : i + heads] for i in range(0, len(rows), heads)]
-
-
-def check_numbers(scores: torch.Tensor, what: str) -> None:
-    """Refuse scores that are not numbers.
-
-    Raises:
-        QuestionError: some are not.
-    """
-    if bool(scores.isnan().any()):
-        raise QuestionError(
-            f"{what} are not all numbers, so no choice by them means anything; the model overflows in this number "
-            "format: set model.dtype=float32, or check the weights with python -m harness doctor"
-        )
 
 
 def margin(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

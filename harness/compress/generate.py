@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ def generate(
     eos: Collection[int] = (),
     repetition_penalty: float | None = None,
     record: bool = False,
+    memo: dict[Any, Any] | None = None,
 ) -> Generation:
     """Answer one prompt greedily, compressing the video's tokens while prefilling.
 
@@ -39,12 +41,13 @@ def generate(
         eos: tokens that end the answer.
         repetition_penalty: `None` = that of the checkpoint.
         record: also return scores, kept indices, logits and the cache.
+        memo: what has been computed from these features alone, for other prompts on the same video.
 
     Raises:
         QuestionError: a context that leaves no room for the video, or scores that are not numbers.
         ValueError: features and prompt do not belong together.
     """
-    run, hidden = prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record)
+    run, hidden = prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record, memo=memo)
     following = next_position(run.prompt.positions)
     run.trace.next_position = int(following.max())
     tokens, logits = greedy(

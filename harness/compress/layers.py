@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from harness.compress.allocation import allocate
+from harness.compress.prefill import no_number
 
 MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
 
@@ -24,12 +25,18 @@ def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
 
 
 def pooled(scores: Sequence[torch.Tensor], budget: int) -> list[int]:
-    """Layers share L * budget in proportion to their hits among the top L * budget scores (eq. 11-16)."""
+    """Layers share L * budget in proportion to their hits among the top L * budget scores (eq. 11-16).
+
+    Raises:
+        QuestionError: a score that is not a number.
+    """
     num_layers, length = len(scores), scores[0].shape[0]
     total = num_layers * budget
     if total == 0:
         return [0] * num_layers
     hits = top_hits(scores, total)
+    if not sum(hits):
+        raise no_number("scores of a chunk")
     return allocate([max(h / sum(hits), MIN_WEIGHT) for h in hits], total, [length] * num_layers)
 
 

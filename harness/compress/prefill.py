@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,7 +17,11 @@ from harness.compress.cache import CompressedCache, Kept
 from harness.compress.language import LanguageModel
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
+from harness.compress.temporal import grid_distances
 from harness.compress.trace import Trace
+from harness.errors import QuestionError
+
+T = TypeVar("T")
 
 LayerInput = Callable[[int, torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
 """(layer, hidden [m, d], alive [m]) -> hidden [k, d] and alive [k] where tokens are dropped or merged before the layer.
@@ -52,6 +56,7 @@ class Prefill:
         *,
         max_new_tokens: int,
         record: bool,
+        memo: dict[Any, Any] | None = None,
     ) -> None:
         if len(features[0]) != prompt.n_video:
             raise ValueError(f"{len(features[0])} features for {prompt.n_video} video tokens")
@@ -59,6 +64,7 @@ class Prefill:
             raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
         encoded = prompt.n_video
         self.language, self.method, self.record = language, method, record
+        self._memo = {} if memo is None else memo
         self.compress = method.compresses(prompt)
         self.features: tuple[torch.Tensor, ...] = tuple(features)
         if self.compress and (pruned := method.prune(prompt, self.features)) is not None:
@@ -83,6 +89,7 @@ class Prefill:
         self.kept_indices: list[list[torch.Tensor] | None] = [None] * len(chunks)
         self._choices: list[torch.Tensor] = []
         self._margins: list[torch.Tensor] = []
+        self._no_numbers: list[torch.Tensor] = []
         longest = max((segment.length for segment in self.segments), default=0)
         room = prompt.n_prompt if not self.compress or prompt.context is None else prompt.context + 2 * longest
         self.cache = CompressedCache(
@@ -150,29 +157,57 @@ class Prefill:
         stays[places[kept]] = True
         return stays.nonzero().flatten()
 
-    def note_choice(self, segment: Segment, kept: Sequence[Kept], scores: Sequence[torch.Tensor] | None) -> None:
-        """Remember which tokens of a chunk were kept, layer by layer, and by which scores."""
+    def of_video(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` makes of the video's features alone: computed once for all prompts and methods on a video."""
+        if self.trace.n_video != self.trace.n_encoded:  # a method's own choice of features
+            return compute()
+        if key not in self._memo:
+            self._memo[key] = compute()
+        found: T = self._memo[key]
+        return found
+
+    def grid_distances(self) -> list[float]:
+        """How much changes from each grid to the next [G - 1] (see `temporal.grid_distances`)."""
+        n, device = self.prompt.grid_lengths[0], self.language.device
+        return self.of_video("grid_distances", lambda: grid_distances(self.features[0], n, device))
+
+    def note_scores(self, segment: Segment, scores: Sequence[torch.Tensor]) -> None:
+        """Remember the scores [L] of a chunk; whether they are numbers is seen in the end, for it means waiting."""
         assert segment.chunk is not None
+        device = scores[0].device
+        self._no_numbers.append(torch.stack([s.to(device).isnan().any() for s in scores]).any())
+        if self.record:
+            self.scores[segment.chunk] = [s.cpu() for s in scores]
+
+    def note_choice(self, kept: Sequence[Kept]) -> None:
+        """Remember which tokens were kept, layer by layer."""
         for of_layer in kept:
             self._choices += [of_layer] if isinstance(of_layer, torch.Tensor) else list(of_layer)
-        if self.record and scores is not None:
-            self.scores[segment.chunk] = [s.cpu() for s in scores]
 
     def note_margin(self, margin: torch.Tensor) -> None:
         """Remember how near a choice was (a scalar on any device; see `Trace.kept_margin`)."""
         self._margins.append(margin)
 
     def finish(self) -> None:
-        """Complete the trace when the prompt is in the cache."""
+        """Complete the trace when the prompt is in the cache.
+
+        Raises:
+            QuestionError: some score was not a number.
+        """
+        for chunk, bad in enumerate(self._no_numbers):
+            if bool(bad):
+                raise no_number(f"scores of chunk {chunk}")
         trace = self.trace
         trace.cache_length = self.cache.lengths
         if self.cache.ragged:
             trace.head_lengths = [self.cache.head_lengths(layer) for layer in range(self.cache.num_layers)]
         if self._choices:
-            flat = torch.cat([choice.to("cpu", torch.int32) for choice in self._choices])
+            device = self._choices[0].device
+            flat = torch.cat([choice.to(device, torch.int32) for choice in self._choices]).cpu()
             trace.kept_digest = hashlib.sha256(flat.numpy().tobytes()).hexdigest()[:16]
-        margins = [value for value in (float(margin) for margin in self._margins) if math.isfinite(value)]
-        trace.kept_margin = min(margins, default=None)
+        if self._margins:
+            margins = torch.stack([margin.to(self._margins[0].device) for margin in self._margins]).tolist()
+            trace.kept_margin = min(filter(math.isfinite, margins), default=None)
 
     def _embed(self, segment: Segment) -> torch.Tensor:
         features, device = self.features[0][segment.video], self.language.device
@@ -222,6 +257,14 @@ class Prefill:
         return hidden
 
 
+def no_number(what: str) -> QuestionError:
+    """The error of an answer whose scores are not all numbers."""
+    return QuestionError(
+        f"{what} are not all numbers, so no choice by them means anything; the model overflows in this number format: "
+        "set model.dtype=float32, or check the weights with python -m harness doctor"
+    )
+
+
 class _Alive:
     """Passes hidden states on to a method before each layer, and notes which tokens are left from there on."""
 
@@ -248,6 +291,7 @@ def prefill(
     *,
     max_new_tokens: int,
     record: bool = False,
+    memo: dict[Any, Any] | None = None,
 ) -> tuple[Prefill, torch.Tensor]:
     """Fill the cache with a prompt under a method.
 
@@ -258,14 +302,15 @@ def prefill(
         features: each [V, d]; see `Prefill`.
         max_new_tokens: room that decoding will need.
         record: also keep scores and kept indices.
+        memo: what has been computed from these features alone, for other prompts on the same video.
 
     Returns:
         What has been prefilled, and the last hidden state [d] of the prompt.
 
     Raises:
-        QuestionError: a context that leaves no room for this question's video.
+        QuestionError: a context that leaves no room for this question's video, or scores that are not numbers.
     """
-    run = Prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record)
+    run = Prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record, memo=memo)
     method.begin(run)
     hidden = None
     for segment in run.segments:

@@ -60,10 +60,6 @@ class ReforgingEvictor(ChunkEvictor):
         assert run.prompt.context is not None
         return run.prompt.context / run.prompt.n_prompt
 
-    @property
-    def tracks_positions(self) -> bool:
-        return bool(self.reforge)
-
     def attention(self, view: LayerView, queries: Literal["guide", "chunk"]) -> torch.Tensor:
         """Attention [c] that the chunk's tokens get from the guide, or from each other, under the rules above."""
         view = view.unrotated() if self.scores_content else view
@@ -72,17 +68,20 @@ class ReforgingEvictor(ChunkEvictor):
             return attention_received(asking, view.chunk_keys, view.scale, rounded=True)
         return attention_received(asking.float(), view.chunk_keys.float(), view.scale)
 
+    @property
+    def tracks_positions(self) -> bool:
+        return bool(self.reforge) and self.shifts
+
     def layer_ids(self, run: Prefill, ids: torch.Tensor, *, decoded: bool) -> list[torch.Tensor] | None:
         if not self.reforge or not self.shifts:
             return None
         rows = slice(None) if decoded and self.shifts_all_rows_of_decoded else slice(TEMPORAL, TEMPORAL + 1)
-        result = []
-        for layer in range(run.cache.num_layers):
-            last = int(run.cache.positions(layer)[TEMPORAL, -1]) if run.cache.get_seq_length(layer) else -1
-            moved = ids.clone()
-            moved[rows] += last + 1 - int(ids[TEMPORAL, 0])
-            result.append(moved)
-        return result
+        first, moved = int(ids[TEMPORAL, 0]), {}
+        lasts = run.cache.last_ids(TEMPORAL)
+        for last in set(lasts):  # layers that end alike share one tensor, so that its rotation is computed once
+            moved[last] = ids.clone()
+            moved[last][rows] += last + 1 - first
+        return [moved[last] for last in lasts]
 
     def judged(self, run: Prefill, segment: Segment) -> int:
         """Tokens at the end of the cache that the scores decide about."""
@@ -90,23 +89,30 @@ class ReforgingEvictor(ChunkEvictor):
 
     def evict(self, run: Prefill, segment: Segment, kept: Sequence[Kept]) -> None:
         judged = self.judged(run, segment)
+        indices = [of_layer for of_layer in kept if isinstance(of_layer, torch.Tensor)]
+        if self.reforge:
+            self._squeeze(run, segment, indices, judged)
+        for layer, of_layer in enumerate(indices):
+            run.cache.keep_of_last(layer, judged, of_layer)
+
+    def _squeeze(self, run: Prefill, segment: Segment, kept: Sequence[torch.Tensor], judged: int) -> None:
+        squeezed: dict[tuple[int, int, float], tuple[torch.Tensor, torch.Tensor]] = {}  # layers with equal ids share
         for layer, indices in enumerate(kept):
-            assert isinstance(indices, torch.Tensor)
-            if self.reforge:
-                self._squeeze(run, segment, layer, indices, judged)
-            run.cache.keep_of_last(layer, judged, indices)
+            ids, ratio = run.ids[layer], self.squeeze_ratio(run, len(indices), judged)
+            old = ids[:, : segment.length]
+            if self.squeezes_towards == "kept":
+                old = old.to(indices.device)
+                change = old, squeeze(old, old[TEMPORAL, indices].min(), ratio)
+            else:
+                origin = int((ids if self.squeezes_towards == "segment" else old)[TEMPORAL].min())
+                key = id(ids), origin, ratio
+                if key not in squeezed:
+                    squeezed[key] = old, squeeze(old, origin, ratio)
+                change = squeezed[key]
+            rotate_again(run.language, run.cache, layer, *change)
 
-    def _squeeze(self, run: Prefill, segment: Segment, layer: int, kept: torch.Tensor, judged: int) -> None:
-        temporal = run.ids[layer][TEMPORAL]
-        if self.squeezes_towards == "chunk":
-            temporal = temporal[: segment.length]
-        elif self.squeezes_towards == "kept":
-            temporal = temporal[: segment.length][kept.cpu()]
-        ratio = self.squeeze_ratio(run, len(kept), judged)
-        store_squeezed(run.language, run.cache, layer, segment.length, int(temporal.min()), ratio)
 
-
-def squeeze(ids: torch.Tensor, origin: int, ratio: float) -> torch.Tensor:
+def squeeze(ids: torch.Tensor, origin: int | torch.Tensor, ratio: float) -> torch.Tensor:
     """Ids [r, n] with temporal t replaced by origin + int((t - origin) * ratio), computed in float32."""
     squeezed = ids.clone()
     distance = (ids[TEMPORAL] - origin).to(torch.float32)
@@ -114,12 +120,10 @@ def squeeze(ids: torch.Tensor, origin: int, ratio: float) -> torch.Tensor:
     return squeezed
 
 
-def store_squeezed(
-    language: LanguageModel, cache: CompressedCache, layer: int, count: int, origin: int, ratio: float
+def rotate_again(
+    language: LanguageModel, cache: CompressedCache, layer: int, old: torch.Tensor, new: torch.Tensor
 ) -> None:
-    """Squeeze the ids of the last `count` tokens of a layer, and rotate their keys accordingly."""
-    old = cache.positions(layer)[:, -count:]
-    new = squeeze(old, origin, ratio)
-    keys = cache.keys(layer)[:, -count:]
+    """Rotate the keys of the last tokens of a layer by `new` ids [r, n] where they were by `old`."""
+    keys = cache.keys(layer)[:, -old.shape[1] :]
     keys.copy_(language.rotate(language.unrotate(keys, old), new))
-    cache.positions(layer)[:, -count:] = new
+    cache.change_positions(layer, new)

@@ -21,25 +21,54 @@ _BLOCK_BYTES = 64 * 2**20  # most that the attention weights of one block of que
 
 @dataclass(frozen=True)
 class LayerView:
-    """What a scorer sees of one layer while a chunk passes it."""
+    """What a scorer sees of one layer while a chunk passes it, its guide behind it. n tokens pass, text included.
 
-    guide_queries: torch.Tensor  # [h, g, d]
-    chunk_queries: torch.Tensor  # [h, c, d]
-    chunk_keys: torch.Tensor  # [kv, c, d]
-    scale: float  # of the attention logits
+    Attributes:
+        queries: [h, n, d].
+        keys: [kv, n, d].
+        n_guide: g, how many of the n are the guide's.
+        places: [c] on the host, where the video's tokens are among those of the chunk; `None` = it has no others.
+        scale: of the attention logits.
+        layer: its number.
+        segment: the chunk.
+        run: the prompt on its way.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    n_guide: int
+    places: torch.Tensor | None
+    scale: float
     layer: int
     segment: Segment
     run: Prefill
 
+    @property
+    def guide_queries(self) -> torch.Tensor:
+        """[h, g, d]."""
+        return self.queries[:, self.queries.shape[1] - self.n_guide :]
+
+    @property
+    def chunk_queries(self) -> torch.Tensor:
+        """[h, c, d]."""
+        return self._of_video(self.queries)
+
+    @property
+    def chunk_keys(self) -> torch.Tensor:
+        """[kv, c, d]."""
+        return self._of_video(self.keys)
+
     def unrotated(self) -> LayerView:
         """The same before rotation."""
-        language, ids, chunk = self.run.language, self.run.ids[self.layer], self.chunk_queries.shape[1]
+        language, ids = self.run.language, self.run.ids[self.layer]
         return dataclasses.replace(
-            self,
-            guide_queries=language.unrotate(self.guide_queries, ids[:, ids.shape[1] - self.guide_queries.shape[1] :]),
-            chunk_queries=language.unrotate(self.chunk_queries, ids[:, :chunk]),
-            chunk_keys=language.unrotate(self.chunk_keys, ids[:, :chunk]),
+            self, queries=language.unrotate(self.queries, ids), keys=language.unrotate(self.keys, ids)
         )
+
+    def _of_video(self, states: torch.Tensor) -> torch.Tensor:
+        if self.places is None:
+            return states[:, : states.shape[1] - self.n_guide]
+        return states[:, self.places.to(states.device)]
 
 
 def attention_received(

@@ -55,19 +55,14 @@ def chunk_distances(distances: Sequence[float], grids_per_chunk: Sequence[int]) 
     return result
 
 
-def by_distance(
-    features: torch.Tensor, tokens_per_grid: int, lengths: Sequence[int], total: int, device: torch.device
-) -> list[int]:
+def by_distance(distances: Sequence[float], tokens_per_grid: int, lengths: Sequence[int], total: int) -> list[int]:
     """Budgets [K] in proportion to distance times length (eq. 8, 9): a chunk where more changes keeps more.
 
     Args:
-        features: [V, d].
+        distances: of neighbouring grids [G - 1].
         tokens_per_grid: n, the same for all grids.
         lengths: of the chunks, in tokens [K].
         total: what the budgets add up to.
-        device: for the arithmetic.
     """
-    distances = chunk_distances(
-        grid_distances(features, tokens_per_grid, device), [c // tokens_per_grid for c in lengths]
-    )
-    return allocate([d * c for d, c in zip(distances, lengths, strict=True)], total, lengths)
+    per_chunk = chunk_distances(distances, [c // tokens_per_grid for c in lengths])
+    return allocate([d * c for d, c in zip(per_chunk, lengths, strict=True)], total, lengths)

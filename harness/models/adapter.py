@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -38,6 +38,7 @@ class VideoFeatures:
         second_per_grid: seconds between two grids.
         deepstack: more features, each [V, d], that some families add behind their first layers.
         frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
+        memo: what has been computed from the features alone, kept for the next question.
     """
 
     features: torch.Tensor
@@ -46,6 +47,7 @@ class VideoFeatures:
     second_per_grid: float
     deepstack: tuple[torch.Tensor, ...] = ()
     frames: np.ndarray | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Adapter(ABC):
@@ -244,6 +246,7 @@ class Adapter(ABC):
             max_new_tokens=max_new_tokens,
             eos=self.eos_token_ids,
             record=record,
+            memo=video.memo,
         )
         return dataclasses.replace(generation, text=self.decode_text(generation.tokens))
 

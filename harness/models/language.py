@@ -13,6 +13,8 @@ from harness.compress.attention import KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
 from harness.compress.language import Reduce
 
+_TABLES = 4  # rotations remembered: those of a chunk before and behind squeezing, on two devices
+
 
 def _half_turned(states: torch.Tensor) -> torch.Tensor:
     first, second = states.chunk(2, dim=-1)
@@ -47,6 +49,7 @@ class Decoder:
         table = text_model.get_input_embeddings()
         self.device, self.dtype = table.weight.device, table.weight.dtype
         self._embed = embed or table
+        self._tables: list[tuple[torch.Tensor, tuple[torch.device, torch.dtype], torch.Tensor, torch.Tensor]] = []
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self._embed(input_ids.to(self.device))
@@ -99,9 +102,13 @@ class Decoder:
         return ids[:, None] if self.rows > 1 else ids  # [r, 1, n] for M-RoPE, [1, n] otherwise
 
     def _cos_sin(self, states: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for ids, like, cos, sin in self._tables:
+            if ids is positions and like == (states.device, states.dtype):
+                return cos, sin
         cos, sin = self.text_model.rotary_emb(states, self._batched(positions, states.device))
         # Where layers are spread over devices, the tables come back on the device of the rotary module.
         cos, sin = (mrope_rows(table.to(states.device), self.text_model)[0] for table in (cos, sin))
+        self._tables = [(positions, (states.device, states.dtype), cos, sin), *self._tables[: _TABLES - 1]]
         return cos, sin
 
 

@@ -54,14 +54,14 @@ def test_budgets_follow_change() -> None:
     still = sample.features.view(8, 6, -1).clone()
     still[:4] = still[0]  # the first two chunks do not change
     lengths = whole_grids(sample.prompt(), 4)
-    budgets = by_distance(still.view(48, -1), 6, lengths, 28, CPU)
+    budgets = by_distance(grid_distances(still.view(48, -1), 6, CPU), 6, lengths, 28)
     assert sum(budgets) == 28 and budgets[:2] == [2, 2] and min(budgets[2:]) > 11
 
 
 def test_a_still_video_is_divided_by_length() -> None:
     sample = Sample(grids=5)
     still = sample.features[:6].repeat(5, 1)
-    assert by_distance(still, 6, whole_grids(sample.prompt(), 4), 10, CPU) == [4, 4, 2]
+    assert by_distance(grid_distances(still, 6, CPU), 6, whole_grids(sample.prompt(), 4), 10) == [4, 4, 2]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

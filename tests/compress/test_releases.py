@@ -78,13 +78,14 @@ def test_no_text_in_front_means_no_stale_scores(run) -> None:
 
 def test_temporal_ratios_of_2026_do_not_see_the_second_half() -> None:
     sample = changing(grids=12)
-    prompt = sample.prompt(context=40)
     other = sample.features.clone()
     other[36:] = torch.randn(36, other.shape[1])
-    blind, seeing = (
-        [neighbour_ratios(prompt, f, [12] * 6, CPU, ratio=0.5, half_video=half) for f in (sample.features, other)]
-        for half in (True, False)
-    )
+
+    def distances(features: torch.Tensor, half: bool) -> list[float]:
+        vectors = release_2026.chunk_vectors(sample.prompt(), features, 6, CPU, half=half)
+        return release_2026.neighbour_distances(vectors, border_is_own_neighbour=True)
+
+    blind, seeing = ([distances(f, half) for f in (sample.features, other)] for half in (True, False))
     assert blind[0] == blind[1]
     assert seeing[0] != seeing[1]
 
@@ -99,7 +100,9 @@ def test_a_still_video_keeps_the_same_share_everywhere() -> None:
     sample = Sample(grids=12)
     still = torch.zeros(72, 4)
     still[:, 0] = 1
-    assert neighbour_ratios(sample.prompt(), still, [12] * 6, CPU, ratio=0.3) == [0.3] * 6
+    vectors = release_2026.chunk_vectors(sample.prompt(), still, 6, CPU, half=True)
+    distances = release_2026.neighbour_distances(vectors, border_is_own_neighbour=True)
+    assert neighbour_ratios(distances, [12] * 6, 0.3) == [0.3] * 6
 
 
 def test_one_grid_makes_two_chunks_of_half_a_grid(run) -> None:

@@ -33,8 +33,7 @@ class Paper(AdaReTaKe):
     def budgets(self, run: Prefill, lengths: Sequence[int]) -> list[int]:
         if not self.temporal:
             return super().budgets(run, lengths)
-        n = run.prompt.grid_lengths[0]
-        return by_distance(run.features[0], n, lengths, video_budget(run.prompt), run.language.device)
+        return by_distance(run.grid_distances(), run.prompt.grid_lengths[0], lengths, video_budget(run.prompt))
 
     def layer_counts(self, run: Prefill, segment: Segment, scores: list[torch.Tensor]) -> Counts:
         if not self.layers:

@@ -142,7 +142,17 @@ class Release(ReforgingEvictor, AdaReTaKe):
         return highest_by_topk(run, scores[: run.language.num_layers], counts)
 
     def note(self, run: Prefill, segment: Segment, kept: Sequence[Kept], scores: list[torch.Tensor]) -> None:
-        note_of_last(run, segment, kept, scores, self.judged(run, segment))
+        assert segment.chunk is not None
+        indices = [of_layer for of_layer in kept if isinstance(of_layer, torch.Tensor)]
+        run.note_choice(indices)
+        # What was judged may reach into the text in front of the chunk, or leave the chunk's first tokens untouched.
+        offset = segment.length - self.judged(run, segment)
+        if offset < 0:
+            indices = [i[i + offset >= 0] for i in indices]
+        run.trace.kept.append([len(i) + max(offset, 0) for i in indices])
+        if run.record:
+            untouched = torch.arange(max(offset, 0))
+            run.kept_indices[segment.chunk] = [torch.cat((untouched, i.cpu() + offset)) for i in indices]
 
 
 def half_of_a_short_video(prompt: Prompt, chunk_frames: int) -> list[int]:
@@ -164,21 +174,6 @@ def highest_by_topk(run: Prefill, scores: Sequence[torch.Tensor], counts: Counts
         row[indices] = True
     run.note_margin(margin(stacked, chosen))
     return list(kept)
-
-
-def note_of_last(run: Prefill, segment: Segment, kept: Sequence[Kept], scores: list[torch.Tensor], judged: int) -> None:
-    """Write into the trace what was kept where only the last `judged` cached tokens were decided about.
-
-    They may reach into the text in front of the chunk, or leave its first tokens untouched.
-    """
-    assert segment.chunk is not None
-    offset = segment.length - judged  # of the first judged token, from the start of the chunk
-    untouched = torch.arange(max(offset, 0))
-    of_chunk = [torch.cat((untouched, (i.cpu() + offset)[i.cpu() + offset >= 0])) for i in kept if torch.is_tensor(i)]
-    run.trace.kept.append([len(indices) for indices in of_chunk])
-    run.note_choice(segment, of_chunk, scores)
-    if run.record:
-        run.kept_indices[segment.chunk] = of_chunk
 
 
 def sample_ratio(prompt: Prompt, *, of_whole_prompt: bool) -> float:
@@ -208,7 +203,7 @@ class LayerShares:
         length = scores[0].shape[0]
         shares = self._shares(scores, ratio, num_layers).tolist()
         if self.by_heavy_hitters:
-            factors = [_heavy_hitter_factor(s) for s in scores[:num_layers]]
+            factors = _heavy_hitter_factors(scores[:num_layers])
             shares = [min(1.0, g * r) for g, r in zip(factors, shares, strict=True)]
         if self.floor_not_renormalised:
             return [min(length, max(1, int(max(FLOOR, r) * length))) for r in shares]
@@ -223,12 +218,13 @@ class LayerShares:
         top = min(int(max(1, ratio * length) * num_layers), pooled.shape[0])
         layer = pooled.topk(top).indices // length
         # With the stale scores of text in front, an index may lie behind the last layer; such a hit counts for none.
-        hits = torch.bincount(layer[layer < num_layers], minlength=num_layers).to("cpu", torch.float32)
+        hits = (layer == torch.arange(num_layers, device=device)[:, None]).sum(dim=1).to("cpu", torch.float32)
         hits += 1 if self.hits_start_at_one else 0
         return (num_layers * ratio) * (hits / hits.sum())
 
 
-def _heavy_hitter_factor(scores: torch.Tensor) -> float:
-    """Between 1/2 and 2, neutral when a quarter of the tokens are heavy hitters."""
-    share = float((scores > HEAVY * scores.max()).sum()) / scores.shape[0]
-    return min(2.0, max(0.5, math.sqrt(ADAPTATION * share)))
+def _heavy_hitter_factors(scores: Sequence[torch.Tensor]) -> list[float]:
+    """Per layer between 1/2 and 2, neutral when a quarter of the tokens are heavy hitters."""
+    device = scores[0].device
+    counts = torch.stack([(s > HEAVY * s.max()).sum().to(device) for s in scores]).tolist()
+    return [min(2.0, max(0.5, math.sqrt(ADAPTATION * (n / len(s))))) for n, s in zip(counts, scores, strict=True)]

@@ -59,9 +59,7 @@ class Release2025(Release):
         if not self.temporal or self.quirks["heavy_hitter_adaptation"]:
             return super().shares(run, lengths)
         prompt = run.prompt
-        budgets = by_distance(
-            run.features[0], prompt.grid_lengths[0], lengths, video_budget(prompt), run.language.device
-        )
+        budgets = by_distance(run.grid_distances(), prompt.grid_lengths[0], lengths, video_budget(prompt))
         return [b / c for b, c in zip(budgets, lengths, strict=True)]
 
     def guide_ids(self, prompt: Prompt, segment: Segment) -> torch.Tensor:

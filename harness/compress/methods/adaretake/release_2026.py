@@ -79,14 +79,16 @@ class Release2026(Release):
     def shares(self, run: Prefill, lengths: Sequence[int]) -> list[float]:
         if not self.temporal:
             return super().shares(run, lengths)
+        half, border = self.quirks["half_video_ratios"], self.quirks["border_is_own_neighbour"]
+
+        def distances() -> list[float]:
+            vectors = chunk_vectors(run.prompt, run.features[0], len(lengths), run.language.device, half=half)
+            return neighbour_distances(vectors, border_is_own_neighbour=border)
+
         return neighbour_ratios(
-            run.prompt,
-            run.features[0],
+            run.of_video(("neighbour_distances", len(lengths), half, border), distances),
             lengths,
-            run.language.device,
-            ratio=self.sample_ratio(run.prompt),
-            half_video=self.quirks["half_video_ratios"],
-            border_is_own_neighbour=self.quirks["border_is_own_neighbour"],
+            self.sample_ratio(run.prompt),
             by_shift=self.quirks["projection_by_shift"],
             short_chunk_weighs_full=self.quirks["short_chunk_weighs_full"],
         )
@@ -106,20 +108,17 @@ class Release2026(Release):
 
 
 def neighbour_ratios(
-    prompt: Prompt,
-    features: torch.Tensor,
+    distances: Sequence[float],
     lengths: Sequence[int],
-    device: torch.device,
-    *,
     ratio: float,
-    half_video: bool = True,
-    border_is_own_neighbour: bool = True,
+    *,
     by_shift: bool = True,
     short_chunk_weighs_full: bool = True,
 ) -> list[float]:
-    """Shares [K]: chunks that differ from their neighbours keep more. `ratio` is the sample's; flags: see `QUIRKS`."""
-    vectors = chunk_vectors(prompt, features, len(lengths), device, half=half_video)
-    distances = neighbour_distances(vectors, border_is_own_neighbour=border_is_own_neighbour)
+    """Shares [K] from the chunks' distances: those that differ from their neighbours keep more.
+
+    `ratio` is the sample's; flags: see `QUIRKS`.
+    """
     mean = sum(distances) / len(distances)
     if not mean > 0:  # a still video; or chunks without a grid of their own, whose mean is not a number
         return [ratio] * len(lengths)
