@@ -1,1 +1,1 @@
-"""From a matrix of cells to durable answers: cells, identity, plan, workers, engines."""
+"""From planned cells to durable answers: the loop over videos, workers, engines, supervision, progress."""

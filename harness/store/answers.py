@@ -11,8 +11,10 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.errors import UserError, printable
 from harness.store.lines import EditedError, NotRecordError, seal, unseal
@@ -180,6 +182,29 @@ def _to_answer(record: dict[str, Any], path: Path, number: int) -> Answer:
             f"{where} has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}. {away}"
         )
     try:
-        return Answer(**record)
+        answer = Answer(**record)
+        for name, hint in _types().items():
+            if not _fits(getattr(answer, name), hint):
+                raise TypeError(f"{name}={getattr(answer, name)!r} is no {hint}")
+        return answer
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} is not a record of an answer: {error}. {away}") from error
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Answer)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of an annotated type; whole numbers are numbers."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if type(value) not in _JSON[get_origin(hint) or hint]:
+        return False
+    inside = get_args(hint)  # the items of a list, or the values of a dictionary, are of one plain type
+    return not inside or set(map(type, value.values() if isinstance(value, dict) else value)) <= _JSON[inside[-1]]
+
+
+_JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, type(None))} | {float: {int, float}}
+"""Annotated type -> types under which JSON gives it back."""

@@ -1,9 +1,13 @@
 """The run verb on a small toy with the embedded checkpoint: nice python -m pytest tests/run/test_run.py"""
 
 import dataclasses
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -184,3 +188,24 @@ def test_manifests_hold_the_resolved_settings(run, tmp_path):
     assert manifest.cell["video"]["max_frames"] == FRAMES and manifest.cell["context"] == 96
     assert manifest.runtime["run"]["prefetch"] == 1 and "profile=toy" in manifest.runtime["overrides"]
     assert dataclasses.is_dataclass(manifest)
+
+
+def test_a_stop_by_the_scheduler_keeps_what_was_answered_and_the_same_command_goes_on(toy, tmp_path):
+    words = ["profile=toy", "matrix=ablation", "matrix.task=[videomme]", "matrix.variant=[full,no_both]"]
+    words += [f"data.root={toy}", f"results={tmp_path}", "matrix.frames=[64]", "matrix.context=[96]"]
+    command = [sys.executable, "-m", "harness", "run", *words, "task.max_new_tokens=64", "engine.threads=1"]
+    environment = {k: v for k, v in os.environ.items() if k != "HOME"} | {"CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("runs/*/answers.jsonl")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "interrupted: the same command goes on where this one stopped" in output
+    assert "\r" not in output and "\x1b" not in output
+    before = texts(tmp_path)
+    assert {read_manifest(folder).status for folder in cells(tmp_path)} == {"interrupted"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    after = texts(tmp_path)
+    assert all(before[cell].items() <= after[cell].items() for cell in before)
+    assert {read_manifest(folder).status for folder in cells(tmp_path)} == {"complete"}

@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.store import Answer, AnswerLog, StoreError, failed_answer, is_needed, iter_answers, read_answers
+from harness.store.lines import seal, unseal
 
 
 def answer(question: str, status: str = "ok", **fields) -> Answer:
@@ -164,6 +165,27 @@ def test_an_edited_answer_is_refused_with_file_line_and_the_way_to_ask_again(tmp
     assert old in lines[1]
     path.write_text(lines[0] + lines[1].replace(old, new) + lines[2])
     with pytest.raises(UserError, match=r"answers\.jsonl, line 2: it is not as it was written.*sed -i '2d'"):
+        read_answers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("text", 5),
+        ("cache_length", ["x"]),
+        ("cache_length", 3),
+        ("n_new", 2.5),
+        ("n_new", True),
+        ("seconds", {"encode": "fast"}),
+        ("error", {"type": 3}),
+        ("video_digest", []),
+    ],
+)
+def test_a_record_of_wrong_types_is_refused_although_its_digest_is_right(tmp_path, name, value):
+    path = write(tmp_path, answer("q1", cache_length=[3, 4.5], n_new=2, seconds={"encode": 1}))
+    assert read_answers(tmp_path)["q1"].n_new == 2
+    path.write_bytes(seal({**unseal(path.read_bytes()), name: value}))
+    with pytest.raises(UserError, match=rf"line 1 is not a record of an answer: {name}=.* is no "):
         read_answers(tmp_path)
 
 
