@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from harness.config import compose_config
 from harness.errors import UserError, VideoError
@@ -160,3 +161,26 @@ def test_the_option_of_the_configuration():
 def test_a_setting_without_meaning_is_refused(words, message):
     with pytest.raises(UserError, match=message):
         sampling_policy(compose_config(words).video)
+
+
+def test_the_model_sees_what_lmms_eval_shows_it(make_video, monkeypatch):
+    """From the frames on: the adapter's processor changes nothing that lmms-eval's leaves, nor the seconds per grid."""
+    from transformers import AutoProcessor
+
+    from harness.models.qwen2_5_vl import Qwen25VL
+    from harness.toy import CHECKPOINT
+
+    path = make_video(n=90, size=(64, 48))
+    theirs, metadata = shown_by_lmms_eval(path, monkeypatch)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT, max_pixels=1605632, min_pixels=256 * 28 * 28)
+    frames = torch.from_numpy(theirs).permute(0, 3, 1, 2)
+    wanted = processor(text=["<|video_pad|>"], videos=[frames], video_metadata=[metadata], return_tensors="pt")
+
+    toy = Qwen25VL.load(str(CHECKPOINT), device="cpu")
+    seen = []
+    toy.model.model.visual.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    video = open_video(path, POLICY)
+    features = toy.encode(video.windows(32), len(video.plan.indices), video.plan.second_per_grid)
+    torch.testing.assert_close(torch.cat(seen), wanted["pixel_values_videos"])
+    assert list(features.grid) == wanted["video_grid_thw"][0].tolist()
+    assert features.second_per_grid == pytest.approx(float(wanted["second_per_grid_ts"][0]), rel=1e-6)
