@@ -14,6 +14,13 @@ Reduce = Callable[[int, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None
 """(layer, its input [m, d]) -> fewer states [k, d] and which tokens of the segment they stand for [k]; or `None`."""
 
 
+LayerInput = Callable[[int, torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
+"""(layer, hidden [m, d], alive [m]) -> hidden [k, d] and alive [k] where tokens are dropped or merged before the layer.
+
+`alive` are the places of the tokens in what was passed, guide included; the last one must stay.
+"""
+
+
 class LanguageModel(Protocol):
     """The decoder of a multimodal model, one prompt at a time.
 
@@ -61,3 +68,21 @@ class LanguageModel(Protocol):
 
     def unrotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Undo `rotate`."""
+
+
+class Alive:
+    """Passes hidden states on to a method before each layer, and notes which tokens are left from there on."""
+
+    def __init__(self, between: LayerInput, alive: list[torch.Tensor]) -> None:
+        self._between, self._alive = between, alive
+
+    def __call__(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        before = self._alive[layer]
+        reduced = self._between(layer, hidden, before)
+        if reduced is None:
+            return None
+        hidden, after = reduced[0], reduced[1].cpu()
+        if len(hidden) != len(after) or not len(after) or after[-1] != before[-1]:
+            raise ValueError(f"before layer {layer} {len(hidden)} states for {len(after)} tokens; the last must stay")
+        self._alive[layer:] = [after] * (len(self._alive) - layer)
+        return hidden, after

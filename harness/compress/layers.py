@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from harness.compress.allocation import allocate
-from harness.compress.prefill import no_number
+from harness.compress.scorers import no_number
 
 MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
 

@@ -14,20 +14,14 @@ import torch
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept
-from harness.compress.language import LanguageModel
+from harness.compress.language import Alive, LanguageModel, LayerInput
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
+from harness.compress.scorers import no_number
 from harness.compress.temporal import grid_distances
 from harness.compress.trace import Trace
-from harness.errors import QuestionError
 
 T = TypeVar("T")
-
-LayerInput = Callable[[int, torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
-"""(layer, hidden [m, d], alive [m]) -> hidden [k, d] and alive [k] where tokens are dropped or merged before the layer.
-
-`alive` are the places of the tokens in what was passed, guide included; the last one must stay.
-"""
 
 
 class Prefill:
@@ -237,7 +231,7 @@ class Prefill:
         layer_ids = self.method.layer_ids(self, ids, decoded=decoded)
         self.ids = layer_ids or [ids] * layers
         alive = [torch.arange(ids.shape[1])] * layers
-        reduce = None if between is None else _Alive(between, alive)
+        reduce = None if between is None else Alive(between, alive)
         hidden = self.language.forward(
             embeds,
             ids,
@@ -255,32 +249,6 @@ class Prefill:
         for layer, layer_ids_ in enumerate(of_layer):
             self.cache.append_positions(layer, layer_ids_)
         return hidden
-
-
-def no_number(what: str) -> QuestionError:
-    """The error of an answer whose scores are not all numbers."""
-    return QuestionError(
-        f"{what} are not all numbers, so no choice by them means anything; the model overflows in this number format: "
-        "set model.dtype=float32, or check the weights with python -m harness doctor"
-    )
-
-
-class _Alive:
-    """Passes hidden states on to a method before each layer, and notes which tokens are left from there on."""
-
-    def __init__(self, between: LayerInput, alive: list[torch.Tensor]) -> None:
-        self._between, self._alive = between, alive
-
-    def __call__(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        before = self._alive[layer]
-        reduced = self._between(layer, hidden, before)
-        if reduced is None:
-            return None
-        hidden, after = reduced[0], reduced[1].cpu()
-        if len(hidden) != len(after) or not len(after) or after[-1] != before[-1]:
-            raise ValueError(f"before layer {layer} {len(hidden)} states for {len(after)} tokens; the last must stay")
-        self._alive[layer:] = [after] * (len(self._alive) - layer)
-        return hidden, after
 
 
 def prefill(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.compress.prompt import Segment
+from harness.errors import QuestionError
 
 if TYPE_CHECKING:
     from harness.compress.prefill import Prefill
@@ -106,3 +107,11 @@ def guide_attention(view: LayerView) -> torch.Tensor:
     Computed from float32 states, because bfloat16 logits of a few hundred are off by whole units.
     """
     return attention_received(view.guide_queries.float(), view.chunk_keys.float(), view.scale)
+
+
+def no_number(what: str) -> QuestionError:
+    """The error of an answer whose scores are not all numbers."""
+    return QuestionError(
+        f"{what} are not all numbers, so no choice by them means anything; the model overflows in this number format: "
+        "set model.dtype=float32, or check the weights with python -m harness doctor"
+    )
