@@ -28,7 +28,8 @@ from harness.lmms.arguments import choose_cell, compose_arguments, known_tasks
 from harness.plan.cell import Cell
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder
-from harness.run.opening import check_videos, open_folder
+from harness.plan.videos import check_videos
+from harness.run.opening import open_folder
 from harness.run.run import carry_out
 from harness.run.work import Siblings, find_work
 from harness.store import Answer, read_answers
@@ -89,7 +90,7 @@ class HarnessModel(lmms):
                 title = "+".join(name for name, _ in names)
                 work.append(find_work(title, [opened[key] for key in names], self.config.run))
                 self._check_memory(work[-1])
-            check_videos(Path(self.config.results), list(opened.values()))
+            check_videos(Path(self.config.results), [(c.folder, c.questions, c.answers) for c in opened.values()])
             if carry_out(self.config, work, sys.stderr):
                 raise KeyboardInterrupt
         texts: dict[int, str] = {}

@@ -17,6 +17,7 @@ from harness.plan.feature_size import bytes_per_token, check_feature_memory, rea
 from harness.plan.matrix import Group, build_groups
 from harness.plan.rates import Work, measured_rates
 from harness.plan.show import show
+from harness.plan.videos import check_videos
 from harness.plan.weights import check_weights
 from harness.store import is_needed, read_answers
 
@@ -115,14 +116,16 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
     for cell in group.cells:  # raises here what would else stop the run at its first answer
         cell.method.for_family(find_adapter(cell.model.adapter).family)
     questions = _questions(group, Path(config.data.root).absolute())
-    cells, todo = [], {}
+    cells, todo, held = [], {}, []
     for cell in group.cells:
         answers = read_answers(cell_folder(config, cell))
+        held.append((cell_folder(config, cell), questions[cell.id], answers))
         asked = questions[cell.id]
         todo[cell.id] = [q for q in asked if is_needed(answers.get(q.question_id), config.run.retry)]
         known = [answers[q.question_id] for q in asked if q.question_id in answers]
         failed = sum(answer.status == "failed" for answer in known)
         cells.append(CellPlan(cell, len(asked), len(known) - failed, failed, len(todo[cell.id])))
+    check_videos(Path(config.results), held)
     videos = {q.video: q.video_s for of_cell in questions.values() for q in of_cell}
     needed = {cell: {q.video for q in of_cell} for cell, of_cell in todo.items()}
     once = set().union(*needed.values())

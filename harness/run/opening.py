@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +20,11 @@ from harness.store import (
     read_questions,
     write_questions,
 )
-from harness.video.digest import Digests
 
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
     from harness.config import Config
     from harness.plan.cell import Cell
-
-NAMED = 5
-"""So many changed videos at most are named, with the command that drops their answers."""
 
 
 def open_folder(
@@ -93,38 +88,3 @@ def prompt_digest(question: Question) -> str:
     """Digest of what is asked: prompt and options. A changed annotation file shows here."""
     text = repr((question.prompt, sorted(question.options.items())))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def check_videos(results: Path, cells: Sequence[OpenCell]) -> None:
-    """Every answer was given to the file that its question names now; an absent file changes nothing.
-
-    Args:
-        results: its `video_digests.json` remembers digests, so that only new and changed files are read.
-        cells: with their answers.
-
-    Raises:
-        UserError: videos were replaced, or questions point at other files.
-    """
-    digests = Digests(results / "video_digests.json")
-    changed: dict[tuple[Path, str], str] = {}
-    for cell in cells:
-        for question in cell.questions:
-            answer = cell.answers.get(question.question_id)
-            if answer is None or not answer.ok or answer.video_digest is None:
-                continue
-            now = digests.of(question.video)
-            if now is not None and now != answer.video_digest:
-                changed[question.video, answer.video_digest] = now
-    digests.save()
-    if not changed:
-        return
-    (path, before), now = next(iter(changed.items()))
-    files = " ".join(shlex.quote(str(cell.folder)) + "/answers*.jsonl" for cell in cells)
-    drop = "".join(f' -e \'/"video_digest":"{old}"/d\'' for _, old in list(changed)[:NAMED])
-    rest = f" (the first {NAMED}; then again)" if len(changed) > NAMED else ""
-    raise UserError(
-        f"{len(changed)} videos are other files than those that were answered, the first is {path}: {before} "
-        f"(bytes-digest) was answered, {now} is there now. Put the old files back (data.root), or have their "
-        f"questions answered anew: drop those answers{rest} and start the same command again:\n"
-        f"  sed -i{drop} {files}"
-    )

@@ -21,7 +21,7 @@ from harness.config import Config
 from harness.plan import plan as planning
 from harness.plan.show import show
 from harness.run.engines import build_engine
-from harness.run.opening import check_videos, open_folder
+from harness.run.opening import open_folder
 from harness.run.progress import Display, summary
 from harness.run.status import StatusFile, status_path, take_snapshot
 from harness.run.supervise import Supervisor
@@ -86,8 +86,7 @@ def open_groups(
         The siblings with their missing questions, and all cells.
 
     Raises:
-        UserError: a folder is in use, holds something foreign, its questions or their videos have changed since, or
-            videos are absent.
+        UserError: a folder is in use, holds something foreign, its questions have changed since, or videos are absent.
     """
     found, opened = [], []
     for planned in groups:
@@ -97,7 +96,6 @@ def open_groups(
         ]
         found.append(find_work(planned.group.name, own, config.run, lengths(planned)))
         opened += own
-    check_videos(Path(config.results), opened)
     check_present(found)
     return found, opened
 

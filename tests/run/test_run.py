@@ -140,7 +140,8 @@ def test_a_replaced_video_stops_the_next_start_and_keeps_no_old_answer(run, toy,
     assert run("matrix.variant=[full]", data=data) == 0
     first, second, *_ = sorted((data / "videomme" / "videos").iterdir())
     shutil.copy(second, first)
-    with pytest.raises(UserError, match=rf"1 videos are other files.*{first.name}: .*start the same command") as caught:
+    message = rf"this cannot run yet:\n- 1 videos are other files.*{first.name}: .*start the same command again"
+    with pytest.raises(UserError, match=message) as caught:
         run("matrix.variant=[full]", data=data)
     subprocess.run(str(caught.value).splitlines()[-1], shell=True, check=True)
     capsys.readouterr()
