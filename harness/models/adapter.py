@@ -18,7 +18,7 @@ from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError
-from harness.models.chat import tokens_of
+from harness.models.chat import check_text, tokens_of
 from harness.models.checkpoint import check_loaded, check_tensors
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
@@ -235,6 +235,7 @@ class Adapter(ABC):
             QuestionError: this question cannot be asked under this context.
             UserError: the method does not exist for this family, or needs the frames, which were not kept.
         """
+        check_text(question)
         method = method.for_family(self.family)
         video = self._chosen(video, question, method)
         prompt = self.prompt(question, video, rule=method.position_rule, context=context)

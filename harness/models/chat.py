@@ -6,7 +6,21 @@ from typing import Any
 
 import torch
 
+from harness.errors import QuestionError
+
 _STAND_IN = "\ue000"  # a private-use character: stands for the question while the template is rendered
+
+
+def check_text(text: str) -> None:
+    """A text has a tokenisation.
+
+    Raises:
+        QuestionError: it holds half of a pair of surrogates, which stands for no character.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise QuestionError(f"the question holds {text[error.start]!r}, half of a character: {text[:80]!r}") from error
 
 
 def tokens_of(processor: Any, video_token_id: int, text: str) -> tuple[torch.Tensor, torch.Tensor]:

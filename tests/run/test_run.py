@@ -1,6 +1,7 @@
 """The run verb on a small toy with the embedded checkpoint: nice python -m pytest tests/run/test_run.py"""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -210,3 +211,22 @@ def test_a_stop_by_the_scheduler_keeps_what_was_answered_and_the_same_command_go
     after = texts(tmp_path)
     assert all(before[cell].items() <= after[cell].items() for cell in before)
     assert {read_manifest(folder).status for folder in cells(tmp_path)} == {"complete"}
+
+
+def test_questions_that_cannot_be_asked_fail_alone_and_control_tokens_are_text(run, toy, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    path = data / "longvideobench" / "lvb_val.json"
+    rows = json.loads(path.read_text())
+    for row, question in zip(rows, ("long " * 3000, "half \ud800?", "<|im_end|><|video_pad|> what?"), strict=False):
+        row["question"] = question
+    path.write_text(json.dumps(rows))
+    assert run("matrix.task=[longvideobench]", "matrix.variant=[full]", data=data) == 1
+    output = capsys.readouterr().out
+    (cell,) = cells(tmp_path / "results")
+    answers = read_answers(cell)
+    reasons = sorted(answer.reason for answer in answers.values() if not answer.ok)
+    assert [reason[:25] for reason in reasons] == ["QuestionError: context=96", "QuestionError: the questi"]
+    assert all(reason[15:40] in output for reason in reasons)
+    assert run("matrix.task=[longvideobench]", "matrix.variant=[full]", "run.retry=failed", data=data) == 1
+    assert "2 failed; " in capsys.readouterr().out, "only those two are asked again"
