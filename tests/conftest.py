@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.benchmarks.files import Folder
 from harness.config import TaskConfig
 
 SRT = """1
@@ -201,9 +202,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_task(data: str, protocol: str = "release", split: str = "test", **settings) -> TaskConfig:
-    return TaskConfig(name=data, lmms_task=f"adaretake_{data}", data=data, split=split, protocol=protocol, **settings)
+    return TaskConfig(name=data, data=data, split=split, protocol=protocol, **settings)
 
 
 @pytest.fixture(scope="session")
 def task():
     return make_task
+
+
+@pytest.fixture(scope="session")
+def folder(root):
+    """The benchmark's folder in the small data root."""
+    return lambda data: Folder(root, data, data)

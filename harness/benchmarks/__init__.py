@@ -1,4 +1,4 @@
-"""Benchmarks: where their files lie, their questions, parsers, metrics, and getting them onto the disk.
+"""Benchmarks: what their folders in ``tasks/`` say of them, their questions, parsers, metrics and submissions.
 
-Nothing here imports lmms-eval except `harness.lmms.task`.
+Nothing here imports lmms-eval.
 """

@@ -16,7 +16,6 @@ class TaskConfig:
     """
 
     name: str = setting(name=True)
-    lmms_task: str = setting(name=True)
     data: str = setting(name=True, runtime=True)
     split: str = setting(name=True)
     protocol: str = setting(name=True)

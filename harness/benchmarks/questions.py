@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
-from harness.benchmarks.root import TASKS
-from harness.errors import UserError
+from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
+from harness.benchmarks.config import TaskConfig
+from harness.benchmarks.files import Folder
+from harness.benchmarks.subsets import select
+from harness.errors import QuestionError, UserError
 
-if TYPE_CHECKING:
-    from harness.config import TaskConfig
+LONGEST_PROMPT = 100_000
+"""Characters; the longest of the benchmarks' prompts, with 8000 words of subtitles, has about half."""
 
 
 @dataclass(frozen=True)
 class Question:
     """One question as a model gets it.
 
-    ``prompt`` is the text behind the video, ``options`` maps letters to texts, ``answer`` is the right letter or None
-    (test splits), ``tags`` are the groups that the question counts in. ``video`` may not exist on disk; ``video_s`` is
-    its length in seconds where the annotation has one. Several questions share a ``video``; ``video_id`` is what
-    statistics cluster by.
+    ``prompt`` is the text behind the video; ``video`` may not exist on disk. ``problem`` says why the question cannot
+    be asked: it is stored as failed with this reason. The rest is that of `Item`. Several questions share a ``video``.
     """
 
     question_id: str
@@ -35,66 +32,80 @@ class Question:
     answer: str | None
     tags: dict[str, str | list[str]]
     video_s: float | None = None
+    problem: str | None = None
 
 
-@cache
-def functions(benchmark: str) -> ModuleType:
-    """The module ``tasks/<benchmark>/functions.py``.
+@dataclass(frozen=True)
+class Answered:
+    """A row, its question and what was answered: the text, and the letter in it ("" where there is none)."""
 
-    Raises:
-        UserError: there is no such benchmark.
-    """
-    path = TASKS / benchmark / "functions.py"
-    if not path.exists():
-        known = sorted(p.parent.name for p in TASKS.glob("*/functions.py"))
-        raise UserError(f"task.data={benchmark} has no tasks/{benchmark}/functions.py; allowed: {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location(f"adaretake_tasks_{benchmark}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    row: Row
+    question: Question
+    text: str
+    letter: str
 
 
-def load_rows(task: TaskConfig, root: Path) -> list[dict[str, Any]]:
-    """The rows of the annotation that the task asks: its split, its protocol's omissions, its subset, in order.
+def load_rows(task: TaskConfig, root: Path) -> list[tuple[Row, Item]]:
+    """What the task asks of its annotation: its split without the protocol's omissions, its subset, in order.
 
     Raises:
-        UserError: the split is not known; the annotation is missing, empty, or names two questions alike.
+        UserError: the split is not known; the annotation is missing, damaged, empty, or names two questions alike.
     """
-    module = functions(task.data)
-    if task.split not in module.SPLITS:
-        raise UserError(f"task.split={task.split} is not known for {task.data}; allowed: {', '.join(module.SPLITS)}")
-    rows = [row for row in module.load(Path(root), task.split) if module.evaluated(row, task.protocol)]
+    asked = benchmark(task.data)
+    folder = Folder(Path(root), task.data, task.name)
+    rows = [row for row in asked.load(folder, task.split) if asked.evaluated(row, task.protocol)]
     if not rows:
         raise UserError(f"task={task.name}: the annotation of split {task.split} under {root} has no question")
-    twice = [name for name, n in Counter(map(module.question_id, rows)).items() if n > 1]
+    items = [asked.item(row) for row in rows]
+    twice = [name for name, n in Counter(item.question_id for item in items).items() if n > 1]
     if twice:
         raise UserError(f"task={task.name}: {len(twice)} question ids occur more than once, the first is {twice[0]!r}")
+    listed = list(zip(rows, items, strict=True))
     if task.subset is None:
-        return rows
-    from harness.benchmarks.subsets import select
+        return listed
+    chosen = select([item for row, item in listed if asked.evaluated(row, next(iter(asked.protocols)))], task, asked)
+    return [(row, item) for row, item in listed if item.question_id in chosen]
 
-    return select(rows, task, module)
+
+def load_asked(task: TaskConfig, root: Path) -> list[tuple[Row, Question]]:
+    """The rows of `load_rows` with their questions.
+
+    Raises:
+        UserError: as `load_rows`; or a file is missing that a prompt needs.
+    """
+    asked, folder = benchmark(task.data), Folder(Path(root), task.data, task.name)
+    return [(row, question_of(asked, row, item, task.protocol, folder)) for row, item in load_rows(task, root)]
 
 
 def load_questions(task: TaskConfig, root: Path) -> list[Question]:
-    """The questions of `task` below the data root `root`, its subset applied, in the annotation's order."""
-    module = functions(task.data)
-    kwargs = {"protocol": task.protocol, "root": str(root)}
-    return [
-        question_of(module, row, module.video_path(Path(root), row), module.doc_to_text(row, kwargs))
-        for row in load_rows(task, root)
-    ]
+    """The questions of `task` below the data root `root`, in the annotation's order. Raises as `load_asked`."""
+    return [question for _, question in load_asked(task, root)]
 
 
-def question_of(module: ModuleType, row: dict[str, Any], video: Path, prompt: str) -> Question:
-    """A row of an annotation as a question about `video`; `module` is its benchmark's (see `functions`)."""
+def question_of(asked: Benchmark, row: Row, item: Item, protocol: str, folder: Folder) -> Question:
+    """A row of an annotation as a question under a protocol.
+
+    Raises:
+        UserError: the protocol is not known, a file is missing, or the row names a video outside of `folder`.
+    """
+    prompt, problem = "", None
+    try:
+        prompt = asked.prompt(row, protocol, folder)
+        prompt.encode()
+    except QuestionError as error:
+        problem = str(error)
+    except UnicodeEncodeError as error:
+        problem = f"question {item.question_id} holds a character that is none: {error}"
+    if len(prompt) > LONGEST_PROMPT:
+        problem = f"question {item.question_id} has {len(prompt):,} characters; allowed: up to {LONGEST_PROMPT:,}"
     return Question(
-        question_id=module.question_id(row),
-        video_id=module.video_id(row),
-        video=video,
+        question_id=item.question_id,
+        video_id=item.video_id,
+        video=folder.video(item.video),
         prompt=prompt,
-        options=module.options(row),
-        answer=module.doc_to_target(row),
-        tags=module.tags(row),
-        video_s=module.duration_s(row),
+        options=item.options,
+        answer=item.answer,
+        tags=item.tags,
+        video_s=item.video_s,
+        problem=problem,
     )

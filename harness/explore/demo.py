@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from harness.benchmarks.parse import parse_letter
+from harness.benchmarks.anchored import parse_letter
 from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.config import Config
 from harness.errors import UserError, printable
@@ -161,19 +161,18 @@ def what_is_asked(config: Config) -> Asked:
 
 def toy_question(config: Config) -> Asked:
     """A question of the toy's benchmark `task` about one of its longest videos."""
-    from harness.benchmarks.questions import functions, load_questions, load_rows
+    from harness.benchmarks.questions import load_questions
 
     root = Path(config.data.root)
     questions = load_questions(config.task, root)
-    durations = [functions(config.task.data).duration_s(row) or 0.0 for row in load_rows(config.task, root)]
-    question = questions[durations.index(max(durations))]
+    question = max(questions, key=lambda question: question.video_s or 0.0)
     text = question.prompt.splitlines()[0]
     return Asked(question.video, text, question.prompt, question.options, question.answer)
 
 
 def demo_cell(config: Config) -> Cell:
     """Model, method, frames and context of the demo: the command line's, else the first of the profile's matrix."""
-    return next(task_cells(config, config.matrix, []))  # loading says what is wrong with the weights
+    return next(task_cells(config, []))  # loading says what is wrong with the weights
 
 
 def _given(config: Config, key: str) -> bool:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
-import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 from harness.errors import UserError
 
-PART = re.compile(
-    r"(?P<whole>.+\.(?:zip|tar|tgz|tar\.gz))[._-]?(?:part[._-]?)?(?P<number>[a-z]{2}|\d{1,4})$", re.IGNORECASE
-)
-WHOLE = re.compile(r".+\.(?:zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
+ARCHIVE = r"\.(?:zip|tgz|tar(?:\.(?:gz|bz2|xz))?)"
+WHOLE = re.compile(rf".+{ARCHIVE}", re.IGNORECASE)
+PART = re.compile(rf"(?P<whole>.+{ARCHIVE})[._-]?(?:part[._-]?)?(?P<number>[a-z]{{1,2}}|\d{{1,4}})", re.IGNORECASE)
+STEP = 1 << 20
+"""Bytes copied at a time."""
+DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, UnicodeError,
+    NotImplementedError,
+)  # fmt: skip
+"""What the libraries raise for data that are no whole archive."""
 
 
 @dataclass(frozen=True)
@@ -27,59 +38,80 @@ class Archive:
     name: str
     parts: tuple[Path, ...]
 
+    @property
+    def checked_at_end(self) -> bool:
+        """Whether only its end tells that its members are right: one checksum, and it is that of all."""
+        return not self.name.lower().endswith((".zip", ".tar"))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.stat().st_size for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its path there, its size in bytes, and a function that opens it."""
+    """A file in an archive: its path there, the bytes that it is said to have, and a function that opens it."""
 
     path: str
     size: int
-    open: Callable[[], io.BufferedIOBase]
+    open: Callable[[], IO[bytes]]
 
 
 def archive_name(path: str) -> str | None:
-    """The archive that a file is, or is a part of: ``videos.tar.part.aa`` and ``x.zip.001`` are parts."""
-    if WHOLE.match(path):  # first: the end of x.tar.gz looks like the number of a part
+    """The archive that a file is, or is a part of: ``videos.tar.part.aa``, ``x.tar.gz.part-a`` and ``x.zip.001``."""
+    if WHOLE.fullmatch(path):  # first: the end of x.tar.gz looks like the number of a part
         return path
-    match = PART.match(path)
+    match = PART.fullmatch(path)
     return match["whole"] if match else None
 
 
-def group_archives(paths: list[Path]) -> list[Archive]:
+def group_archives(paths: Sequence[Path]) -> list[Archive]:
     """The archives among `paths`, parts brought together and sorted.
 
     Raises:
-        UserError: a numbered part is missing in between.
+        UserError: a part is missing in between, or parts are numbered in two ways.
     """
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         if whole := archive_name(str(path)):
             groups[whole].append(path)
-    archives = [Archive(whole, tuple(sorted(parts))) for whole, parts in sorted(groups.items())]
-    for archive in archives:
-        _check_sequence(archive)
-    return archives
+    return [_in_order(whole, parts) for whole, parts in sorted(groups.items())]
 
 
-def _check_sequence(archive: Archive) -> None:
-    if archive.name == str(archive.parts[0]):
-        return
-    numbers = [PART.match(str(part))["number"].lower() for part in archive.parts]
-    if numbers[0].isdigit():
-        places = [int(number) for number in numbers]
-    else:
-        places = [26 * (ord(a) - ord("a")) + ord(b) - ord("a") for a, b in numbers]
-    if places[0] > 1 or places != list(range(places[0], places[0] + len(places))):
+def _in_order(whole: str, parts: list[Path]) -> Archive:
+    numbers = {_number(part): part for part in parts if str(part) != whole}
+    if not numbers:
+        return Archive(whole, tuple(parts))
+    order = sorted(numbers, key=_place)
+    places = [_place(text) for text in order]
+    kinds = {"digits" if text.isdigit() else len(text) for text in numbers}
+    unbroken = places[0] <= int(order[0].isdigit()) and places == list(range(places[0], places[0] + len(places)))
+    if len(kinds) > 1 or len(numbers) < len(parts) or not unbroken:
         raise UserError(
-            f"{archive.name} is cut into parts and one of them is missing: found {', '.join(numbers)}; "
-            "get the missing part, then run the same command again"
+            f"{whole} is cut into parts and one of them is missing or there twice: found {', '.join(order)}; leave one "
+            "whole set of parts there, then run the same command again"
         )
+    return Archive(whole, tuple(numbers[text] for text in order))
+
+
+def _number(part: Path) -> str:
+    match = PART.fullmatch(str(part))
+    assert match is not None
+    return match["number"].lower()
+
+
+def _place(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    places = [ord(letter) - ord("a") for letter in text]
+    return 26 * places[0] + places[1] if len(places) == 2 else places[0]
 
 
 class JoinedFiles(io.RawIOBase):
     """Several files read as one."""
 
-    def __init__(self, paths: tuple[Path, ...]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [open(path, "rb") for path in paths]
         self._sizes = [path.stat().st_size for path in paths]
         self._place = 0
@@ -95,7 +127,7 @@ class JoinedFiles(io.RawIOBase):
         self._place = max(0, start + offset)
         return self._place
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         start = 0
         for file, size in zip(self._files, self._sizes, strict=True):
             if self._place < start + size:
@@ -112,39 +144,84 @@ class JoinedFiles(io.RawIOBase):
         super().close()
 
 
-def members(archive: Archive) -> Iterator[Member]:
-    """The files in `archive`, in the order in which they are cheap to read.
-
-    A member has to be read before the next one is asked for.
+@contextmanager
+def opened(archive: Archive) -> Iterator[Iterator[list[Member]]]:
+    """The files in `archive`, in the order in which they are cheap to read, as many at a time as are known: a zip's all
+    at once, a tar's one by one. They have to be read before the next ones are asked for.
 
     Raises:
-        UserError: the archive is damaged, or its last part is missing.
+        UserError: the archive is damaged or encrypted, or its last part is missing; also where reading a member inside
+            the ``with`` shows it.
     """
-    with io.BufferedReader(JoinedFiles(archive.parts), 1 << 20) as file:
+    with io.BufferedReader(JoinedFiles(archive.parts), STEP) as file:
         try:
             if archive.name.lower().endswith(".zip"):
-                with zipfile.ZipFile(file) as opened:
-                    for info in opened.infolist():
-                        if not info.is_dir():
-                            yield Member(info.filename, info.file_size, lambda i=info, z=opened: z.open(i))
+                with zipfile.ZipFile(file) as zipped:
+                    yield iter([_zip_members(zipped, archive)])
             else:
-                with tarfile.open(fileobj=file, mode="r:*") as opened:
-                    for info in opened:
-                        if info.isfile():
-                            yield Member(info.name, info.size, lambda i=info, t=opened: t.extractfile(i))
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-            raise UserError(
-                f"{archive.name} is damaged or incomplete ({error}); remove {archive.parts[-1]} and run the same "
-                "command again to get it anew"
-            ) from error
+                with tarfile.open(fileobj=file, mode="r:*") as tarred:
+                    yield _tar_members(tarred)
+        except DAMAGE as error:
+            raise _damaged(archive, error) from error
+        except OSError as error:
+            if error.errno is None:  # gzip and bz2 raise it so for damaged data
+                raise _damaged(archive, error) from error
+            raise UserError(f"unpacking {archive.name} failed: {error}") from error
+
+
+def _zip_members(zipped: zipfile.ZipFile, archive: Archive) -> list[Member]:
+    infos = [info for info in zipped.infolist() if not info.is_dir()]
+    if locked := [info.filename for info in infos if info.flag_bits & 1]:
+        raise UserError(
+            f"{archive.name} is encrypted ({len(locked)} files, the first is {locked[0]!r}); no benchmark is given out "
+            "so: get the archive from its publisher"
+        )
+    return [Member(info.filename, info.file_size, partial(zipped.open, info)) for info in infos]
+
+
+def _tar_members(tarred: tarfile.TarFile) -> Iterator[list[Member]]:
+    for info in tarred:
+        if info.isfile():
+            yield [_tar_member(tarred, info)]
+    while tarred.fileobj and tarred.fileobj.read(STEP):  # a compressed file's checksum stands at its end
+        pass
+
+
+def _tar_member(tarred: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    def read() -> IO[bytes]:
+        found = tarred.extractfile(info)
+        assert found is not None  # it is a file
+        return found
+
+    return Member(info.name, info.size, read)
+
+
+def _damaged(archive: Archive, error: Exception) -> UserError:
+    return UserError(
+        f"{archive.name} is damaged or incomplete ({error}); remove {archive.parts[-1]} and run the same command again "
+        "to get it anew"
+    )
 
 
 def write_member(member: Member, target: Path) -> None:
-    """Unpack one member; `target` appears only when it is complete."""
+    """Unpack one member; `target` appears only when it is complete.
+
+    Raises:
+        EOFError: it has fewer or more bytes than it is said to have; no more than those are written.
+        OSError: of the disk.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    with member.open() as source, open(partial, "wb") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-    if partial.stat().st_size != member.size:
-        raise EOFError(f"{member.path} ends after {partial.stat().st_size} of {member.size} bytes")
-    partial.rename(target)
+    left = member.size
+    try:
+        with member.open() as source, open(partial, "wb") as out:
+            while chunk := source.read(min(STEP, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                out.write(chunk)
+        if left:
+            raise EOFError(f"{member.path[:200]!r} has {'more' if left < 0 else 'less'} than its {member.size} bytes")
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from harness.benchmarks.facts import Source
+from harness.benchmarks.benchmark import Source
 from harness.errors import UserError
 
 
@@ -46,6 +46,8 @@ class Dataset:
                 self.source.hub, repo_type="dataset", revision=self.commit, recursive=True
             )
             listed = [RemoteFile(entry.path, entry.size) for entry in tree if isinstance(entry, RepoFile)]
+        if outside := [f.path for f in listed if ".." in PurePosixPath(f.path).parts or f.path.startswith("/")]:
+            raise UserError(f"{self.page} lists a file outside of itself, {outside[0]!r}; use another mirror")
         wanted = [f for f in listed if any(fnmatch(f.path, pattern) for pattern in self.source.include)]
         if not wanted:
             found = ", ".join(sorted(f.path for f in listed)[:10]) or "nothing"
@@ -90,6 +92,12 @@ def resolve(source: Source, mirror: str | None = None) -> Dataset:
 def _explained(source: Source, page: str) -> Iterator[None]:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    # The bases of HfHubHTTPError are the errors of whichever HTTP client the library is built on.
+    failures: tuple[type[Exception], ...] = (
+        *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
+        LocalEntryNotFoundError,
+        OSError,
+    )
     try:
         yield
     except GatedRepoError as error:
@@ -99,8 +107,7 @@ def _explained(source: Source, page: str) -> Iterator[None]:
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"{page} does not exist or is not visible to you; log in with `hf auth login`") from error
-    # The bases of HfHubHTTPError are the errors of whichever HTTP client the library is built on.
-    except (*HfHubHTTPError.__bases__, LocalEntryNotFoundError, OSError) as error:
+    except failures as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{page} could not be read ({first}); run the same command again, it goes on where it stopped, or use a "

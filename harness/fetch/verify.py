@@ -1,29 +1,32 @@
-"""The verb ``verify``: is a benchmark on disk complete, and can its videos be decoded?
+"""The verb ``verify``: is a benchmark on disk complete, and can a run use it?
 
-Counts are compared with ``tasks/<benchmark>/facts.yaml``; of every video the first, the middle and the last frame are
-decoded, in parallel. A decoder that crashes takes only its own video with it.
+Counts are compared with the benchmark's facts; every question is built, and every video is opened as the configured run
+opens it and its first, middle and last frame decoded, in parallel. A decoder that crashes takes only its own video with
+it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.benchmarks.facts import load_facts
-from harness.benchmarks.metrics import grouped
-from harness.benchmarks.questions import functions
-from harness.benchmarks.root import is_toy
+from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
+from harness.benchmarks.counts import differences
+from harness.benchmarks.files import Folder, is_toy
+from harness.benchmarks.questions import question_of
+from harness.benchmarks.subtitles import TokenizerMissingError
 from harness.errors import UserError
+from harness.video.sampling import Policy, sampling_policy
 
 if TYPE_CHECKING:
     from harness.config import Config, TaskConfig
@@ -37,24 +40,27 @@ def main(config: Config) -> int:
     """Verify ``task`` below ``data.root``; the report goes to ``<results>/verify/<task>.json``.
 
     Returns:
-        0 where everything is there and can be decoded, else 1.
+        0 where everything is there and can be used, else 1.
 
     Raises:
-        UserError: there is no annotation.
+        UserError: there is no annotation, or one that cannot be read.
     """
     task, root = config.task, Path(config.data.root)
-    module = functions(task.data)
-    rows = module.load(root, task.split)
-    problems = [*check_rows(rows, task, module), *check_prompts(rows, task, module, root)]
-    # The counts of the facts are those of the published benchmark.
-    problems += [] if is_toy(root) else check_counts(rows, load_facts(task.data).counts[task.split], module)
-    videos = sorted({module.video_path(root, row) for row in rows})
+    asked, folder = benchmark(task.data), Folder(root, task.data, task.name)
+    rows = asked.load(folder, task.split)
+    items = [asked.item(row) for row in rows]
+    asked.protocol(task.protocol)
+    problems = [*check_rows(rows, items, task, asked), *check_questions(rows, items, task, asked, folder)]
+    problems += check_published(items, task, asked, root, config.profile)
+    videos = sorted({folder.video(item.video) for item in items})
     decoded: dict[str, Any] = {}
-    decode = partial(decode_ends, backend=config.video.backend, timeout_s=config.video.timeout_s)
+    decode = partial(
+        decode_some, policy=strictest_policy(config), backend=config.video.backend, timeout_s=config.video.timeout_s
+    )
     for path, outcome in decode_all(videos, decode, config.data.workers):
         decoded[str(path)] = outcome
         if outcome["error"]:
-            problems.append({"kind": outcome["kind"], "what": str(path), "message": outcome["error"]})
+            problems.append(_problem(outcome["kind"], str(path), outcome["error"]))
     kinds = Counter(problem["kind"] for problem in problems)
     report = {
         "task": task.name,
@@ -63,12 +69,13 @@ def main(config: Config) -> int:
         "videos": len(videos),
         "problems": problems,
         "decoded": decoded,
-        "known_defects": load_facts(task.data).defects,
+        "known_defects": asked.defects,
     }
     target = Path(config.results) / "verify" / f"{task.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{task.name}: {len(rows)} questions, {len(videos)} videos; " + (_listed(kinds) or "no problem"))
+    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    what = f"{task.name}{' of the embedded toy' if is_toy(root) else ''}"
+    print(f"{what}: {len(rows)} questions, {len(videos)} videos; " + (_listed(kinds) or "no problem"))
     for problem in problems[:SHOWN]:
         print(f"  {problem['kind']}: {problem['what']}: {problem['message']}")
     if len(problems) > SHOWN:
@@ -81,51 +88,65 @@ def _listed(kinds: Counter[str]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
 
 
-def check_rows(rows: list[dict[str, Any]], task: TaskConfig, module: ModuleType) -> list[dict[str, str]]:
+def check_rows(rows: Sequence[Row], items: Sequence[Item], task: TaskConfig, asked: Benchmark) -> list[dict[str, str]]:
     """Questions named alike, with fewer than two options, or with a right answer that is no option."""
     problems = []
-    for name, n in Counter(map(module.question_id, rows)).items():
+    for name, n in Counter(item.question_id for item in items).items():
         if n > 1:
             problems.append(_problem("annotation", name, f"{n} questions have this id"))
-    for row in rows:
-        options, answer = module.options(row), module.doc_to_target(row)
-        if len(options) < 2 and task.split != "generation":
-            problems.append(_problem("annotation", module.question_id(row), f"has {len(options)} options"))
-        elif answer is not None and answer not in options:
-            problems.append(_problem("annotation", module.question_id(row), f"its answer {answer} is no option"))
-        elif answer is None and options and module.evaluated(row, task.protocol) and row.get("answer") is not None:
-            problems.append(_problem("annotation", module.question_id(row), "its answer is no candidate"))
+    for row, item in zip(rows, items, strict=True):
+        if len(item.options) < 2 and task.split != "generation":
+            problems.append(_problem("annotation", item.question_id, f"has {len(item.options)} options"))
+        elif item.answer is not None and item.answer not in item.options:
+            problems.append(_problem("annotation", item.question_id, f"its answer {item.answer} is no option"))
+        elif (
+            item.answer is None
+            and item.options
+            and row.get("answer") is not None
+            and asked.evaluated(row, task.protocol)
+        ):
+            problems.append(_problem("annotation", item.question_id, "its answer is no candidate"))
     return problems
 
 
-def check_prompts(rows: list[dict[str, Any]], task: TaskConfig, module: ModuleType, root: Path) -> list[dict[str, str]]:
-    """Questions whose prompt cannot be built, for example because their subtitles are missing."""
+def check_questions(
+    rows: Sequence[Row], items: Sequence[Item], task: TaskConfig, asked: Benchmark, folder: Folder
+) -> list[dict[str, str]]:
+    """Questions that cannot be asked, for example because their subtitles are missing, or that name a wrong file."""
     problems = []
-    for row in rows:
+    for row, item in zip(rows, items, strict=True):
         try:
-            module.doc_to_text(row, {"protocol": task.protocol, "root": str(root)})
-        except (UserError, ValueError, KeyError, OSError) as error:
-            problems.append(_problem("prompt", module.question_id(row), str(error)))
+            problem = question_of(asked, row, item, task.protocol, folder).problem
+        except TokenizerMissingError:  # the text is there; how much of it is asked only the model's tokenizer tells
+            continue
+        except UserError as error:
+            problem = str(error)
+        if problem:
+            problems.append(_problem("question", item.question_id, problem))
     return problems
 
 
-def check_counts(rows: list[dict[str, Any]], counts: dict[str, Any], module: ModuleType) -> list[dict[str, str]]:
-    """Differences from the numbers of videos and questions, and of questions per value of a tag, in the facts."""
-    found: dict[str, Any] = {"questions": len(rows), "videos": len({module.video_id(row) for row in rows})}
-    problems = [
-        _problem("count", what, f"{found[what]} found, {counts[what]} expected")
-        for what in ("questions", "videos")
-        if what in counts and found[what] != counts[what]
-    ]
-    for tag, expected in counts.items():
-        if isinstance(expected, dict):
-            groups = grouped(({"tags": module.tags(row)} for row in rows), tag)
-            for value, n in expected.items():
-                if len(groups.get(value, [])) != n:
-                    problems.append(
-                        _problem("count", f"{tag} {value}", f"{len(groups.get(value, []))} found, {n} expected")
-                    )
-    return problems
+def check_published(
+    items: Sequence[Item], task: TaskConfig, asked: Benchmark, root: Path, profile: str
+) -> list[dict[str, str]]:
+    """Differences from the published benchmark; none where the toy is what is wanted."""
+    if not is_toy(root):
+        return [_problem("count", what, message) for what, message in differences(items, asked, task.split).items()]
+    if profile == "toy":
+        return []
+    message = (
+        f"holds the embedded toy, not {asked.title}; get that with: python -m harness prepare profile={profile} "
+        f"task={task.name} data.root=DIR, or verify the toy with profile=toy"
+    )
+    return [_problem("toy", str(root), message)]
+
+
+def strictest_policy(config: Config) -> Policy:
+    """Of the policies that the configured run has for the task, one that takes no video which another does not."""
+    video = config.video
+    frames, fps = (config.matrix.values(axis, config.task.name, config.model.name) for axis in ("frames", "fps"))
+    least = {"max_frames": min(frames or [video.max_frames]), "fps": min(fps or [video.fps])}
+    return sampling_policy(dataclasses.replace(video, **least))
 
 
 def _problem(kind: str, what: str, message: str) -> dict[str, str]:
@@ -146,7 +167,7 @@ def decode_all(videos: list[Path], decode: Decode, workers: int) -> Iterator[tup
             progress.step(outcome["error"])
             yield path, outcome
     for path in again:
-        outcome = next(_pooled([path], decode, 1))[1] or {"error": "the decoder crashed on it", "kind": "damaged"}
+        outcome = next(_pooled([path], decode, 1))[1] or {"error": "the decoder crashed on it", "kind": "unusable"}
         progress.step(outcome["error"])
         yield path, outcome
     progress.close()
@@ -159,7 +180,7 @@ def _pooled(videos: list[Path], decode: Decode, workers: int) -> Iterator[tuple[
     waiting = videos[::-1]
     while waiting:
         with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context) as pool:
-            running: dict[Future, Path] = {}
+            running: dict[Future[dict[str, Any]], Path] = {}
             broken = False
             while running or (waiting and not broken):
                 try:
@@ -177,27 +198,24 @@ def _pooled(videos: list[Path], decode: Decode, workers: int) -> Iterator[tuple[
                         yield path, None
 
 
-def decode_ends(path: Path, backend: str, timeout_s: float) -> dict[str, Any]:
-    """Decode the first, the middle and the last frame of a video on the sampler's time grid.
+def decode_some(path: Path, policy: Policy, backend: str, timeout_s: float) -> dict[str, Any]:
+    """Open a video as a run does and decode the first, the middle and the last of its frames.
 
     Returns:
         ``error``, None where all is well, and ``kind`` of the problem or what is in the file.
     """
-    from harness.video.decode import open_video
-    from harness.video.sampling import SamplingPolicy
+    from harness.video.decode import check_video
 
     if not path.exists():
         return {"error": "no such file", "kind": "missing"}
     try:
-        policy = SamplingPolicy(fps=25.0, max_frames=3, even=False)
-        video = open_video(path, policy, backend=backend, timeout_s=timeout_s)
-        frames = sum(len(window) for window in video.windows(1))
+        video = check_video(path, policy, backend=backend, timeout_s=timeout_s)
     except UserError as error:
-        return {"error": str(error).removeprefix(f"{path}: "), "kind": "damaged"}
+        return {"error": str(error).removeprefix(f"{path}: "), "kind": "unusable"}
     info = video.info
     return {
         "error": None,
-        "frames": frames,
+        "frames": len(video.plan.indices),
         "duration_s": round(info.duration_s, 3),
         "codec": info.codec,
         "size": [info.width, info.height],

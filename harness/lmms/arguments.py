@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -13,7 +12,7 @@ import yaml
 from harness.config import CONF, Config, TaskConfig, compose_config, options
 from harness.errors import UserError
 from harness.plan.cell import Cell
-from harness.plan.matrix import build_cells
+from harness.plan.matrix import build_cells, recompose
 from harness.plan.weights import local_path
 
 ALIASES = {
@@ -60,6 +59,8 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
     Raises:
         UserError: the arguments leave several cells open.
     """
+    if task.name in options("task"):  # which may choose more than itself, such as the frames
+        config = recompose(config.overrides, {"task": task.name})
     cells = build_cells(dataclasses.replace(config, task=task))
     if len(cells) > 1:
         raise UserError(
@@ -67,17 +68,6 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
             "name one value each of semantics, max_frames, fps and context"
         )
     return cells[0]
-
-
-@lru_cache
-def known_tasks() -> dict[str, str]:
-    """Name of our lmms-eval tasks -> option of the configuration group `task` without a subset."""
-    found: dict[str, str] = {}
-    for option in options("task"):
-        settings = yaml.safe_load((CONF / "task" / f"{option}.yaml").read_text())
-        if not settings.get("subset"):
-            found.setdefault(settings["lmms_task"], option)
-    return found
 
 
 def _setting(name: str, value: Any) -> str:

@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
-from harness.benchmarks.questions import Question, functions, question_of
-from harness.config import TaskConfig, compose_config
+from harness.benchmarks.questions import Question
+from harness.config import TaskConfig
 from harness.errors import UserError
-from harness.lmms.arguments import choose_cell, compose_arguments, known_tasks
+from harness.lmms.arguments import choose_cell, compose_arguments
 from harness.plan.cell import Cell
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder
@@ -126,11 +126,8 @@ class HarnessModel(lmms):
         longest = int(settings.get("max_new_tokens") or TaskConfig.max_new_tokens)
         own: TaskConfig | None = getattr(self.task_dict[name][split], "task", None)
         if own is not None:
-            option = known_tasks().get(own.lmms_task)
-            ours = own if option is None else compose_config([f"task={option}"]).task
-            kept = {key: getattr(own, key) for key in ("split", "protocol", "subset")}
-            return choose_cell(self.config, dataclasses.replace(ours, **kept, max_new_tokens=longest))
-        task = TaskConfig(name, name, STOCK_DATA, split, STOCK_DATA, max_new_tokens=longest)
+            return choose_cell(self.config, dataclasses.replace(own, max_new_tokens=longest))
+        task = TaskConfig(name, STOCK_DATA, split, STOCK_DATA, max_new_tokens=longest)
         cell = choose_cell(self.config, dataclasses.replace(task, data="videomme"))
         versions = {**cell.versions, "prompt": f"lmms-eval {importlib.metadata.version('lmms-eval')}"}
         return dataclasses.replace(cell, task=task, versions=versions)
@@ -139,7 +136,9 @@ class HarnessModel(lmms):
         """A request as a question of the harness."""
         prompt, _, visual, doc_id = request.args[:4]
         rows = self.task_dict[name][split]
-        own: TaskConfig | None = getattr(rows, "task", None)
+        ours: list[Question] | None = getattr(rows, "questions", None)
+        if ours is not None:
+            return ours[doc_id]
         visuals = visual(rows[doc_id])
         if len(visuals) != 1 or not isinstance(visuals[0], str):
             raise UserError(
@@ -147,9 +146,7 @@ class HarnessModel(lmms):
                 "question"
             )
         path = Path(visuals[0]).absolute()
-        if own is None:
-            return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
-        return question_of(functions(own.data), rows[doc_id], path, prompt)
+        return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
 
     def _check_memory(self, siblings: Siblings) -> None:
         cell, paths = siblings.cells[0], [video.path for video in siblings.videos]

@@ -15,8 +15,8 @@ from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
 from loguru import logger
 
-from harness.benchmarks.questions import functions
-from harness.benchmarks.root import TASKS
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.files import TASKS
 from harness.config import TaskConfig
 from harness.errors import UserError
 from harness.lmms.task import build_task
@@ -80,7 +80,7 @@ def lmms_eval_metrics(
     """
     logger.disable("lmms_eval")
     built = build_task(task, root)
-    model = Replay(texts, functions(task.data).question_id, name)
+    model = Replay(texts, lambda row: benchmark(task.data).item(row).question_id, name)
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
         result = evaluator.simple_evaluate(
             model=model,

@@ -1,8 +1,8 @@
 """lmms-eval tasks over benchmarks on the local disk.
 
-The yaml files in ``tasks/`` name `LocalTask` as their ``class``: lmms-eval then asks it, instead of the hub, for the
-rows, and its documents are exactly those of `harness.benchmarks.questions.load_rows`. The data root is the
-environment's ``ADARETAKE_DATA``.
+The files ``tasks/<benchmark>/adaretake_<task>.yaml`` name `LocalTask` as their ``class``. What such a task is stands in
+``conf/task/<task>.yaml`` and in the benchmark's folder; its documents are exactly the rows of
+`harness.benchmarks.questions.load_asked`. The data root is the environment's ``ADARETAKE_DATA``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.task import ConfigurableTask
-from lmms_eval.tasks import TaskManager
 
-from harness.benchmarks.metrics import aggregations, unparsed
-from harness.benchmarks.questions import functions, load_rows
-from harness.benchmarks.root import TASKS, data_root
-from harness.config import TaskConfig
+from harness.benchmarks.benchmark import Benchmark, Row, benchmark
+from harness.benchmarks.config import TaskConfig
+from harness.benchmarks.files import data_root
+from harness.benchmarks.metrics import unparsed
+from harness.benchmarks.questions import Question, load_asked
+from harness.benchmarks.scoring import Scored, score_choice
+from harness.config import compose_config
+
+PREFIX = "adaretake_"
+"""Of the names under which lmms-eval knows our tasks."""
 
 
-class Rows(list):
-    """The rows of one split; ``task`` says what they are, ``features`` is what lmms-eval reads of a dataset.
+class Rows(list[Row]):
+    """The rows of one split; ``task`` says what they are, ``questions`` are theirs, in the same order.
 
-    A model finds them as ``self.task_dict[task_name][split]``.
+    A model finds them as ``self.task_dict[task_name][split]``. ``features`` is what lmms-eval reads of a dataset.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], task: TaskConfig) -> None:
-        super().__init__(rows)
+    def __init__(self, task: TaskConfig, root: Path) -> None:
+        asked = load_asked(task, root)
+        super().__init__(row for row, _ in asked)
         self.task = task
+        self.questions = [question for _, question in asked]
 
     @property
     def features(self) -> dict[str, Any]:
@@ -35,57 +42,96 @@ class Rows(list):
 
 
 class LocalTask(ConfigurableTask):
-    """A task whose ``dataset_kwargs`` say what to load.
+    """The lmms-eval task of a task setting, its subset applied; also for ``simple_evaluate(tasks=[...])``.
 
     Args:
-        config: the yaml; ``dataset_kwargs`` has ``data`` (folder under the data root and under ``tasks/``), ``split``,
-            and optionally ``subset`` and ``root``. ``lmms_eval_specific_kwargs.default.protocol`` is the protocol.
+        config: the yaml; its ``task`` is the name of a task setting behind `PREFIX`.
         model_name: as in lmms-eval.
+        setting: what to ask, where it is not that of the name.
+        root: the data root; the environment's where None.
 
     Raises:
         UserError: the data are not there, with the command that gets them.
     """
 
-    def __init__(self, config: dict[str, Any], model_name: str | None = None) -> None:
-        config = {key: value for key, value in config.items() if key != "class"}
-        dataset, prompt = config["dataset_kwargs"], config["lmms_eval_specific_kwargs"]["default"]
-        task = TaskConfig(
-            name=config["task"],
-            lmms_task=config["task"],
-            data=dataset["data"],
-            split=dataset["split"],
-            protocol=prompt["protocol"],
-            subset=dataset.get("subset"),
-            max_new_tokens=config["generation_kwargs"]["max_new_tokens"],
-        )
-        self._rows = Rows(load_rows(task, Path(dataset.get("root") or data_root())), task)
-        super().__init__(config={"metric_list": metric_list(task.data, self._rows), **config}, model_name=model_name)
+    def __init__(
+        self,
+        config: dict[str, Any],
+        model_name: str | None = None,
+        *,
+        setting: TaskConfig | None = None,
+        root: Path | None = None,
+    ) -> None:
+        task = setting or compose_config([f"task={config['task'].removeprefix(PREFIX)}"]).task
+        asked = benchmark(task.data)
+        self._rows = Rows(task, (root or data_root()).absolute())
+        self._questions = {question.question_id: question for question in self._rows.questions}
+        title = asked.task_title(task.split, task.protocol)
+        settings = {
+            "task": config["task"],
+            "test_split": task.split,
+            "output_type": "generate_until",
+            "generation_kwargs": {
+                "max_new_tokens": task.max_new_tokens,
+                "do_sample": False,
+                "temperature": 0,
+                "num_beams": 1,
+                "until": [],
+            },
+            "metric_list": metric_list(asked, self._rows.questions),
+            "cluster_key": "video_id",
+            "score_key": "percent",
+            "metadata": {"version": asked.version, "protocol": task.protocol, "title": title},
+            "process_results": "the method of harness.lmms.task.LocalTask",
+        }
+        super().__init__(config=settings, model_name=model_name)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         self.dataset = {self.config.test_split: self._rows}
         self.dataset_no_image = self.dataset
 
+    def doc_to_text(self, doc: Row) -> str:
+        return self._question(doc).prompt
 
-def metric_list(benchmark: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ``metric_list`` of a yaml: the benchmark's metrics that these rows have, and the rate of unparsed answers."""
-    module = functions(benchmark)
-    scored = aggregations(benchmark, [module.tags(row) for row in rows if module.doc_to_target(row) is not None])
-    listed = [{"metric": name, "aggregation": scored[name], "higher_is_better": True} for name in scored]
-    chosen = any(module.options(row) for row in rows)  # generation tasks have no letters
+    def doc_to_visual(self, doc: Row) -> list[str]:
+        return [str(self._question(doc).video)]
+
+    def doc_to_target(self, doc: Row) -> str | None:
+        return self._question(doc).answer
+
+    def process_results(self, doc: Row, results: list[str], full_docs: Any = None) -> dict[str, dict[str, Any]]:
+        """The answer under every metric that it counts in."""
+        question, asked = self._question(doc), benchmark(self._rows.task.data)
+        if not question.options:  # a generation task
+            return {}
+        parser = asked.parser(self._rows.task.protocol)
+        return by_metric(asked, score_choice((results[0] or "").strip(), question, parser))
+
+    def _question(self, doc: Row) -> Question:
+        return self._questions[benchmark(self._rows.task.data).item(doc).question_id]
+
+
+def by_metric(asked: Benchmark, item: Scored) -> dict[str, dict[str, Any]]:
+    """A scored answer under every metric that it counts in.
+
+    ``percent`` is what lmms-eval takes standard errors of, in the unit of the scores; it is absent where a metric is no
+    mean over questions. A question whose right answer is not public counts only in the rate of unparsed answers.
+    """
+    counted: dict[str, dict[str, Any]] = {}
+    for name in asked.metrics.names(item["tags"]) if item["answer"] is not None else []:
+        of_questions = asked.metrics.whole.get(name, asked.metrics.within).unit is None
+        counted[name] = {**item, "percent": 100 * item["score"]} if of_questions else {**item}
+    return counted | {"unparsed": {**item, "percent": 100.0 * (item["letter"] is None)}}
+
+
+def metric_list(asked: Benchmark, questions: list[Question]) -> list[dict[str, Any]]:
+    """The ``metric_list``: the benchmark's metrics that the questions have, and the rate of unparsed answers."""
+    scored = asked.metrics.present(question.tags for question in questions if question.answer is not None)
+    listed = [{"metric": name, "aggregation": metric, "higher_is_better": True} for name, metric in scored.items()]
+    chosen = any(question.options for question in questions)  # generation tasks have no letters
     return [*listed, *([{"metric": "unparsed", "aggregation": unparsed, "higher_is_better": False}] if chosen else [])]
 
 
 def build_task(task: TaskConfig, root: Path | None = None) -> LocalTask:
-    """The lmms-eval task of a task setting, its subset applied, ready for ``simple_evaluate(tasks=[...])``.
-
-    Args:
-        task: what to ask; the yaml of ``lmms_task`` gives the rest.
-        root: the data root; the environment's where None.
-    """
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    config = manager._get_config(task.lmms_task)
-    where = {"root": str(root)} if root else {}
-    config["dataset_kwargs"] = {"data": task.data, "split": task.split, "subset": task.subset, **where}
-    config["lmms_eval_specific_kwargs"] = {"default": {"protocol": task.protocol, **where}}
-    config["generation_kwargs"] = {**config["generation_kwargs"], "max_new_tokens": task.max_new_tokens}
-    return LocalTask(config)
+    """The lmms-eval task of `task`, ready for ``simple_evaluate(tasks=[...])``."""
+    return LocalTask({"task": PREFIX + task.name}, setting=task, root=root)

@@ -132,7 +132,7 @@ def declared_versions(model: ModelConfig, method: Method, task: TaskConfig) -> d
     """
     import harness.compress
     import harness.video
-    from harness.benchmarks.facts import load_facts
+    from harness.benchmarks.benchmark import benchmark
     from harness.models.families import find_adapter
 
     return {
@@ -140,5 +140,5 @@ def declared_versions(model: ModelConfig, method: Method, task: TaskConfig) -> d
         "method": method.version,
         "adapter": find_adapter(model.adapter).version,
         "decoding": harness.video.VERSION,
-        "prompt": load_facts(task.data).version,
+        "prompt": benchmark(task.data).version,
     }

@@ -50,6 +50,12 @@ class MatrixConfig(Axes):
     by_model: dict[str, Any] = field(default_factory=dict)
     by_task: dict[str, Any] = field(default_factory=dict)
 
+    def values(self, axis: str, task: str, model: str) -> list[Any] | None:
+        """The values of an axis for one task and model, from the most specific place that sets it; None without."""
+        places = (self.by_task.get(task), self.by_model.get(model), self)
+        found = (getattr(place, axis) for place in places if place is not None)
+        return next((list(values) for values in found if values is not None), None)
+
 
 def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> MatrixConfig:
     """Give each axis to the place that wins, see `MatrixConfig`; only `by_model` and `by_task` are left to look up.

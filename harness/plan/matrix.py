@@ -59,7 +59,7 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
     for task, model, method in itertools.product(*([*axis] if axis else [None] for axis in chosen(matrix))):
         choice = {g: n for g, n in zip(CHOICES, (task, model, method), strict=True) if n is not None}
         composed = recompose(config.overrides, choice) if choice else config
-        for cell in task_cells(composed, matrix, problems):
+        for cell in task_cells(composed, problems):
             cells.setdefault(cell.id, cell)
     return list(cells.values())
 
@@ -89,7 +89,7 @@ def chosen(matrix: MatrixConfig) -> list[list[str] | None]:
     return [matrix.task, matrix.model, matrix.method]
 
 
-def task_cells(config: Config, matrix: MatrixConfig, problems: list[str] | None = None) -> Iterator[Cell]:
+def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Cell]:
     """The cells of a configuration's own task, model and method; `problems` as in :func:`build_cells`."""
     try:
         weights = weights_identity(find_weights(config.model.path, config.model.fetch).resolve())
@@ -102,9 +102,9 @@ def task_cells(config: Config, matrix: MatrixConfig, problems: list[str] | None 
     versions = declared_versions(model, config.method, config.task)
     switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
     options = {field.name for field in dataclasses.fields(config.method)}
-    axes = [_axis(name, matrix, config) for name in ("frames", "fps", "context")]
+    axes = [_axis(name, config) for name in ("frames", "fps", "context")]
     # Only methods that have the options of an axis are spread over it.
-    axes += [_axis(name, matrix, config) if own <= options else [None] for name, own in switches.items()]
+    axes += [_axis(name, config) if own <= options else [None] for name, own in switches.items()]
     for frames, fps, context, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
@@ -119,13 +119,10 @@ def task_cells(config: Config, matrix: MatrixConfig, problems: list[str] | None 
         yield Cell(model, method, video, budget, config.task, weights, versions)
 
 
-def _axis(name: str, matrix: MatrixConfig, config: Config) -> list[Any]:
-    """The values of an axis for one task and model: the most specific place that sets it, else the group's own."""
-    places = [matrix.by_task.get(config.task.name), matrix.by_model.get(config.model.name), matrix]
-    found = next((axis for place in places if place is not None and (axis := getattr(place, name)) is not None), None)
-    if found is not None:
-        return list(found)
-    return [config.context.tokens if name == "context" else None]
+def _axis(name: str, config: Config) -> list[Any]:
+    """The values of an axis for the configuration's task and model, else the group's own."""
+    found = config.matrix.values(name, config.task.name, config.model.name)
+    return found if found is not None else [config.context.tokens if name == "context" else None]
 
 
 def check_axes(axes: Axes, place: str) -> None:

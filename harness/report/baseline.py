@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.metrics import metrics
+from harness.benchmarks.benchmark import benchmark
 from harness.config import REPO
 from harness.errors import UserError
 from harness.report.cells import MISSING, CellResult
@@ -113,7 +113,7 @@ def make_baseline(
             name=readable if names.count(readable) == 1 else cell.id,
             key=setting_key(cell.cell),
             made_with={part: cell.cell[part] for part in MADE_WITH if part in cell.cell},
-            score=metrics(cell.benchmark, cell.items()),
+            score=benchmark(cell.benchmark).metrics.scores(cell.items()),
             answers=answer_rows(cell),
         )
         for cell, readable in zip(cells, names, strict=True)

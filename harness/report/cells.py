@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.benchmarks.metrics import BENCHMARKS
-from harness.benchmarks.parse import PARSERS, Parser, parser_name
+from harness.benchmarks.benchmark import benchmark, benchmark_names
+from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.plan.weights import mismatch
 from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
@@ -61,12 +61,12 @@ class CellResult:
 
     @property
     def benchmark(self) -> str:
-        """Key of the benchmark in ``harness.benchmarks.metrics``: Video-MME with subtitles shares that of Video-MME."""
+        """Name of the benchmark's folder in ``tasks/``: Video-MME with subtitles shares that of Video-MME."""
         for name in (self.cell["task"].get("data"), self.cell["task"]["name"]):
-            if name in BENCHMARKS:
+            if name in benchmark_names():
                 return str(name)
         raise UserError(
-            f"cell {self.id}: task {self.task} has no metrics; known: {', '.join(BENCHMARKS)}. "
+            f"cell {self.id}: task {self.task} has no metrics; known: {', '.join(benchmark_names())}. "
             f"Leave the cell out (report.cells=[...]) or move its folder away: mv {self.folder} {self.folder}.old"
         )
 
@@ -137,12 +137,12 @@ class CellResult:
     @property
     def parser(self) -> str:
         """Name of the parser that scores the cell's protocol."""
-        return parser_name(self.benchmark, self.protocol)
+        return benchmark(self.benchmark).protocol(self.protocol).parser
 
     @property
     def other_parsers(self) -> list[str]:
         """Names of the parsers whose scores stand beside that of the cell's own."""
-        return sorted({"anchored", "release", parser_name(self.benchmark, "lmms_eval")} - {self.parser})
+        return sorted(benchmark(self.benchmark).parsers.keys() - {self.parser})
 
     def frame(self, parser: str | None = None) -> pd.DataFrame:
         """One row per question, in the order asked; every text is parsed once by each parser that is asked for.
@@ -151,11 +151,12 @@ class CellResult:
         correct (1.0, 0.0; NaN when missing or without a gold answer), tags. A failed and an unparsed answer are wrong.
 
         Args:
-            parser: a key of ``harness.benchmarks.parse.PARSERS``; the protocol's own when None.
+            parser: one of the benchmark's ``parsers``; the protocol's own when None.
         """
         name = parser or self.parser
         if name not in self._parsed:
-            rows = [self._outcome(question, PARSERS[name]) for question in self.questions]
+            parse = benchmark(self.benchmark).parsers[name]
+            rows = [self._outcome(question, parse) for question in self.questions]
             self._parsed[name] = pd.DataFrame(rows, columns=COLUMNS)
         return self._parsed[name]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.benchmarks.metrics import BENCHMARKS, accuracy, circular_accuracy, group_name, macro_accuracy
+from harness.benchmarks.benchmark import benchmark as benchmark_of
+from harness.benchmarks.metrics import Metric, group_name, values
 from harness.errors import UserError
 from harness.report.baseline import Baseline, BaselineCell
 from harness.report.cells import FAILED, CellResult
@@ -116,14 +116,14 @@ class Sample:
 
 def main_metric(benchmark: str) -> str:
     """The metric of the benchmark's published table."""
-    return BENCHMARKS[benchmark].main
+    return benchmark_of(benchmark).metrics.main
 
 
 def sample(benchmark: str, metric: str, rows: pd.DataFrame) -> Sample:
     """The questions in which ``metric`` is a mean, or a mean of means.
 
     Args:
-        benchmark: a key of ``harness.benchmarks.metrics.BENCHMARKS``.
+        benchmark: its name.
         metric: ``overall``, ``m_avg``, or a group's metric such as ``duration_long``.
         rows: scored questions, see ``CellResult.answered``.
 
@@ -133,39 +133,25 @@ def sample(benchmark: str, metric: str, rows: pd.DataFrame) -> Sample:
     Raises:
         UserError: the benchmark has no such metric.
     """
-    spec = BENCHMARKS[benchmark]
+    spec = benchmark_of(benchmark).metrics
     if metric in spec.whole:
-        return _whole(spec.whole[metric], rows, metric)
-    prefix = next((p for p in sorted(spec.by, key=len, reverse=True) if metric.startswith(f"{p}_")), None)
+        return _whole(spec.whole[metric], rows)
+    prefix = next((p for p in sorted(spec.groups, key=len, reverse=True) if metric.startswith(f"{p}_")), None)
     if prefix is None:
-        known = [*spec.whole, *(f"{p}_<{tag}>" for p, tag in spec.by.items())]
+        known = [*spec.whole, *(f"{p}_<{tag}>" for p, tag in spec.groups.items())]
         raise UserError(f"metric {metric!r} is not one of {benchmark}; known: {', '.join(known)}")
-    tag = spec.by[prefix]
-    inside = [any(group_name(prefix, str(v)) == metric for v in _listed(tags.get(tag))) for tags in rows["tags"]]
-    return _whole(spec.within, rows[np.array(inside, bool)], metric)
+    tag = spec.groups[prefix]
+    inside = [any(group_name(prefix, v) == metric for v in values(tags.get(tag))) for tags in rows["tags"]]
+    return _whole(spec.within, rows[np.array(inside, bool)])
 
 
-def _whole(aggregate: Any, rows: pd.DataFrame, metric: str) -> Sample:
+def _whole(metric: Metric, rows: pd.DataFrame) -> Sample:
+    table = rows[["question_id", "video_id", "correct"]].astype({"correct": float}).reset_index(drop=True)
     tags = list(rows["tags"])
-    units, videos = rows["question_id"].to_numpy(object), rows["video_id"].to_numpy(object)
-    values = rows["correct"].to_numpy(float)
-    if aggregate is accuracy:
-        return Sample(units, values, videos, None)
-    if isinstance(aggregate, partial) and aggregate.func is macro_accuracy:
-        tag = aggregate.keywords["tag"]
-        typed = np.array([tag in t for t in tags], bool)  # a question without a type counts in no type's mean
-        groups = np.array([str(t.get(tag)) for t in tags], object)
-        return Sample(units[typed], values[typed], videos[typed], groups[typed])
-    if aggregate is circular_accuracy:
-        table = pd.DataFrame({"unit": [f"{t['type']}/{t['sample']}" for t in tags], "value": values, "video": videos})
-        table["type"] = [str(t["type"]) for t in tags]
-        tries = table.groupby("unit").agg({"value": "min", "video": "first", "type": "first"})
-        units, videos = tries.index.to_numpy(object), tries["video"].to_numpy(object)
-        return Sample(units, tries["value"].to_numpy(float), videos, tries["type"].to_numpy(object))
-    raise UserError(f"metric {metric!r} is aggregated by {aggregate}, whose uncertainty the report cannot compute")
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list | tuple) else [value]
+    table["unit"] = [t.get(metric.unit) for t in tags] if metric.unit else table["question_id"]
+    table["type"] = [next(iter(values(t.get(metric.mean_of))), None) for t in tags] if metric.mean_of else ""
+    table = table[table["type"].notna()]  # a question without a type counts in no type's mean
+    units = table.groupby("unit", sort=bool(metric.unit)).agg({"correct": "min", "video_id": "first", "type": "first"})
+    types = units["type"].to_numpy(object) if metric.mean_of else None
+    videos = units["video_id"].to_numpy(object)
+    return Sample(units.index.to_numpy(object), units["correct"].to_numpy(float), videos, types)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.benchmarks.parse import PARSERS
+from harness.benchmarks.benchmark import parser_names
 from harness.errors import UserError
 from harness.report.cells import CellResult
 
@@ -38,7 +38,7 @@ class Published:
     digits: int
     setting: dict[str, Any]
     parser: str
-    """Of ``harness.benchmarks.parse.PARSERS``: the one that made the number, so the one that ours meets it with."""
+    """A parser's name: the one that made the number, so the one that ours meets it with."""
     quoted: bool = False
     """Another model's number that the source quotes; the harness cannot run it."""
 
@@ -176,8 +176,8 @@ def _table(data: dict[str, Any]) -> PublishedTable:
             raise KeyError(f"claim {claim.id}: unknown rows or columns {sorted(unknown)}")
         if claim.direction not in ("up", "down", "none"):
             raise KeyError(f"claim {claim.id}: direction {claim.direction!r} is not up, down or none")
-    if data["parser"] not in PARSERS:
-        raise KeyError(f"parser {data['parser']!r} is not one of {', '.join(PARSERS)}")
+    if data["parser"] not in parser_names():
+        raise KeyError(f"parser {data['parser']!r} is not one of {', '.join(parser_names())}")
     return PublishedTable(
         id=data["table"],
         name=data["name"],

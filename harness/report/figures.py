@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.benchmarks.facts import load_facts
+from harness.benchmarks.benchmark import benchmark
 from harness.report.cells import CellResult
 from harness.report.costs import Cost, cost
 from harness.report.pages import Findings
@@ -267,8 +267,9 @@ def accuracy_cost(rows: Sequence[ScoreRow], confidence: float) -> Any | None:
 
 
 def _title(cell: CellResult) -> str:
-    """The benchmark's name in print."""
-    return load_facts(cell.benchmark).title
+    """The task's name in print."""
+    task = cell.cell["task"]
+    return benchmark(cell.benchmark).task_title(task["split"], task["protocol"])
 
 
 def _words(cell: CellResult, cells: Sequence[CellResult]) -> list[str]:

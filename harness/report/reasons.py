@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.benchmarks.facts import load_facts
-from harness.benchmarks.metrics import metrics
+from harness.benchmarks.benchmark import benchmark
 from harness.report.cells import CellResult
 from harness.report.context import main_metric
 from harness.report.expected import Published
@@ -119,13 +118,13 @@ def _budget(cell: CellResult) -> Iterator[Reason]:
 
 def _parsers(cell: CellResult) -> Iterator[Reason]:
     metric, before = main_metric(cell.benchmark), cell.answered()["correct"].to_numpy()
-    own = metrics(cell.benchmark, cell.items()).get(metric)
+    own = benchmark(cell.benchmark).metrics.scores(cell.items()).get(metric)
     if own is None:
         return
     lines = []
     for name in cell.other_parsers:
         changed = int((cell.answered(name)["correct"].to_numpy() != before).sum())
-        score = metrics(cell.benchmark, cell.items(name))[metric]
+        score = benchmark(cell.benchmark).metrics.scores(cell.items(name))[metric]
         lines.append(f"`{name}` changes {changed} of {len(before)} verdicts (score {score:.1f} instead of {own:.1f})")
     yield Reason("parser", f"The table's score is parsed with `{cell.parser}`; {'; '.join(lines)}.")
 
@@ -141,7 +140,7 @@ def _failures(cell: CellResult) -> Iterator[Reason]:
 
 
 def _composition(cell: CellResult) -> Iterator[Reason]:
-    counts = load_facts(cell.benchmark).counts.get(cell.setting["split"], {})
+    counts = benchmark(cell.benchmark).counts.get(cell.setting["split"], {})
     whole = counts.get("questions")
     if not whole or cell.n == whole:
         return

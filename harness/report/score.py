@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-from harness.benchmarks.metrics import metrics
+from harness.benchmarks.benchmark import benchmark
 from harness.config import REPO, Config, TaskConfig
 from harness.errors import UserError
 from harness.report.cells import SCORE, CellResult
@@ -51,8 +51,8 @@ def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
     digest = inputs_digest(cell)
     if cell.score is not None and (cell.score.get("schema"), cell.score.get("inputs")) == (SCHEMA, digest):
         return cell.score, False
-    own, main = metrics(cell.benchmark, cell.items()), main_metric(cell.benchmark)
-    others = {name: metrics(cell.benchmark, cell.items(name)).get(main) for name in cell.other_parsers}
+    own, main = benchmark(cell.benchmark).metrics.scores(cell.items()), main_metric(cell.benchmark)
+    others = {name: benchmark(cell.benchmark).metrics.scores(cell.items(name)).get(main) for name in cell.other_parsers}
     record = {
         "schema": SCHEMA,
         "cell_id": cell.id,
@@ -92,7 +92,7 @@ def compare(cell: CellResult, own: dict[str, float], theirs: dict[str, float]) -
         lines = "\n".join(wrong)
         raise UserError(
             f"cell {cell.id}: our metrics and lmms-eval's disagree\n{lines}\n"
-            "The answers are unchanged; one of harness/benchmarks/metrics.py and the task's yaml is wrong. "
+            "The answers are unchanged; one of harness/benchmarks/metrics.py and harness/lmms/task.py is wrong. "
             "Check them with: python -m pytest tests/benchmarks tests/report/test_score.py"
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.benchmarks.metrics import metrics
+from harness.benchmarks.benchmark import benchmark
 from harness.report.cells import CellResult
 from harness.report.choose import differing, setting_key
 from harness.report.compare import compare
@@ -109,7 +109,7 @@ def scores_frame(context: Context) -> pd.DataFrame:
     rows = []
     for cell in context.cells:
         main, spent = main_metric(cell.benchmark), cost(cell)
-        own = [(name, cell.parser) for name in metrics(cell.benchmark, cell.items())]
+        own = [(name, cell.parser) for name in benchmark(cell.benchmark).metrics.scores(cell.items())]
         for metric, parser in own + [(main, name) for name in cell.other_parsers]:
             found = context.estimate(cell, metric, parser)
             if found is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from harness.compress.method import Method
+from harness.errors import QuestionError
 from harness.models.families import find_adapter
 from harness.run.memory import device_peak
 from harness.store import Answer
@@ -73,6 +74,8 @@ def make_answer(
     Raises:
         UserError: what cannot be answered, see `harness.run.failures`.
     """
+    if question.problem:
+        raise QuestionError(question.problem)
     began = time.perf_counter()
     with device_peak(parameter.device for parameter in adapter.model.parameters()) as peak:
         generation = adapter.answer(

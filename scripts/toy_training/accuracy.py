@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.benchmarks.questions import functions
+from harness.benchmarks.questions import load_asked
 from harness.compress.method import Method, build_method
+from harness.config import compose_config
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import kind_of
@@ -36,24 +37,22 @@ def answers(
     """
     adapter = Qwen25VL.load(str(checkpoint))
     for benchmark in benchmarks:
-        tasks = functions(benchmark)
         by_video = defaultdict(list)
-        for row in tasks.load(root):
-            by_video[tasks.video_path(root, row)].append(row)
+        for row, question in load_asked(compose_config([f"task={benchmark}"]).task, root):
+            by_video[question.video].append((row, question))
         for path in list(by_video)[::every]:
             video = open_video(path, SamplingPolicy(fps=FPS, max_frames=MOST), backend="pyav")
             features = adapter.encode(video.windows(MOST), len(video.plan.indices), video.plan.second_per_grid)
-            for row in by_video[path]:
-                question = tasks.doc_to_text(row, {"root": str(root)})
+            for row, question in by_video[path]:
                 for name, (method, context) in settings.items():
-                    said = adapter.answer(features, question, method, context, max_new_tokens=2)
+                    said = adapter.answer(features, question.prompt, method, context, max_new_tokens=2)
                     yield {
                         "benchmark": benchmark,
                         "kind": kind_of(row["question"]),
                         "setting": name,
                         "prompt": said.trace.n_prompt,
                         "text": said.trace.n_prompt - said.trace.n_video,
-                        "right": said.text.strip() == tasks.doc_to_target(row),
+                        "right": said.text.strip() == question.answer,
                     }
 
 

@@ -11,15 +11,16 @@ Protocols: ``release_subtitles`` and ``release`` (the AdaReTaKe release with and
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from harness.benchmarks.prompts import ANSWER, LETTERS, choice_prompt, lettered, protocol_of, root_of
-from harness.benchmarks.root import find_video, require
-from harness.benchmarks.scoring import choice_results
+from harness.benchmarks.benchmark import Item, Row
+from harness.benchmarks.files import Folder
+from harness.benchmarks.parse import first_capital
+from harness.benchmarks.prompts import ANSWER, LETTERS, choice_prompt, lettered, without_placeholder
+from harness.benchmarks.questions import Answered
 from harness.benchmarks.subtitles import json_text
 
-PROTOCOLS = ("release_subtitles", "release", "lmms_eval")
-SPLITS = ("val", "test")
 ANNOTATIONS = {
     "val": ("lvb_val.json", "validation.parquet"),
     "test": ("lvb_test_wo_gt.json", "lvb_test.json", "test.parquet"),
@@ -27,82 +28,64 @@ ANNOTATIONS = {
 ABSENT = "N/A"
 
 
-def load(root: Path, split: str = "val") -> list[dict]:
-    """All rows of the split, as they are."""
-    folder = root / "longvideobench"
-    candidates = [folder / name for name in ANNOTATIONS[split]]
-    path = next((path for path in candidates if path.exists()), candidates[0])
-    require(path, "the annotation", "longvideobench_test" if split == "test" else "longvideobench")
+def load(folder: Folder, split: str) -> list[Row]:
+    names = ANNOTATIONS[split]
+    path = folder.file(next((name for name in names if folder.place(name).exists()), names[0]), "the annotation")
+    rows: list[Row]
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
 
-        return parquet.read_table(path).to_pylist()
-    return json.loads(path.read_text(encoding="utf-8"))
+        rows = parquet.read_table(path).to_pylist()
+    else:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    return rows
 
 
-def question_id(doc: dict) -> str:
-    return doc["id"]
+def item(row: Row) -> Item:
+    choice = row.get("correct_choice")
+    tags = {"duration_group": str(row["duration_group"]), "question_category": row["question_category"]}
+    if row.get("topic_category"):
+        tags["topic_category"] = row["topic_category"]
+    return Item(
+        question_id=row["id"],
+        video_id=row["video_id"],
+        video=(f"videos/{row['video_path']}",),
+        options={letter: text for letter, text in lettered(_listed(row)).items() if text != ABSENT},
+        answer=None if choice is None or choice < 0 else LETTERS[choice],
+        tags=tags,
+        video_s=row.get("duration"),
+    )
 
 
-def video_id(doc: dict) -> str:
-    return doc["video_id"]
-
-
-def video_path(root: Path, doc: dict) -> Path:
-    return find_video(root / "longvideobench" / "videos", doc["video_path"])
-
-
-def _listed(doc: dict) -> list[str]:
+def _listed(row: Row) -> list[str]:
     """The options in order, "N/A" ones included."""
-    if doc.get("candidates"):
-        return [str(text) for text in doc["candidates"]]
-    return [doc[f"option{i}"] for i in range(5) if doc.get(f"option{i}") is not None]
+    if row.get("candidates"):
+        return [str(text) for text in row["candidates"]]
+    return [row[f"option{i}"] for i in range(5) if row.get(f"option{i}") is not None]
 
 
-def options(doc: dict) -> dict[str, str]:
-    return {letter: text for letter, text in zip(LETTERS, _listed(doc), strict=False) if text != ABSENT}
-
-
-def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
-    protocol = protocol_of(lmms_eval_specific_kwargs, PROTOCOLS)
+def prompt(row: Row, protocol: str, folder: Folder) -> str:
     if protocol == "lmms_eval":
-        listed = "\n".join(f"{letter}. {text}" for letter, text in options(doc).items())
-        return f"{doc['question']}\n{listed}\n{ANSWER}\n"
+        listed = "\n".join(f"{letter}. {text}" for letter, text in lettered(_listed(row)).items() if text != ABSENT)
+        return f"{row['question']}\n{listed}\n{ANSWER}\n"
     # The release asks only for the fifth option whether it is there.
-    present = [text for i, text in enumerate(_listed(doc)) if i < 4 or text != ABSENT]
-    prompt = choice_prompt(doc["question"], lettered(present))
-    if protocol == "release":
-        return prompt
-    folder = root_of(lmms_eval_specific_kwargs) / "longvideobench" / "subtitles"
-    # The whole file, though a clip may be a part of the source that its subtitles are of (as in the release).
-    subtitles = json_text(require(folder / doc["subtitle_path"], "a subtitle file", "longvideobench"))
-    return f"Subtitles: {subtitles}\n{prompt}"
+    present = [text for i, text in enumerate(_listed(row)) if i < 4 or text != ABSENT]
+    asked = choice_prompt(row["question"], lettered(present))
+    if protocol == "release_subtitles":
+        # The whole file, though a clip may be a part of the source that its subtitles are of (as in the release).
+        subtitles = json_text(folder.file(f"subtitles/{row['subtitle_path']}", "a subtitle file"))
+        asked = f"Subtitles: {subtitles}\n{asked}"
+    return without_placeholder(asked)
 
 
-def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
-    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
+def parse_lmms_eval(text: str, options: Mapping[str, str]) -> str | None:
+    """lmms-eval 0.7.3 on LongVideoBench; where it draws a random letter, this is None."""
+    return first_capital(text, "ABCDE")
 
 
-def doc_to_target(doc: dict) -> str | None:
-    choice = doc.get("correct_choice")
-    return None if choice is None or choice < 0 else LETTERS[choice]
+PARSERS = {"lmms_eval_longvideobench": parse_lmms_eval}
 
 
-def tags(doc: dict) -> dict[str, str | list[str]]:
-    named = {"duration_group": str(doc["duration_group"]), "question_category": doc["question_category"]}
-    return named | ({"topic_category": doc["topic_category"]} if doc.get("topic_category") else {})
-
-
-def duration_s(doc: dict) -> float | None:
-    """Seconds of the video."""
-    return doc.get("duration")
-
-
-def evaluated(doc: dict, protocol: str) -> bool:
-    """Whether the protocol asks this question."""
-    return True
-
-
-READERS = (question_id, video_id, options, doc_to_target, tags)
-process_results = choice_results("longvideobench", *READERS)
-process_results_lmms_eval = choice_results("longvideobench", *READERS, parser="lmms_eval_longvideobench")
+def submission(answered: Sequence[Answered], scores: Mapping[str, float]) -> dict[str, Any]:
+    """The board parses raw texts itself."""
+    return {"longvideobench_test_for_submission.json": {each.row["id"]: each.text for each in answered}}

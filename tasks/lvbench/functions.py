@@ -11,78 +11,66 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from harness.benchmarks.prompts import ANSWER, protocol_of, root_of
-from harness.benchmarks.root import find_video, require
-from harness.benchmarks.scoring import choice_results
-from harness.errors import UserError
-
-PROTOCOLS = ("release", "lmms_eval")
-SPLITS = ("test",)
+from harness.benchmarks.benchmark import Item, Row
+from harness.benchmarks.files import Folder
+from harness.benchmarks.prompts import ANSWER, without_placeholder
+from harness.benchmarks.questions import Answered
+from harness.errors import QuestionError
 
 
-def load(root: Path, split: str = "test") -> list[dict]:
+def load(folder: Folder, split: str) -> list[Row]:
     """One row per question, with its video's keys."""
-    path = require(root / "lvbench" / "video_info.meta.jsonl", "the annotation", "lvbench")
+    path = folder.file("video_info.meta.jsonl", "the annotation")
     videos = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [{"key": v["key"], "type": v["type"], "video_info": v["video_info"], **q} for v in videos for q in v["qa"]]
 
 
-def question_id(doc: dict) -> str:
-    return str(doc["uid"])
+def item(row: Row) -> Item:
+    minutes = (row.get("video_info") or {}).get("duration_minutes")
+    return Item(
+        question_id=str(row["uid"]),
+        video_id=row["key"],
+        video=(f"videos/{row['key']}",),
+        options=dict(re.findall(r"^\(([A-Z])\) ?(.*)$", row["question"], flags=re.MULTILINE)),
+        answer=row["answer"],
+        tags={"question_type": list(row["question_type"]), "video_type": row["type"]},
+        video_s=None if minutes is None else 60.0 * minutes,
+    )
 
 
-def video_id(doc: dict) -> str:
-    return doc["key"]
-
-
-def video_path(root: Path, doc: dict) -> Path:
-    return find_video(root / "lvbench" / "videos", doc["key"])
-
-
-def options(doc: dict) -> dict[str, str]:
-    return dict(re.findall(r"^\(([A-Z])\) ?(.*)$", doc["question"], flags=re.MULTILINE))
-
-
-def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
-    question = doc["question"]
-    if protocol_of(lmms_eval_specific_kwargs, PROTOCOLS) == "lmms_eval":
+def prompt(row: Row, protocol: str, folder: Folder) -> str:
+    question: str = row["question"]
+    if protocol == "lmms_eval":
         return f"{question}\nAnswer the question with the option letter"
     if "(E)" in question:
-        raise UserError(
-            f"LVBench question {doc['uid']} has a fifth option, and the release's prompt is for four; leave the "
+        raise QuestionError(
+            f"LVBench question {row['uid']} has a fifth option, and the release's prompt is for four; leave the "
             "question out of the annotation, or ask it with task=lvbench_stock"
         )
     question = question.replace("\n(A)", "\nOptions:\nA.")
     for letter in "BCD":
         question = question.replace(f"\n({letter})", f"\n{letter}.")
-    return f"{question}.\n{ANSWER}"
+    return without_placeholder(f"{question}.\n{ANSWER}")
 
 
-def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
-    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
+SUBMITTED = {
+    "KIR": "type_key_information_retrieval",
+    "EU": "type_event_understanding",
+    "Sum": "type_summarization",
+    "ER": "type_entity_recognition",
+    "Rea": "type_reasoning",
+    "TG": "type_temporal_grounding",
+    "Overall": "overall",
+}
 
 
-def doc_to_target(doc: dict) -> str | None:
-    return doc["answer"]
-
-
-def tags(doc: dict) -> dict[str, str | list[str]]:
-    return {"question_type": list(doc["question_type"]), "video_type": doc["type"]}
-
-
-def duration_s(doc: dict) -> float | None:
-    """Seconds of the video, where the annotation has its minutes."""
-    minutes = (doc.get("video_info") or {}).get("duration_minutes")
-    return None if minutes is None else 60.0 * minutes
-
-
-def evaluated(doc: dict, protocol: str) -> bool:
-    """Whether the protocol asks this question."""
-    return True
-
-
-READERS = (question_id, video_id, options, doc_to_target, tags)
-process_results = choice_results("lvbench", *READERS)
-process_results_lmms_eval = choice_results("lvbench", *READERS, parser="lmms_eval")
+def submission(answered: Sequence[Answered], scores: Mapping[str, float]) -> dict[str, Any]:
+    """Letters, every uid among them: the official script leaves absent ones out of the denominator. Scores as
+    fractions.
+    """
+    letters = {str(each.row["uid"]): each.letter for each in answered}
+    result = {key: scores[name] / 100 for key, name in SUBMITTED.items() if name in scores}
+    return {"lvbench_answers.json": letters, "result.json": result}

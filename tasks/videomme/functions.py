@@ -8,86 +8,67 @@ Protocols: ``release`` and ``release_subtitles`` (the AdaReTaKe release), ``lmms
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from harness.benchmarks.prompts import ANSWER, protocol_of, root_of
-from harness.benchmarks.root import find_video, require
-from harness.benchmarks.scoring import choice_results
+from harness.benchmarks.benchmark import Item, Row
+from harness.benchmarks.files import Folder
+from harness.benchmarks.prompts import ANSWER, without_placeholder
+from harness.benchmarks.questions import Answered
 from harness.benchmarks.subtitles import cut_to_tokens, srt_text
 
-PROTOCOLS = ("release", "release_subtitles", "lmms_eval")
-SPLITS = ("test",)
 LMMS_EVAL_HEAD = (
     "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
     "Respond with only the letter (A, B, C, or D) of the correct option."
 )
+SECONDS = {"short": 80.0, "medium": 520.0, "long": 2450.0}
+"""Rough mean of each group (254 h over 900 videos): the annotation has no lengths."""
 
 
-def load(root: Path, split: str = "test") -> list[dict]:
-    """All rows of the annotation, as they are."""
+def load(folder: Folder, split: str) -> list[Row]:
     import pyarrow.parquet as parquet
 
-    return parquet.read_table(require(root / "videomme" / f"{split}.parquet", "the annotation", "videomme")).to_pylist()
+    rows: list[Row] = parquet.read_table(folder.file(f"{split}.parquet", "the annotation")).to_pylist()
+    return rows
 
 
-def question_id(doc: dict) -> str:
-    return doc["question_id"]
+def item(row: Row) -> Item:
+    """The rows' options start with their letter."""
+    return Item(
+        question_id=row["question_id"],
+        video_id=row["videoID"],
+        video=(f"videos/{row['videoID']}",),
+        options={option[0]: option[2:].strip() for option in row["options"]},
+        answer=row["answer"],
+        tags={key: row[key] for key in ("duration", "domain", "sub_category", "task_type")},
+        video_s=SECONDS.get(row["duration"]),
+    )
 
 
-def video_id(doc: dict) -> str:
-    return doc["videoID"]
-
-
-def video_path(root: Path, doc: dict) -> Path:
-    return find_video(root / "videomme" / "videos", doc["videoID"])
-
-
-def options(doc: dict) -> dict[str, str]:
-    """Letter to text; the rows' options start with their letter."""
-    return {option[0]: option[2:].strip() for option in doc["options"]}
-
-
-def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
-    protocol = protocol_of(lmms_eval_specific_kwargs, PROTOCOLS)
-    listed = "\n".join(doc["options"])
+def prompt(row: Row, protocol: str, folder: Folder) -> str:
+    listed = "\n".join(row["options"])
     if protocol == "lmms_eval":
-        return f"{LMMS_EVAL_HEAD}\n{doc['question']}\n{listed}\n\n{ANSWER}"
-    prompt = f"{doc['question']}\nOptions:\n{listed}\n{ANSWER}"
-    if protocol == "release_subtitles":
-        subtitles = _subtitles(root_of(lmms_eval_specific_kwargs), doc, prompt)
-        prompt = f"This video's subtitles are listed below:\n{subtitles}\n{prompt}" if subtitles else prompt
-    return prompt
+        return f"{LMMS_EVAL_HEAD}\n{row['question']}\n{listed}\n\n{ANSWER}"
+    asked = without_placeholder(f"{row['question']}\nOptions:\n{listed}\n{ANSWER}")
+    subtitles = _subtitles(row, asked, folder) if protocol == "release_subtitles" else ""
+    return without_placeholder(
+        f"This video's subtitles are listed below:\n{subtitles}\n{asked}" if subtitles else asked
+    )
 
 
-def _subtitles(root: Path, doc: dict, prompt: str) -> str:
-    folder = require(root / "videomme" / "subtitles", "the folder of subtitles", "videomme_subtitles")
-    path = folder / f"{doc['videoID']}.srt"
+def _subtitles(row: Row, asked: str, folder: Folder) -> str:
+    folder.file("subtitles", "the folder of subtitles")
+    path = folder.place(f"subtitles/{row['videoID']}.srt")
     # The release counts the question's tokens with its placeholder of the video; 744 of 900 videos have subtitles.
-    return cut_to_tokens(srt_text(path), f"<video>{prompt}") if path.exists() else ""
+    return cut_to_tokens(srt_text(path), f"<video>{asked}") if path.exists() else ""
 
 
-def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
-    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
-
-
-def doc_to_target(doc: dict) -> str | None:
-    return doc["answer"]
-
-
-def tags(doc: dict) -> dict[str, str | list[str]]:
-    return {key: doc[key] for key in ("duration", "domain", "sub_category", "task_type")}
-
-
-def duration_s(doc: dict) -> float | None:
-    """Seconds of the video: the annotation has its group only, so the group's rough mean (254 h over 900 videos)."""
-    return {"short": 80.0, "medium": 520.0, "long": 2450.0}.get(doc["duration"])
-
-
-def evaluated(doc: dict, protocol: str) -> bool:
-    """Whether the protocol asks this question."""
-    return True
-
-
-READERS = (question_id, video_id, options, doc_to_target, tags)
-process_results = choice_results("videomme", *READERS)
-process_results_lmms_eval = choice_results("videomme", *READERS, parser="lmms_eval")
+def submission(answered: Sequence[Answered], scores: Mapping[str, float]) -> dict[str, Any]:
+    """One entry per video with its questions, in the annotation's order."""
+    videos: dict[str, Row] = {}
+    for each in answered:
+        entry = {key: each.row[key] for key in ("video_id", "duration", "domain", "sub_category")}
+        questions = videos.setdefault(each.row["video_id"], {**entry, "questions": []})["questions"]
+        asked = {key: each.row[key] for key in ("question_id", "task_type", "question", "options", "answer")}
+        questions.append({**asked, "response": each.letter})
+    return {"videomme_submission.json": list(videos.values())}

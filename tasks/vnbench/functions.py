@@ -2,76 +2,68 @@
 
 Rows are those of ``VNBench-main-4try.json``, for example ``{video: "./VNBench/v_x_ord_insert2.mp4", question: "...",
 options: ["a", "b", "c", "d"], gt: "b", type: "ord_insert2", try: 0}``. A sample counts as right only if all its four
-tries are right (see `harness.benchmarks.metrics.circular_accuracy`).
+tries are right.
 Protocol: ``official``.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
-from harness.benchmarks.prompts import ANSWER, lettered, protocol_of, root_of
-from harness.benchmarks.root import find_video, require
-from harness.benchmarks.scoring import choice_results
-
-PROTOCOLS = ("official",)
-SPLITS = ("test",)
-
-
-def load(root: Path, split: str = "test") -> list[dict]:
-    """All rows of the annotation, as they are: four per sample."""
-    path = require(root / "vnbench" / "VNBench-main-4try.json", "the annotation", "vnbench")
-    return json.loads(path.read_text(encoding="utf-8"))
+from harness.benchmarks.benchmark import Item, Row
+from harness.benchmarks.files import Folder
+from harness.benchmarks.prompts import ANSWER, lettered
+from harness.benchmarks.questions import Answered
 
 
-def _name(doc: dict) -> str:
-    return PurePosixPath(doc["video"]).stem
+def load(folder: Folder, split: str) -> list[Row]:
+    """Four rows per sample."""
+    path = folder.file("VNBench-main-4try.json", "the annotation")
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
 
 
-def question_id(doc: dict) -> str:
-    return f"{_name(doc)}_{doc['type']}_{doc['try']}"
+def item(row: Row) -> Item:
+    name = PurePosixPath(row["video"]).stem
+    options = lettered([str(option) for option in row["options"]])
+    return Item(
+        question_id=f"{name}_{row['type']}_{row['try']}",
+        video_id=name,
+        video=(f"videos/{PurePosixPath(row['video']).name}",),
+        options=options,
+        answer=next((letter for letter, text in options.items() if text == str(row["gt"])), None),
+        tags={"task": row["type"].split("_")[0], "type": row["type"], "sample": f"{name}_{row['type']}"},
+    )
 
 
-def video_id(doc: dict) -> str:
-    return _name(doc)
+def prompt(row: Row, protocol: str, folder: Folder) -> str:
+    listed = "\n".join(f"{letter}. {text}" for letter, text in item(row).options.items())
+    return f"{row['question']}\n{listed}\n{ANSWER}"
 
 
-def video_path(root: Path, doc: dict) -> Path:
-    return find_video(root / "vnbench" / "videos", PurePosixPath(doc["video"]).name)
+def parse_official(text: str, options: Mapping[str, str]) -> str | None:
+    """The official ``evaluation/eval.py``: the first in the alphabet of A to D anywhere before the first full stop."""
+    sentence = text.split(".")[0]
+    return next((letter for letter in "ABCD" if letter in sentence), None)
 
 
-def options(doc: dict) -> dict[str, str]:
-    return lettered([str(option) for option in doc["options"]])
+PARSERS = {"vnbench": parse_official}
 
 
-def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
-    protocol_of(lmms_eval_specific_kwargs, PROTOCOLS)
-    listed = "\n".join(f"{letter}. {text}" for letter, text in options(doc).items())
-    return f"{doc['question']}\n{listed}\n{ANSWER}"
-
-
-def doc_to_visual(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> list[str]:
-    return [str(video_path(root_of(lmms_eval_specific_kwargs), doc))]
-
-
-def doc_to_target(doc: dict) -> str | None:
-    return next((letter for letter, text in options(doc).items() if text == str(doc["gt"])), None)
-
-
-def tags(doc: dict) -> dict[str, str | list[str]]:
-    return {"task": doc["type"].split("_")[0], "type": doc["type"], "sample": f"{_name(doc)}_{doc['type']}"}
-
-
-def duration_s(doc: dict) -> float | None:
-    """Not in the annotation."""
-    return None
-
-
-def evaluated(doc: dict, protocol: str) -> bool:
-    """Whether the protocol asks this question."""
-    return True
-
-
-READERS = (question_id, video_id, options, doc_to_target, tags)
-process_results = choice_results("vnbench", *READERS)
+def submission(answered: Sequence[Answered], scores: Mapping[str, float]) -> dict[str, Any]:
+    """One line per try, as the official ``eval.py`` reads them: it parses ``pred`` itself."""
+    lines = [
+        {
+            "question_id": each.question.question_id,
+            "pred": each.letter,
+            "gt": each.question.answer,
+            "type": each.row["type"],
+            "try": each.row["try"],
+            "prompt": each.question.prompt,
+        }
+        for each in answered
+    ]
+    return {"vnbench_answers.jsonl": lines}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from harness.benchmarks import judge
-from harness.benchmarks.questions import functions
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.files import TASKS
 from harness.errors import UserError
 from harness.store import Answer, AnswerLog
+
+spec = importlib.util.spec_from_file_location("mlvu_judge", TASKS / "mlvu" / "judge.py")
+judge = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = judge
+spec.loader.exec_module(judge)
 
 SUBPLOT = {"question_id": "s1", "question_type": "subPlot", "question": "What happens?", "scoring_points": ["a", "b"]}
 SUMMARY = {"question_id": "s2", "question_type": "summary", "question": "Sum up.", "answer": "The reference."}
@@ -75,9 +82,10 @@ def test_endpoint_out_of_reach():
         judge.endpoint("http://127.0.0.1:9", "m", None)("text")
 
 
-def test_a_stored_cell(served, root, tmp_path, capsys):
-    (row,) = functions("mlvu").load(root, "generation")
-    assert row["question_type"] == "subPlot" and functions("mlvu").doc_to_text(row) == "Describe the scene."
+def test_a_stored_cell(served, root, folder, tmp_path, capsys):
+    (row,) = benchmark("mlvu").load(folder("mlvu"), "generation")
+    assert row["question_type"] == "subPlot"
+    assert benchmark("mlvu").prompt(row, "release", folder("mlvu")) == "Describe the scene."
     with AnswerLog(tmp_path) as log:
         log.append(Answer(row["question_id"], "movie_2", "ok", text="A scene."))
     served.replies = ['{"accuracy": 3, "relevance": 4}']

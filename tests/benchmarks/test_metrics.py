@@ -5,7 +5,12 @@ import random
 
 import pytest
 
-from harness.benchmarks.metrics import BENCHMARKS, aggregations, grouped, metric_names, metrics
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.metrics import Metric, grouped
+
+
+def metrics(name, items):
+    return benchmark(name).metrics.scores(items)
 
 
 def item(score, **tags):
@@ -16,7 +21,7 @@ def test_mlvu_macro_and_micro():
     items = [item(s, question_type="plotQA") for s in (1, 1, 1, 0)] + [item(0, question_type="ego")]
     found = metrics("mlvu", items)
     assert found == {"m_avg": 37.5, "m_avg_sample": 60.0, "type_plotqa": 75.0, "type_ego": 0.0}
-    assert BENCHMARKS["mlvu"].main == "m_avg"
+    assert benchmark("mlvu").metrics.main == "m_avg"
 
 
 def test_videomme_by_duration_uses_each_group_once():
@@ -47,13 +52,13 @@ def test_vnbench_sample_needs_all_its_tries():
 
 def test_no_questions_no_metrics():
     assert metrics("lvbench", []) == {}
-    assert math.isnan(BENCHMARKS["lvbench"].whole["overall"]([]))
+    assert math.isnan(Metric()([]))
 
 
 def test_names_of_one_question_are_those_that_aggregate():
     tags = {"duration_group": "15", "question_category": "T3O"}
-    assert metric_names("longvideobench", tags) == ["overall", "duration_15", "category_t3o"]
-    assert list(aggregations("longvideobench", [tags])) == ["overall", "category_t3o", "duration_15"]
+    assert benchmark("longvideobench").metrics.names(tags) == ["overall", "duration_15", "category_t3o"]
+    assert list(benchmark("longvideobench").metrics.present([tags])) == ["overall", "category_t3o", "duration_15"]
 
 
 def test_groups_are_in_a_fixed_order():
@@ -122,25 +127,26 @@ def test_longvideobench_equals_lmms_eval(answers):
     assert round(metrics("longvideobench", items)["overall"] / 100, 5) == theirs
 
 
-def test_stock_prompts_equal_lmms_eval(root):
+def test_stock_prompts_equal_lmms_eval(folder):
     from lmms_eval.tasks.longvideobench import utils as lvb
     from lmms_eval.tasks.lvbench import utils as lvbench
     from lmms_eval.tasks.videomme import utils as videomme
 
-    from harness.benchmarks.questions import functions
+    def rows(name, split="test"):
+        for row in benchmark(name).load(folder(name), split):
+            yield row, benchmark(name).prompt(row, "lmms_eval", folder(name))
 
-    stock = {"protocol": "lmms_eval", "root": str(root)}
     closing = "Answer with the option's letter from the given choices directly."
-    for row in functions("videomme").load(root):
+    for row, prompt in rows("videomme"):
         expected = videomme.videomme_doc_to_text(row, {"pre_prompt": "", "post_prompt": f"\n{closing}"})
-        assert functions("videomme").doc_to_text(row, stock) == expected
-    for row in functions("lvbench").load(root):
+        assert prompt == expected
+    for row, prompt in rows("lvbench"):
         expected = lvbench.lvbench_doc_to_text(
             row, {"pre_prompt": "", "post_prompt": "\nAnswer the question with the option letter"}
         )
-        assert functions("lvbench").doc_to_text(row, stock) == expected
-    for row in functions("longvideobench").load(root, "val"):
+        assert prompt == expected
+    for row, prompt in rows("longvideobench", "val"):
         listed = [*row["candidates"], "N/A"][:5]
         columns = {f"option{i}": text for i, text in enumerate(listed)} | {"question": row["question"]}
         expected = lvb.longvideobench_doc_to_text(columns, {"pre_prompt": "", "post_prompt": f"{closing}\n"})
-        assert functions("longvideobench").doc_to_text(row, stock) == expected
+        assert prompt == expected

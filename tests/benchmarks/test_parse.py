@@ -1,10 +1,13 @@
 """The anchored parser case by case, and the other code bases' rules where they differ from it."""
 
 import random
+import time
 
 import pytest
 
-from harness.benchmarks.parse import PARSERS, parse_letter
+from harness.benchmarks.anchored import parse_letter
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.parse import PARSERS
 
 OPTIONS = {"A": "Cats are sleeping.", "B": "Dogs are running.", "C": "A man is walking", "D": "Nothing"}
 
@@ -54,6 +57,40 @@ OPTIONS = {"A": "Cats are sleeping.", "B": "Dogs are running.", "C": "A man is w
         ("dogs  are running.", "B"),
         ("A man is walking", "C"),  # an option's text; its first word is no letter
         ("nothing", "D"),
+        ("B\n\nThe video shows dogs that run.", "B"),
+        ("A\n\nThe video", "A"),
+        ("B is the correct option", "B"),
+        ("I believe B is the correct answer.", "B"),
+        ("Option B is correct", "B"),
+        ("Option A is wrong. Option B is correct.", "B"),
+        ("(B) is correct", "B"),
+        ("A is correct.", "A"),
+        ("B - Dogs", "B"),
+        ("B — dogs", "B"),
+        ("**B** - Dogs", "B"),
+        ("B, because", "B"),
+        ("B, since the dogs run", "B"),
+        ("<answer>B</answer>", "B"),
+        ("First A, then no. <answer>\nB. Dogs\n</answer>", "B"),
+        ("<answer>Dogs are running</answer>", "B"),
+        ("<answer>A</answer> wait <answer>B", "B"),
+        ("\\boxed{C}", "C"),
+        ("So the answer is $\\boxed{\\text{C}}$.", "C"),
+        ("I think option D because the man leaves", "D"),
+        ("I think option D, because the man leaves", "D"),
+        ("答案是B", "B"),
+        ("答案：B", "B"),
+        ("正确答案是 (B)。", "B"),
+        ("答案是B，因为狗在跑", "B"),
+        ("选项C", "C"),
+        ("选项B是正确的", "B"),
+        ("选B", "B"),
+        ("1) B", "B"),
+        ("1. B. Dogs are running", "B"),
+        ("The answer is B, not A.", "B"),
+        ("The answer is not A. The answer is B.", "B"),
+        ("The correct answer is:\n\n**B. Dogs are running.**", "B"),
+        ("(B)Dogs", "B"),
     ],
 )
 def test_anchored(text, letter):
@@ -80,6 +117,44 @@ def test_anchored(text, letter):
         "None of the options is right",
         "42",
         "是",
+        "A man walks",
+        "Both A and B",
+        "A and B",
+        "A, B",
+        "A/B",
+        "A - B",
+        "A: B",
+        "A or B",
+        "(A) and (B) are shown",
+        "A. and B. are both right",
+        "A. B. C. D.",
+        "The answer is A or B",
+        "The answer is A and B",
+        "option A and option B are right",
+        "neither A nor B is correct",
+        "both A and B is correct",
+        "B is not correct",
+        "Option A is not correct",
+        "It is not B",
+        "A is wrong",
+        "A is the man on the left",
+        "Vitamin C is best",
+        "A frame-by-frame view",
+        "A, a man walks",
+        "B-roll is shown",
+        "The man leaves through gate D",
+        "There are three options: A, B, C",
+        "1. A man walks",
+        "1) A 2) B",
+        "<answer></answer>",
+        "<answer>A and B</answer>",
+        "\\boxed{A, B}",
+        "\\boxed{12}",
+        "选项A和B都对",
+        "选项A、B都对",
+        "选项A是错的",
+        "答案不是B",
+        "答案是A和B",
     ],
 )
 def test_unparsed_is_an_outcome_of_its_own(text):
@@ -118,12 +193,46 @@ def test_where_the_parsers_differ(text, anchored, release, lmms_eval):
 
 
 def test_all_but_ours_take_an_article_for_a_letter():
-    assert {name: parser("A man is walking", dict.fromkeys("ABCD", "x")) for name, parser in PARSERS.items()} == {
+    parsers = benchmark("longvideobench").parsers | benchmark("vnbench").parsers
+    assert {name: parser("A man is walking", dict.fromkeys("ABCD", "x")) for name, parser in parsers.items()} == {
         "anchored": None,
         "release": "A",
         "lmms_eval": "A",
         "lmms_eval_longvideobench": "A",
+        "vnbench": "A",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"), [("B. C", "B"), ("C or B", "B"), ("So it is. D", None), ("(D", "D"), ("", None), ("E", None)]
+)
+def test_vnbench_takes_the_first_in_the_alphabet_before_the_first_stop(text, letter):
+    assert benchmark("vnbench").parser("official")(text, {}) == letter
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "parser"),
+    [
+        ("videomme", "release", "release"),
+        ("videomme", "release_subtitles", "release"),
+        ("mlvu", "release", "release"),
+        ("longvideobench", "release_subtitles", "release"),
+        ("lvbench", "release", "release"),
+        ("lvbench", "lmms_eval", "lmms_eval"),
+        ("longvideobench", "lmms_eval", "lmms_eval_longvideobench"),
+        ("vnbench", "official", "vnbench"),
+    ],
+)
+def test_a_protocol_is_scored_by_the_parser_that_made_its_published_numbers(name, protocol, parser):
+    assert benchmark(name).protocols[protocol].parser == parser
+    assert benchmark(name).parser(protocol) is benchmark(name).parsers[parser]
+
+
+def test_a_long_answer_is_read_in_no_time():
+    start = time.perf_counter()
+    for piece in ("A ", "((", "option ", "B is ", "1) ", "<answer>", "A, ", "A\n", "答案是"):
+        parse_letter(piece * 20_000, OPTIONS)
+    assert time.perf_counter() - start < 10
 
 
 def chatty_answers(n: int) -> list[str]:

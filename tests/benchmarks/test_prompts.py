@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.benchmarks.questions import functions, load_questions
-from harness.errors import UserError
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.questions import load_questions
+from harness.errors import QuestionError, UserError
 
 ANSWER = "Answer with the option's letter from the given choices directly."
 
@@ -72,12 +73,14 @@ def test_longvideobench_lmms_eval(task, root):
     )
 
 
-def test_longvideobench_parquet_options(task, root):
+def test_longvideobench_parquet_options(folder):
     """The hub's parquet writes absent options as N/A: the release drops the fifth, and prints any other."""
-    module = functions("longvideobench")
+    asked = benchmark("longvideobench")
     row = {"question": "q?", "option0": "x", "option1": "y", "option2": "z", "option3": "N/A", "option4": "N/A"}
-    assert module.doc_to_text(row, {"protocol": "release"}) == (f"q?\nOptions:\nA. x.\nB. y.\nC. z.\nD. N/A.\n{ANSWER}")
-    assert module.options(row) == {"A": "x", "B": "y", "C": "z"}
+    prompt = asked.prompt(row, "release", folder("longvideobench"))
+    assert prompt == (f"q?\nOptions:\nA. x.\nB. y.\nC. z.\nD. N/A.\n{ANSWER}")
+    row |= {"id": "1", "video_id": "v", "video_path": "v.mp4", "duration_group": 15, "question_category": "TOS"}
+    assert asked.item(row).options == {"A": "x", "B": "y", "C": "z"}
 
 
 def test_lvbench(task, root):
@@ -95,23 +98,24 @@ def test_vnbench(task, root):
     )
 
 
-def test_the_first_protocol_is_the_default(root, monkeypatch):
-    monkeypatch.setenv("ADARETAKE_DATA", str(root))
-    for benchmark, split in [("videomme", "test"), ("mlvu", "dev"), ("longvideobench", "val"), ("lvbench", "test")]:
-        module = functions(benchmark)
-        row = module.load(root, split)[0]
-        assert module.doc_to_text(row) == module.doc_to_text(row, {"protocol": module.PROTOCOLS[0], "root": str(root)})
+@pytest.mark.parametrize("protocol", ["release", "release_subtitles", "lmms_eval"])
+def test_the_releases_take_their_placeholder_out_of_any_text(protocol, folder):
+    row = benchmark("videomme").load(folder("videomme"), "test")[6]
+    row |= {"question": "What is <video>this?", "options": ["A. <video>.", "B. 2.", "C. 3.", "D. 4."]}
+    prompt = benchmark("videomme").prompt(row, protocol, folder("videomme"))
+    assert ("<video>" in prompt) == (protocol == "lmms_eval")
+    assert protocol == "lmms_eval" or "What is this?\nOptions:\nA. .\nB. 2." in prompt
 
 
 def test_unknown_split_names_the_known_ones(task, root):
-    with pytest.raises(UserError, match="task.split=train is not known for mlvu; allowed: dev, test, generation"):
+    with pytest.raises(UserError, match="task.split=train is not known for mlvu; allowed: dev, generation, test"):
         load_questions(task("mlvu", split="train"), root)
 
 
-def test_lvbench_release_is_defined_for_four_options():
+def test_lvbench_release_is_defined_for_four_options(folder):
     row = {"uid": "7", "question": "q?\n(A) a\n(B) b\n(C) c\n(D) d\n(E) e"}
-    with pytest.raises(UserError, match="question 7 has a fifth option.*task=lvbench_stock"):
-        functions("lvbench").doc_to_text(row)
+    with pytest.raises(QuestionError, match="question 7 has a fifth option.*task=lvbench_stock"):
+        benchmark("lvbench").prompt(row, "release", folder("lvbench"))
 
 
 def test_unknown_protocol_names_the_known_ones(task, root):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from harness.benchmarks.questions import functions, load_questions, load_rows
-from harness.benchmarks.root import find_video
-from harness.benchmarks.subtitles import cut_to_tokens, json_text
+from harness.benchmarks.files import Folder
+from harness.benchmarks.questions import load_questions, load_rows
+from harness.benchmarks.subtitles import TokenizerMissingError, cut_to_tokens, json_text
 from harness.errors import UserError
 
 
@@ -19,17 +21,19 @@ def test_videos_are_found_whatever_their_suffix(task, root):
 
 
 def test_a_missing_video_is_the_path_where_it_should_be(tmp_path):
-    assert find_video(tmp_path, "x") == tmp_path / "x.mp4"
-    assert find_video(tmp_path, "x.mkv") == tmp_path / "x.mkv"
-    (tmp_path / "a.b.MP4").touch()
-    assert find_video(tmp_path, "a.b.mp4") == tmp_path / "a.b.MP4"
+    videos = Folder(tmp_path, "b", "b")
+    assert videos.video(["x"]) == tmp_path / "b" / "x.mp4"
+    assert videos.video(["x.mkv", "y"]) == tmp_path / "b" / "x.mkv"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.b.MP4").touch()
+    assert videos.video(["x", "a.b.mp4"]) == tmp_path / "b" / "a.b.MP4"
 
 
 def test_mlvu_release_leaves_out_the_row_without_a_right_candidate(task, root):
     release = load_rows(task("mlvu", split="dev"), root)
     stock = load_rows(task("mlvu", "lmms_eval", split="dev"), root)
-    assert [row["video"] for row in stock if row not in release] == ["needle_4.mp4"]
-    assert functions("mlvu").doc_to_target(next(row for row in stock if row["video"] == "needle_4.mp4")) is None
+    assert [row["video"] for row, _ in stock if row not in [kept for kept, _ in release]] == ["needle_4.mp4"]
+    assert next(item for row, item in stock if row["video"] == "needle_4.mp4").answer is None
 
 
 def test_mlvu_takes_the_first_of_two_right_candidates(task, root):
@@ -81,7 +85,7 @@ def test_two_questions_of_one_name_are_refused(task, root, tmp_path):
 
 
 def test_unknown_benchmark(task, root):
-    with pytest.raises(UserError, match="task.data=mlvv has no tasks/mlvv/functions.py; allowed: .*mlvu"):
+    with pytest.raises(UserError, match="task.data=mlvv has no folder tasks/mlvv; allowed: .*mlvu"):
         load_questions(task("mlvv"), root)
 
 
@@ -114,3 +118,128 @@ def test_long_subtitles_need_a_tokenizer_and_lose_their_tail(monkeypatch):
     monkeypatch.setattr(subtitles, "_tokenizer", lambda: words)
     assert cut_to_tokens("a b c", "which one", limit=4) == "a b"
     assert cut_to_tokens("a b c", "which one", limit=5) == "a b c"
+
+
+def mlvu_test(tmp_path: Path, **files: list[dict]) -> Path:
+    folder = tmp_path / "mlvu" / "test" / "json"
+    folder.mkdir(parents=True)
+    for name, rows in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def test_mlvu_test_as_it_lies_on_the_hub(task, root, tmp_path):
+    """Three files with the same questions: one bare, one with the answers, one of all tasks."""
+    asked = json.loads((root / "mlvu" / "test" / "json" / "test_multi_choice_tasks.json").read_text())
+    truth = [row | {"answer": row["candidates"][k]} for k, row in enumerate(asked)]
+    written = {"video": "w.mp4", "question": "Sum up.", "question_type": "summary", "question_id": "VS_0"}
+    data = mlvu_test(
+        tmp_path,
+        test_mcq_gt=truth,
+        test_multi_choice_tasks=asked[::-1],
+        test_question=[*asked, written],
+        test_generation_tasks=[written],
+    )
+    found = load_questions(task("mlvu"), data)
+    assert {q.question_id: q.answer for q in found} == {"AR_0": "A", "TQA_1": "B", "SQA_2": "C"}
+    assert {q.question_id: q.prompt for q in found} == {
+        q.question_id: q.prompt for q in load_questions(task("mlvu"), root)
+    }
+    # Without the answers it can still be asked, for a submission.
+    bare = mlvu_test(tmp_path / "bare", test_multi_choice_tasks=asked, test_question=asked)
+    assert {q.answer for q in load_questions(task("mlvu"), bare)} == {None} and len(found) == 3
+
+
+def test_mlvu_test_of_one_id_and_two_questions_is_refused(task, root, tmp_path):
+    asked = json.loads((root / "mlvu" / "test" / "json" / "test_multi_choice_tasks.json").read_text())
+    other = [row | {"candidates": row["candidates"][::-1], "answer": "A"} for row in asked]
+    data = mlvu_test(tmp_path, test_mcq_gt=other, test_multi_choice_tasks=asked)
+    with pytest.raises(
+        UserError, match="test_multi_choice_tasks.json asks another question AR_0 than a file before it"
+    ):
+        load_questions(task("mlvu"), data)
+
+
+def with_rows(root: Path, tmp_path: Path, **changes) -> Path:
+    """LVBench with its first question changed."""
+    folder = tmp_path / "lvbench"
+    folder.mkdir()
+    lines = (root / "lvbench" / "video_info.meta.jsonl").read_text().splitlines()
+    video = json.loads(lines[0])
+    for key, value in changes.items():
+        (video if key in video else video["qa"][0])[key] = value
+    (folder / "video_info.meta.jsonl").write_text("\n".join([json.dumps(video), *lines[1:]]))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "key", ["../../../../secret", "/etc/passwd", "..", "a/../../b", "x\0y", "x" * 300, "\ud800", ""]
+)
+def test_a_video_outside_of_the_benchmarks_folder_is_refused(task, root, tmp_path, key):
+    (tmp_path / "secret.mp4").touch()
+    data = tmp_path / "data" / "root"
+    data.mkdir(parents=True)
+    with_rows(root, data, key=key)
+    with pytest.raises(UserError, match="annotation of lvbench names the file .*; allowed: files below"):
+        load_questions(task("lvbench"), data)
+
+
+def test_a_subtitle_outside_of_the_benchmarks_folder_is_refused(task, root, tmp_path):
+    shutil.copytree(root / "longvideobench", tmp_path / "longvideobench")
+    path = tmp_path / "longvideobench" / "lvb_val.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([rows[0] | {"subtitle_path": "../../../secret.json"}]))
+    with pytest.raises(UserError, match="names the file 'subtitles/../../../secret.json'"):
+        load_questions(task("longvideobench", "release_subtitles", split="val"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("question", "problem"),
+    [
+        ("x" * 200_000, "question 1 has 200,0.. characters; allowed: up to 100,000"),
+        ("q?\n(A) a\n(B) b\n(C) c\n(D) d\n(E) e", "question 1 has a fifth option"),
+        ("\ud800?\n(A) a\n(B) b\n(C) c\n(D) d", "question 1 holds a character that is none"),
+    ],
+)
+def test_one_question_that_cannot_be_asked_is_a_problem_of_its_own(task, root, tmp_path, question, problem):
+    first, *others = load_questions(task("lvbench"), with_rows(root, tmp_path, question=question))
+    assert re.search(problem, first.problem)
+    assert [q.problem for q in others] == [None] * 5 and all(q.prompt for q in others)
+
+
+def test_a_damaged_subtitle_file_is_a_problem_of_its_questions(task, root, tmp_path):
+    shutil.copytree(root / "longvideobench", tmp_path / "longvideobench")
+    paths = sorted((tmp_path / "longvideobench" / "subtitles").iterdir())
+    paths[0].write_text('[{"line": ')
+    paths[1].write_text('[{"line": 5}]')
+    questions = load_questions(task("longvideobench", "release_subtitles", split="val"), tmp_path)
+    assert [bool(q.problem) for q in questions] == [True, True, False, False]
+    assert str(paths[0]) in questions[0].problem
+
+
+def test_a_subtitle_line_that_is_null_has_no_text(tmp_path):
+    assert json_text(subtitle_file(tmp_path, [{"line": "a"}, {"line": None}, {"line": "b"}])) == "a  b"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"key": "v"}', "[1]", '{"key": "v", "type": "t", "video_info": {}, "qa": [{}]}']
+)
+def test_a_damaged_annotation_is_named(task, tmp_path, content):
+    (tmp_path / "lvbench").mkdir()
+    (tmp_path / "lvbench" / "video_info.meta.jsonl").write_text(content)
+    with pytest.raises(UserError, match="LVBench|has no question"):
+        load_questions(task("lvbench"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["foo", "../../etc", "", "/etc", "videomme/.."])
+def test_only_folders_of_tasks_are_benchmarks(task, root, name):
+    with pytest.raises(UserError, match="has no folder tasks/.*; allowed: longvideobench, lvbench, mlvu"):
+        load_questions(task(name), root)
+
+
+def test_a_tokenizer_is_never_asked_of_the_hub(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("went to the network"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("ADARETAKE_TOKENIZER", "Qwen/Qwen2.5-VL-7B-Instruct-not-here")
+    with pytest.raises(TokenizerMissingError, match="there is none on this machine at Qwen/.*model.path=DIR"):
+        cut_to_tokens("a b c", "q?", limit=6)

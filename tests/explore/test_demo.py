@@ -146,11 +146,9 @@ def test_settings_are_those_of_the_matrix_unless_given():
 def test_without_a_video_the_toy_asks_about_its_longest(monkeypatch):
     import harness.benchmarks.questions as questions
 
-    asked = [SimpleNamespace(video=Path(f"{n}.mp4"), prompt=f"Question {n}?\nA. x", options={"A": "x"}, answer="A")
-             for n in range(3)]  # fmt: skip
+    asked = [SimpleNamespace(video=Path(f"{n}.mp4"), prompt=f"Question {n}?\nA. x", options={"A": "x"}, answer="A",
+                             video_s=(5.0, 9.0, None)[n]) for n in range(3)]  # fmt: skip
     monkeypatch.setattr(questions, "load_questions", lambda task, root: asked)
-    monkeypatch.setattr(questions, "load_rows", lambda task, root: [5.0, 9.0, 7.0])
-    monkeypatch.setattr(questions, "functions", lambda name: SimpleNamespace(duration_s=lambda row: row))
     config = compose_config([])
     assert demo.what_is_asked(config).prompt == "Question 1?\nA. x"
     config.demo.question = "Why?"

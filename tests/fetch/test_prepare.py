@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -11,14 +12,13 @@ from pathlib import Path
 import pytest
 from fake_hub import COMMIT, FakeHub, serve
 
-from harness.benchmarks.facts import load_facts
-from harness.benchmarks.layout import destination
-from harness.benchmarks.questions import functions, load_questions
-from harness.benchmarks.root import TASKS
+from harness.benchmarks.benchmark import benchmark, benchmark_names
+from harness.benchmarks.questions import load_questions
 from harness.config import compose_config
 from harness.errors import UserError
-from harness.fetch import prepare
-from harness.fetch.archives import archive_name, group_archives, members
+from harness.fetch import prepare, unpack
+from harness.fetch.archives import archive_name, group_archives, opened
+from harness.fetch.placing import destination
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -42,6 +42,21 @@ def tarred(files: dict[str, bytes], mode: str = "w") -> bytes:
 def cut(data: bytes, n: int) -> list[bytes]:
     step = -(-len(data) // n)
     return [data[i : i + step] for i in range(0, len(data), step)]
+
+
+def locked(data: bytes) -> bytes:
+    """A zip of one member that says it is encrypted."""
+    flagged = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        flagged[flagged.index(signature) + offset] |= 1
+    return bytes(flagged)
+
+
+def bomb(size: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("videos/bomb.mp4", bytes(size))
+    return buffer.getvalue()
 
 
 def content(root: Path, benchmark: str) -> dict[str, bytes]:
@@ -165,7 +180,7 @@ def test_too_little_disk_is_seen_before_anything_is_fetched(hub, tmp_path, monke
 def test_archives_and_loose_files_on_disk(task, root, uploads, tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     settings = config(task, target, f"data.source={source}")
-    for origin in load_facts(settings.task.data).split_sources(settings.task.split):
+    for origin in benchmark(settings.task.data).split_sources(settings.task.split):
         for name, data in uploads[origin.hub].items():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(data)
@@ -196,13 +211,138 @@ def test_a_missing_part_and_a_damaged_archive_are_named(uploads, tmp_path):
     parts = uploads["AIWinter/LVBench"]
     for name in list(parts)[:2] + list(parts)[3:]:
         (source / name).write_bytes(parts[name])
-    with pytest.raises(UserError, match="one of them is missing: found 001, 002, 004"):
+    with pytest.raises(UserError, match="one of them is missing or there twice: found 001, 002, 004"):
         prepare.main(config("lvbench", tmp_path / "data", f"data.source={source}"))
     (source / list(parts)[3]).unlink()  # without its end
     with pytest.raises(UserError, match="all_videos_split.zip is damaged or incomplete"):
         prepare.main(config("lvbench", tmp_path / "data", f"data.source={source}"))
     with pytest.raises(UserError, match="data.source=.*nowhere is not a folder"):
         prepare.main(config("lvbench", tmp_path / "data", f"data.source={tmp_path / 'nowhere'}"))
+
+
+def prepared(tmp_path: Path, name: str, data: bytes, *overrides: str) -> Path:
+    """The folder in which `prepare` has put what an archive holds."""
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    (source / name).write_bytes(data)
+    prepare.main(config("lvbench", tmp_path / "data", f"data.source={source}", *overrides))
+    return tmp_path / "data" / "lvbench"
+
+
+VIDEO = {"videos/x.mp4": bytes(range(256)) * 4000}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("x.tar.gz", tarred(VIDEO, "w:gz")[:3000], "is damaged or incomplete"),
+        (
+            "x.tar.gz",
+            tarred(VIDEO, "w:gz")[:200] + b"garbage" + tarred(VIDEO, "w:gz")[207:],
+            "is damaged or incomplete",
+        ),
+        ("x.tar", tarred(VIDEO)[:5000], "is damaged or incomplete"),
+        ("x.zip", zipped(VIDEO).replace(bytes(range(100)), bytes(100), 1), "is damaged .*Bad CRC-32"),
+        ("x.zip", b"no archive at all", "is damaged or incomplete"),
+        ("x.zip", locked(zipped(VIDEO)), "is encrypted"),
+        ("x.zip", zipped({f"videos/{'x' * 300}.mp4": b"v"}), "no file of LVBench is named like 'xxx"),
+        ("x.tar", tarred({f"videos/{'x' * 300}.mp4": b"v"}), "no file of LVBench is named like 'xxx"),
+        ("x.zip", zipped({"videos/x\n.mp4": b"v"}), "no file of LVBench is named like"),
+        ("x.tar.xz", b"\xfd7zXZ\x00garbage", "is damaged or incomplete"),
+    ],
+    ids=[
+        "cut tar.gz",
+        "bad tar.gz",
+        "cut tar",
+        "bad crc",
+        "no zip",
+        "encrypted",
+        "long zip",
+        "long tar",
+        "control",
+        "xz",
+    ],
+)
+def test_an_archive_that_cannot_be_used_is_named(tmp_path, name, data, says):
+    with pytest.raises(UserError, match=says):
+        prepared(tmp_path, name, data)
+    assert not list(tmp_path.rglob("*.partial")) and not list((tmp_path / "data").rglob("*.mp4"))
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    with pytest.raises(UserError, match=r"x.zip .* says that it unpacks to more than the 100.00 MB|0.1 GB that it may"):
+        prepared(tmp_path, "x.zip", bomb(150_000_000))
+    assert not list((tmp_path / "data").rglob("*.mp4"))
+
+
+def test_a_bomb_of_many_members_is_stopped_at_the_limit(tmp_path, monkeypatch):
+    written, write = [], unpack.write_member
+    monkeypatch.setattr(unpack, "write_member", lambda member, path: (written.append(path.name), write(member, path)))
+    monkeypatch.setattr(unpack, "SMALL", 100_000)
+    monkeypatch.setattr(unpack, "EXPANDS", 1)
+    with pytest.raises(UserError, match="nothing more of it is unpacked"):
+        prepared(tmp_path, "x.tar.gz", tarred({f"videos/x{i}.mp4": bytes(30_000) for i in range(9)}, "w:gz"))
+    assert written == ["x0.mp4", "x1.mp4", "x2.mp4"]
+
+
+def test_an_archive_is_held_against_what_the_benchmark_is_known_to_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "SMALL", 100_000)
+    monkeypatch.setattr(prepare, "BEYOND", 1e-5)  # of LVBench's 62 GB
+    with pytest.raises(UserError, match="says that it unpacks to more than the 0.62 MB that it may"):
+        prepared(tmp_path, "x.zip", zipped(VIDEO))
+
+
+def test_a_member_longer_than_it_says_is_stopped_there(tmp_path):
+    data = bytearray(bomb(5_000_000))
+    place = data.index(b"PK\x01\x02") + 24
+    data[place : place + 4] = (1000).to_bytes(4, "little")
+    with pytest.raises(UserError, match="is damaged or incomplete"):
+        prepared(tmp_path, "x.zip", bytes(data))
+    assert not list((tmp_path / "data").rglob("*.mp4"))
+
+
+def test_what_does_not_fit_onto_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=unpack.SPARE + 1_000_000))
+    with pytest.raises(UserError, match=r"has .* free; .*x.zip needs 1.02 MB more"):
+        prepared(tmp_path, "x.zip", zipfile_deflated(VIDEO))
+
+
+def zipfile_deflated(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("numbers", [["a", "b", "c"], ["aa", "ab", "ac"], ["1", "2", "3"], ["000", "001", "002"]])
+def test_parts_by_letters_and_numbers(tmp_path, numbers):
+    for number, part in zip(numbers, cut(tarred(VIDEO, "w:gz"), 3), strict=True):
+        (tmp_path / f"t.tar.gz.part-{number}").write_bytes(part)
+    (archive,) = group_archives(sorted(tmp_path.iterdir(), reverse=True))
+    with opened(archive) as members:
+        assert [m.open().read() for known in members for m in known] == list(VIDEO.values())
+
+
+@pytest.mark.parametrize("names", [["a", "ab"], ["b", "c"], ["a", "c"], ["aa", "1"]])
+def test_a_set_of_parts_that_is_not_whole(tmp_path, names):
+    paths = [tmp_path / f"t.tar.gz.part-{name}" for name in names]
+    with pytest.raises(UserError, match="one of them is missing or there twice"):
+        group_archives(paths)
+
+
+def test_the_next_command_repeats_the_settings(root, uploads, tmp_path, capsys):
+    source = tmp_path / "a source"
+    (source / "data").mkdir(parents=True)
+    for origin in benchmark("lvbench").split_sources("test"):
+        for name, data in uploads[origin.hub].items():
+            (source / name).write_bytes(data)
+    settings = config("lvbench", tmp_path / "data", f"data.source='{source}'")
+    assert prepare.main(settings) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(line)[:4] == ["python", "-m", "harness", "verify"]
+    assert shlex.split(line)[4:] == settings.overrides
 
 
 def test_profile_toy_builds_the_toy(tmp_path, monkeypatch):
@@ -223,6 +363,9 @@ def test_profile_toy_builds_the_toy(tmp_path, monkeypatch):
         ("all_videos_split.zip.001", "all_videos_split.zip"),
         ("videos.tar.part.aa", "videos.tar"),
         ("test_video.tar.gz.part-ab", "test_video.tar.gz"),
+        ("test_video.tar.gz.part-a", "test_video.tar.gz"),
+        ("x.tar.xz", "x.tar.xz"),
+        ("x.tar.md5sum", None),
         ("test_video.tar.gz.part-", None),
         ("video.mp4", None),
         ("lvb_val.json", None),
@@ -235,7 +378,8 @@ def test_archive_names(path, archive):
 def test_a_whole_archive_has_no_parts(tmp_path):
     (tmp_path / "t.tar.gz").write_bytes(tarred({"x.mp4": b"x"}, "w:gz"))
     (archive,) = group_archives([tmp_path / "t.tar.gz"])
-    assert [m.path for m in members(archive)] == ["x.mp4"]
+    with opened(archive) as members:
+        assert [m.path for known in members for m in known] == ["x.mp4"]
 
 
 def test_joined_parts_read_as_one_archive(tmp_path):
@@ -243,14 +387,13 @@ def test_joined_parts_read_as_one_archive(tmp_path):
     for i, part in enumerate(cut(data, 3)):
         (tmp_path / f"t.tar.gz.part-a{'abc'[i]}").write_bytes(part)
     (archive,) = group_archives(sorted(tmp_path.iterdir()))
-    assert [(m.path, m.size, m.open().read()[:1]) for m in members(archive)] == [
-        ("a/x.mp4", 3000, b"x"),
-        ("b.json", 2, b"["),
-    ]
+    with opened(archive) as members:
+        found = [(m.path, m.size, m.open().read()[:1]) for known in members for m in known]
+    assert found == [("a/x.mp4", 3000, b"x"), ("b.json", 2, b"[")]
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "split", "path", "place"),
+    ("name", "split", "path", "place"),
     [
         ("videomme", "test", "data/AbC.MP4", "videos/AbC.MP4"),
         ("videomme", "test", "../../etc/x.mkv", "videos/x.mkv"),  # no way out of the folder
@@ -265,22 +408,20 @@ def test_joined_parts_read_as_one_archive(tmp_path):
         ("lvbench", "test", "video_info.meta.jsonl", "video_info.meta.jsonl"),
     ],
 )
-def test_where_files_go(benchmark, split, path, place):
-    found = destination(path, load_facts(benchmark).layout, split)
+def test_where_files_go(name, split, path, place):
+    found = destination(path, benchmark(name).layout, split)
     assert (found and found.as_posix()) == place
 
 
 def test_facts_of_every_benchmark_are_complete():
-    for folder in sorted(p.parent for p in TASKS.glob("*/functions.py")):
-        facts = load_facts(folder.name)
+    for facts in map(benchmark, benchmark_names()):
         assert facts.licence and facts.url and facts.defects
         for split, sources in facts.sources.items():
             assert split in facts.counts
             for source in sources:
                 assert source.hub or source.why
-                assert len(source.revision) == 40 or source.why, f"{folder.name}: why is {source.revision} not pinned?"
+                assert len(source.revision) == 40 or source.why, f"{facts.name}: why is {source.revision} not pinned?"
         for counts in facts.counts.values():
             for value in counts.values():
                 if isinstance(value, dict) and len(value) > 1 and set(value) != {"3600"}:
                     assert sum(value.values()) == counts["questions"]
-    assert functions("mlvu")

@@ -15,7 +15,7 @@ VERSIONS = {"core": 1, "method": 1, "adapter": 1, "decoding": 1, "prompt": 1}
 
 
 def make_cell(**changes) -> Cell:
-    names = {"name": "videomme", "lmms_task": "adaretake_videomme", "data": "videomme"}
+    names = {"name": "videomme", "data": "videomme"}
     task = TaskConfig(**names, split="test", protocol="release")
     fields = {
         "model": ModelConfig(name="toy", adapter="a.B", path="somewhere", dtype="float32"),
@@ -47,7 +47,7 @@ def test_every_field_changes_the_digest_but_those_of_the_runtime(group, field):
         assert changed.digest == cell.digest
 
 
-PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-7659af4b"
+PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-a2afd373"
 
 
 def test_ids_are_pinned():

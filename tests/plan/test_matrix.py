@@ -183,3 +183,17 @@ def test_weights_under_a_wrong_name_are_said_in_words():
     )
     assert mismatch(build_cells(compose_config(["task=mlvu"]))[0].record()) is None
     assert mismatch({"model": {"name": "old"}}) is None
+
+
+def test_stock_tasks_take_the_frames_of_lmms_eval():
+    """In a table beside tasks that do not; other frames are one word away, and the toy keeps its own."""
+    words = ["profile=published", "matrix.task=[mlvu,mlvu_stock]", "model.path=nowhere"]
+    ours, stock = (cell.video for cell in build_cells(compose_config(words), []))
+    assert (ours.sampler, ours.max_frames, ours.fps) == ("release", 2048, 2.0)
+    assert (stock.sampler, stock.max_frames, stock.fps, stock.long_side) == ("stock", 32, 240.0, None)
+    (found,) = build_cells(compose_config(["profile=published", "task=mlvu_stock", "matrix.task=null"]), [])
+    assert found.video == stock
+    (other,) = build_cells(compose_config([*words[:1], "matrix.task=[mlvu_stock]", "video=release"]), [])
+    assert other.video.sampler == "release"
+    (toy,) = build_cells(compose_config(["profile=toy", "matrix.task=[mlvu_stock]"]), [])
+    assert toy.video.sampler == "release"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, cell_record, context, questions, rewrite, write_cell
 
-from harness.benchmarks.metrics import metrics
+from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.report.cells import load_cells, subtitles
 from harness.report.context import main_metric
@@ -20,7 +20,7 @@ def test_every_metric_is_the_benchmarks_own(tmp_path, task):
     asked = questions(task, 30)
     write_cell(tmp_path, asked, right(90), task=task)
     (cell,) = load_cells(tmp_path)
-    known = metrics(task, cell.items())
+    known = benchmark(task).metrics.scores(cell.items())
     assert main_metric(task) == next(iter(known)) and len(known) > 1
     for name, value in known.items():
         assert context([cell]).estimate(cell, name).value == pytest.approx(value, abs=1e-9), name
@@ -33,7 +33,7 @@ def test_circular_scoring_counts_a_sample_once(tmp_path):
         for t in range(4)
     ]
     record = cell_record("lvbench")
-    record["task"] |= {"name": "vnbench", "data": "vnbench"}
+    record["task"] |= {"name": "vnbench", "data": "vnbench", "protocol": "official"}
     write_cell(tmp_path, asked, [i != 5 for i in range(24)], record=record)
     (cell,) = load_cells(tmp_path)
     found = context([cell]).estimate(cell, "overall")

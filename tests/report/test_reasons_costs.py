@@ -76,8 +76,8 @@ def test_prompts_that_fit_are_said_to(tmp_path):
 def test_parsers_are_compared_on_the_stored_texts(tmp_path):
     found = told(tmp_path, lambda i, line: line | {"text": f"Answer: {line['text']}"})
     # The release's parser takes the A of "Answer" wherever that is not the right letter.
-    assert "`release` changes 22 of 30 verdicts (score 26.7 instead of 100.0)" in found["parser"]
-    assert "`lmms_eval` changes 0 of 30" in found["parser"]
+    assert "`anchored` changes 22 of 30 verdicts (score 100.0 instead of 26.7)" in found["parser"]
+    assert "`lmms_eval` changes 22 of 30" in found["parser"]
 
 
 def test_failed_unparsed_and_the_size_are_said(tmp_path):

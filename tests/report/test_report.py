@@ -72,7 +72,7 @@ def test_one_table_answered_by_different_code_says_so(tmp_path, capsys):
 
 def test_the_reason_stands_where_a_number_is_missing(tmp_path, capsys):
     write_cell(tmp_path, questions("lvbench", 4), [True] * 12, method__semantics="paper", digest="1")
-    write_cell(tmp_path, questions("vnbench", 4), [True] * 12, task="vnbench", digest="2")
+    write_cell(tmp_path, questions("vnbench", 4), [True] * 12, task="vnbench", digest="2", task__protocol="official")
     main(configuration(tmp_path, PLAIN))
     text = (tmp_path / "report" / "report.md").read_text()
     assert "not comparable with 48.5 (A): semantics: paper here, release_2026 published; number of questions" in text

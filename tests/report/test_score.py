@@ -9,6 +9,8 @@ import re
 import pytest
 from cell_folders import LETTERS, TYPES, cell_record, configuration, rewrite, write_cell
 
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.metrics import Metrics
 from harness.benchmarks.questions import load_questions
 from harness.config import TaskConfig
 from harness.errors import UserError
@@ -69,7 +71,7 @@ def test_lmms_eval_gives_our_numbers_to_the_last_digit(tmp_path, data, task):
     record, fresh = score.score_cell(cell)
     assert fresh and record["scored_by"].startswith("lmms-eval ")
     assert set(record["metrics"]) > {"overall" if task == "lvbench" else "m_avg", "unparsed"}
-    for name, value in score.metrics(task, cell.items()).items():
+    for name, value in benchmark(task).metrics.scores(cell.items()).items():
         assert record["metrics"][name] == value
     assert (record["failed"], record["unparsed"]) == (1, 1)
 
@@ -99,7 +101,7 @@ def test_an_incomplete_cell_is_marked_and_not_replayed(tmp_path, data, capsys):
 
 def test_a_disagreement_names_the_cell_and_both_numbers(tmp_path, data, monkeypatch):
     cell = answered(tmp_path, data, "lvbench", lambda i: i % 2 == 0)
-    monkeypatch.setattr(score, "metrics", lambda *_: {"overall": 49.9})
+    monkeypatch.setattr(Metrics, "scores", lambda *_: {"overall": 49.9})
     with pytest.raises(UserError, match=rf"(?s){cell.id}.*overall: ours 49.9, lmms-eval 50.0"):
         score.score_cell(cell)
 

@@ -1,7 +1,9 @@
 """nice python -m pytest tests/run/test_loop.py"""
 
+import dataclasses
 import re
 
+import fake_model
 import pytest
 from fake_model import FakeAdapter, make_order, make_video
 
@@ -142,6 +144,18 @@ def test_a_question_that_cannot_be_asked_fails_alone_and_its_reason_holds_no_con
     answer = read_answers(folders(tmp_path)[0])["long-q0"]
     assert answer.error["type"] == "QuestionError" and "takes 300 tokens" in answer.error["message"]
     assert "\x1b" not in answer.error["message"] and r"\x1b[2J" in answer.reason
+
+
+def test_a_question_with_a_problem_fails_unasked_and_the_rest_goes_on(tmp_path, monkeypatch):
+    first, *others = fake_model.make_questions([make_video(tmp_path, "v")])
+    asked = [dataclasses.replace(first, prompt="", problem="the subtitles x.json cannot be read"), *others]
+    monkeypatch.setattr(fake_model, "make_questions", lambda *_: asked)
+    counters = run(make_order(tmp_path, [first.video], contexts=[100]))
+    assert (counters.answers, counters.failed) == (2, 1)
+    assert read_answers(folders(tmp_path)[0])["v-q0"].error == {
+        "type": "QuestionError",
+        "message": "the subtitles x.json cannot be read",
+    }
 
 
 def test_a_context_under_which_no_question_can_be_asked_stops_before_all_videos_are_encoded(tmp_path):

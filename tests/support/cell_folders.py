@@ -74,7 +74,6 @@ def cell_record(task: str = "lvbench", variant: str = "full", **changes: Any) ->
         "context": None if variant == "none" else 16000,
         "task": {
             "name": task,
-            "lmms_task": f"adaretake_{task}",
             "data": task,
             "split": known["split"],
             "protocol": known["protocol"],

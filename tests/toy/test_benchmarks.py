@@ -8,12 +8,17 @@ import pandas as pd
 import pytest
 from toy_training.prompts import prompt
 
-from harness.benchmarks.questions import functions
+from harness.benchmarks.questions import load_asked
+from harness.config import compose_config
 from harness.toy.benchmarks import GENERATOR, build
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import ONE_EVENT, kind_of
 
 NAMES = [layout.name for layout in LAYOUTS]
+
+
+def asked(name, root):
+    return load_asked(compose_config([f"task={name}"]).task, root)
 
 
 def test_videomme_keys(root):
@@ -59,10 +64,9 @@ def test_lvbench_keys(root):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_letters_are_balanced(name, root):
-    tasks = functions(name)
     by_options = {}
-    for row in tasks.load(root):
-        by_options.setdefault(len(tasks.options(row)), []).append(tasks.doc_to_target(row))
+    for _, question in asked(name, root):
+        by_options.setdefault(len(question.options), []).append(question.answer)
     for n, letters in by_options.items():
         counts = Counter(letters)
         assert max(counts.values()) - min(counts.get(letter, 0) for letter in "ABCDE"[:n]) <= 1
@@ -70,17 +74,14 @@ def test_letters_are_balanced(name, root):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_are_those_of_training(name, root):
-    tasks = functions(name)
-    for row in tasks.load(root):
-        asked = tasks.doc_to_text(row, {"root": str(root)})
-        subtitles = asked.split("\n")[0].removeprefix("Subtitles: ")
-        question = row["question"].split("\n")[0]
-        options = [text.rstrip(".") for text in tasks.options(row).values()]
-        assert asked == prompt(name, question, options, subtitles)
+    for row, question in asked(name, root):
+        subtitles = question.prompt.split("\n")[0].removeprefix("Subtitles: ")
+        options = [text.rstrip(".") for text in question.options.values()]
+        assert question.prompt == prompt(name, row["question"].split("\n")[0], options, subtitles)
 
 
 def test_half_of_the_questions_need_several_events(root):
-    kinds = [kind_of(row["question"]) for name in NAMES for row in functions(name).load(root)]
+    kinds = [kind_of(row["question"]) for name in NAMES for row, _ in asked(name, root)]
     assert 0.4 < sum(kind in ONE_EVENT for kind in kinds) / len(kinds) < 0.6
 
 

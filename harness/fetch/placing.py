@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from harness.benchmarks.root import VIDEO_SUFFIXES
+from harness.benchmarks.files import VIDEO_SUFFIXES
 
 VIDEO = "<video>"
 SUFFIXES = {suffix.lower() for suffix in VIDEO_SUFFIXES}

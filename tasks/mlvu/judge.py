@@ -1,7 +1,7 @@
 """MLVU's two generation tasks, scored by a language model behind an OpenAI-compatible endpoint.
 
 Optional and off by default: the cells of ``task=mlvu_generation`` have no score until somebody starts
-``python -m harness.benchmarks.judge``. Sub-plot captions and summaries get two scores from 1 to 5 each, added up, as
+``python tasks/mlvu/judge.py``. Sub-plot captions and summaries get two scores from 1 to 5 each, added up, as
 MLVU's own script asks for; G-Avg is the mean of the two tasks' means, on a scale from 2 to 10. An answer without a
 valid verdict is left out and counted, never scored. Source of the criteria: MLVU (https://arxiv.org/abs/2406.04264).
 """
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.benchmarks.metrics import mean
-from harness.benchmarks.questions import functions
+from harness.benchmarks.questions import load_asked
+from harness.config import compose_config
 from harness.errors import UserError
 from harness.store import read_answers
 
@@ -136,13 +137,14 @@ def endpoint(url: str, model: str, key: str | None, timeout_s: float = 120.0) ->
 
 def main(argv: list[str]) -> int:
     """Judge a cell of task=mlvu_generation. The endpoint's key, if it needs one, is in OPENAI_API_KEY."""
-    parser = argparse.ArgumentParser(prog="python -m harness.benchmarks.judge", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python tasks/mlvu/judge.py", description=main.__doc__)
     parser.add_argument("--cell", type=Path, required=True, help="its folder, below results/runs")
     parser.add_argument("--root", type=Path, default=Path("data"), help="the data root")
     parser.add_argument("--url", required=True, help="base address, for example http://localhost:8000/v1")
     parser.add_argument("--model", required=True)
     args = parser.parse_args(argv)
-    rows = functions("mlvu").load(args.root, "generation")
+    task = compose_config(["task=mlvu_generation"]).task
+    rows = [row for row, _ in load_asked(task, args.root)]
     answers = {answer.question_id: answer.text for answer in read_answers(args.cell).values()}
     verdicts = judge(rows, answers, endpoint(args.url, args.model, os.environ.get("OPENAI_API_KEY")))
     print(json.dumps(summary(verdicts), indent=1))
