@@ -135,7 +135,7 @@ def _hydra_word(word: str) -> str:
     key, equals, value = word.partition("=")
     if word.startswith(("+", "~")):
         raise UserError(f"{word}: settings are neither added nor removed, only set; write key=value")
-    if not equals or re.search(r"[^A-Za-z0-9_.@/-]", key):
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key, re.ASCII) or key.split(".")[0] == "hydra":
         raise UserError(f"configuration: {word!r} is no setting; write key=value")
     if (CONF / key).is_dir() and value not in options(key):
         raise UserError(_no_option(key, value))
