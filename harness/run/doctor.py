@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.advice import harness, program
 from harness.config import REPO, Config
 from harness.errors import UserError
 from harness.plan.matrix import recompose
@@ -24,7 +26,7 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
 DECODERS = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 TESTED_TRANSFORMERS = ("5.4", "6")
-"""At least, and below: the releases whose own position code was compared with ours (method.md 5)."""
+"""At least, and below: the releases whose own position code was compared with ours (docs/method.md)."""
 SPARE_GB = 5.0
 
 
@@ -89,7 +91,7 @@ def packages(config: Config) -> Iterator[Finding]:
             "transformers",
             PROBLEM,
             f"M-RoPE ids changed between releases; tested are {TESTED_TRANSFORMERS[0]} up to {TESTED_TRANSFORMERS[1]}",
-            f"pip install 'transformers>={TESTED_TRANSFORMERS[0]},<{TESTED_TRANSFORMERS[1]}'",
+            f"{pip()} 'transformers>={TESTED_TRANSFORMERS[0]},<{TESTED_TRANSFORMERS[1]}'",
         )
 
 
@@ -99,7 +101,9 @@ def entry_point(config: Config) -> Iterator[Finding]:
     if MODEL_ID in names:
         yield Finding("lmms-eval", OK, "finds the models adaretake_*")
     else:
-        yield Finding("lmms-eval", PROBLEM, "does not find the models adaretake_*", f"pip install -e {REPO}")
+        yield Finding(
+            "lmms-eval", PROBLEM, "does not find the models adaretake_*", f"{pip()} -e {shlex.quote(str(REPO))}"
+        )
 
 
 def accelerator(config: Config) -> Iterator[Finding]:
@@ -132,7 +136,7 @@ def attention(config: Config) -> Iterator[Finding]:
     chosen = choose_backend(config.model.attention, device, choose_dtype(config.model.dtype, device))
     if device.type == "cuda" and config.model.attention == "auto" and chosen != "flash_attention_2":
         detail = f"{chosen}; the published numbers are flash-attn 2 numbers"
-        yield Finding("attention", NOTE, detail, "pip install '.[gpu]'")
+        yield Finding("attention", NOTE, detail, f"{pip()} '.[gpu]'")
     else:
         yield Finding("attention", OK, f"{chosen} on {device.type}")
 
@@ -142,7 +146,7 @@ def decoder(config: Config) -> Iterator[Finding]:
     module = DECODERS[config.video.backend]
     if importlib.util.find_spec(module) is None:
         others = [name for name, m in DECODERS.items() if importlib.util.find_spec(m)]
-        fix = f"pip install {module}" + (f", or video.backend={others[0]} (another identity)" if others else "")
+        fix = f"{pip()} {module}" + (f", or video.backend={others[0]} (another identity)" if others else "")
         yield Finding("decoder", PROBLEM, f"video.backend={config.video.backend} is not installed", fix)
     else:
         yield Finding("decoder", OK, f"{config.video.backend} {importlib.metadata.version(module)}")
@@ -182,23 +186,28 @@ def weights(config: Config) -> Iterator[Finding]:
 
 
 def data(config: Config) -> Iterator[Finding]:
-    """Annotations and videos of each task."""
+    """Annotations and videos of each task. Where nobody asked about data, that there are none yet is no problem."""
     from harness.benchmarks.questions import load_questions
 
     root = Path(config.data.root)
     if config.profile == "toy" and not root.exists():
         yield Finding("data", OK, "the toy is made on the first run")
         return
+    asked = any(word.startswith(("data.", "task", "matrix.task")) for word in config.overrides)
+    kept = [word for word in config.overrides if word.startswith(("profile=", "data."))]
     for task in _each(config, "task", lambda c: c.task):
+        fix = harness("prepare", kept, f"task={task.name}")
+        if not asked and not root.exists():
+            yield Finding("data", NOTE, f"{root} does not exist; a run needs the benchmarks there", fix)
+            return
         try:
             questions = load_questions(task, root)
         except UserError as error:
-            yield Finding("data", PROBLEM, *_split(str(error)))
+            yield Finding("data", PROBLEM, _split(str(error))[0], fix)
             continue
         videos = {question.video for question in questions}
         absent = [video for video in videos if not video.exists()]
         detail = f"{task.name}: {len(questions)} questions, {len(videos) - len(absent)} of {len(videos)} videos"
-        fix = f"python -m harness prepare task={task.name} data.root={root}"
         yield Finding("data", PROBLEM if absent else OK, detail, fix if absent else "")
 
 
@@ -208,7 +217,7 @@ def engine(config: Config) -> Iterator[Finding]:
 
     if config.engine.name == "ray":  # building it would join or start a cluster
         found = importlib.util.find_spec("ray") is not None
-        yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else "pip install '.[ray]'")
+        yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else f"{pip()} '.[ray]'")
         return
     if config.engine.name == "slurm" and config.engine.cluster is None and shutil.which("sbatch") is None:
         yield Finding("engine", PROBLEM, "slurm: no sbatch on this machine", "engine=local, or engine.cluster=local")
@@ -226,6 +235,11 @@ def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]
     if not names:
         return [pick(config)]
     return [pick(recompose(config.overrides, {axis: name})) for name in names]
+
+
+def pip() -> str:
+    """How to call this environment's `pip install`."""
+    return f"{program('python')} -m pip install"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,16 +1,19 @@
 """nice python -m pytest tests/run/test_doctor.py"""
 
 import dataclasses
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from harness import advice
 from harness.config import REPO, compose_config
 from harness.run import doctor
-from harness.run.doctor import OK, PROBLEM, run_check
+from harness.run.doctor import NOTE, OK, PROBLEM, run_check
 from harness.setting import rule_of
 from harness.video.config import VideoConfig
 
@@ -61,7 +64,32 @@ def test_each_task_of_the_matrix_is_looked_at(tmp_path):
     config = compose_config(["profile=published", f"data.root={tmp_path}", "matrix.task=[videomme,lvbench]"])
     found = run_check(doctor.data, config)
     assert [f.state for f in found] == [PROBLEM, PROBLEM]
-    assert all("prepare" in f.fix for f in found)
+    fixes = [shlex.split(f.fix)[1:] for f in found]
+    own = ["profile=published", f"data.root={tmp_path}"]
+    assert fixes == [["-m", "harness", "prepare", *own, f"task={task}"] for task in ("videomme", "lvbench")]
+    for words in fixes:
+        assert compose_config(words[3:]).data.root == str(tmp_path)
+
+
+def test_data_that_nobody_asked_about_are_no_problem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finding = only(doctor.data, compose_config(["profile=published", "model.path=models/some"]))
+    assert finding.state == NOTE and "prepare profile=published task=videomme" in finding.fix
+    asked = run_check(doctor.data, compose_config(["profile=published", "data.root=nowhere", "task=lvbench"]))
+    assert [f.state for f in asked] == [PROBLEM]
+
+
+def test_a_program_is_named_so_that_it_can_be_called(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert advice.program("python") == "python"
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir(Path(sys.executable).parents[2])
+    assert advice.program("python") == os.path.relpath(Path(sys.executable).with_name("python"))
+    monkeypatch.chdir(tmp_path)
+    assert advice.program("python") == str(Path(sys.executable).with_name("python"))
+    command = advice.harness("run", ["matrix=ablation", "data.root=/a b"], "matrix=main_results")
+    assert command.endswith("python -m harness run 'data.root=/a b' matrix=main_results")
+    assert subprocess.run(shlex.split(advice.download()) + ["--help"], capture_output=True).returncode == 0
 
 
 def test_a_results_folder_that_cannot_be_written_is_a_problem(toy, tmp_path):
