@@ -31,9 +31,8 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9,
     "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#b9c0c9", "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "grid.color": "#e8ebef", "axes.axisbelow": True,
-    "svg.fonttype": "none", "svg.hashsalt": "report",
+    "xtick.color": INK, "ytick.color": INK, "svg.fonttype": "none", "svg.hashsalt": "report",
     "figure.facecolor": "white", "savefig.bbox": "tight", "savefig.pad_inches": 0.06,
 }  # fmt: skip
 COST_PANELS: dict[str, Callable[[Cost], float | None]] = {

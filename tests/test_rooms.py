@@ -1,0 +1,61 @@
+"""The house: rooms import only from rooms below, small files, names that say something."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from harness.config import REPO
+
+ROOMS = list(dict.fromkeys(re.findall(r"^\| `harness/(\w+)(?:\.py|/)`", (REPO / "AGENTS.md").read_text(), re.M)))
+"""From the ground up: the map in AGENTS.md."""
+
+MODULES = sorted(path.relative_to(REPO) for path in (REPO / "harness").rglob("*.py"))
+LONGEST = 300  # lines
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
+
+
+def room_of(module: str) -> str:
+    """The room of ``harness.video.decode``: ``video``."""
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> list[str]:
+    """Modules of the harness that a module imports, anywhere in it."""
+    found = []
+    for node in ast.walk(ast.parse((REPO / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"harness.{a.name}" for a in node.names] if node.module == "harness" else [node.module]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return [name for name in found if name.startswith("harness.")]
+
+
+def test_the_map_names_every_room() -> None:
+    folders = {path.parts[1].removesuffix(".py") for path in MODULES if not path.name.startswith("__")}
+    assert set(ROOMS) == folders
+
+
+def test_rooms_import_from_below() -> None:
+    wrong = []
+    for path in MODULES:
+        room = path.parts[1].removesuffix(".py")
+        if room not in ROOMS:
+            continue
+        below = ROOMS[: ROOMS.index(room) + 1]
+        # Schemas are leaves that stand with their rooms; the composed configuration is made of them.
+        above = [name for name in imports(path) if room_of(name) not in below and name.split(".")[-1] != "config"]
+        wrong += [f"{path} imports {name}" for name in above]
+    assert not wrong
+
+
+def test_schemas_are_leaves() -> None:
+    schemas = [path for path in MODULES if path.name == "config.py" and len(path.parts) > 2]
+    assert len(schemas) > 5
+    assert not [path for path in schemas if {room_of(name) for name in imports(path)} - {"errors", "setting"}]
+
+
+def test_files_are_small_and_names_say_something() -> None:
+    assert not [path for path in MODULES if len((REPO / path).read_text().splitlines()) > LONGEST]
+    assert not [path for path in MODULES if EMPTY_NAMES & {part.removesuffix(".py") for part in path.parts}]
