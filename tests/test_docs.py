@@ -39,14 +39,18 @@ def name(path: Path) -> str:
 
 
 def code_of(page: Path) -> list[str]:
-    """Lines of code blocks and spans of code, with continued lines joined."""
+    """Lines of code blocks and spans of code, with continued lines joined and the page's own variables filled in."""
     text = page.read_text().replace("\\\n", " ")
+    for variable, value in re.findall(r'\b([A-Z]+)="([^"]+)"', text):
+        text = text.replace(f"${variable}", value)
     return [line.strip() for match in CODE.findall(text) for part in match for line in part.splitlines()]
 
 
 def commands() -> list[tuple[str, str]]:
-    """(where it stands, line) of everything that may be a command: in pages, and in the headers of settings."""
+    """(where it stands, line) of everything that may be a command: in pages, in CI, in the headers of settings."""
     lines = [(name(page), line) for page in PAGES for line in code_of(page)]
+    for path in REPO.glob(".github/workflows/*.yaml"):
+        lines += [(name(path), line) for line in re.findall(r"run: (.+)", path.read_text())]
     for path in REPO.glob("conf/**/*.yaml"):
         lines += [(name(path), line) for line in re.findall(r"^#.*?((?:bash|python) [^#\n]+)$", path.read_text(), re.M)]
     return list(dict.fromkeys(lines))
@@ -82,9 +86,10 @@ def harness_calls(line: str) -> list[list[str]]:
 def refused(overrides: tuple[str, ...]) -> str:
     """Why these settings do not compose, or make no cells, or nothing."""
     try:
-        compose_config(overrides)
         if any(word.startswith(("method.", "matrix.")) for word in overrides):
             build_cells(compose_config(("matrix.task=[mlvu]", *overrides)), problems=[])
+        else:
+            compose_config(overrides)
     except UserError as error:
         return str(error)
     return ""
@@ -121,7 +126,7 @@ def test_commands_parse_and_their_settings_compose() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_settings_written_alone_compose(page: Path) -> None:
-    spans = [line.split() for line in code_of(page) if line != "key=value"]
+    spans = [re.split(r"\s+|,(?=[a-z_.]+=)", line) for line in code_of(page) if line not in ("", "key=value")]
     lines = [words for words in spans if all(SETTING.fullmatch(word) for word in words)]
     assert not [why for words in lines if (why := refused(tuple(map(filled, words))))]
 
@@ -136,6 +141,13 @@ def test_modules_tasks_and_scripts_named_by_commands_exist() -> None:
         scripts = re.findall(r"(?:bash|python) ([\w/]+\.(?:sh|py))", line)
         missing += [f"{place}: {script}" for script in scripts if not (REPO / script).is_file()]
     assert not missing
+
+
+def test_python_in_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(REPO)
+    (block,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.S)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "[" in capsys.readouterr().out
 
 
 def test_versions_stand_where_contributing_says() -> None:
