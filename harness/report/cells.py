@@ -17,7 +17,7 @@ from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.plan.weights import mismatch
 from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
-from harness.store.lines import EditedError, NotRecordError, unseal
+from harness.store.records import EditedError, NotRecordError, unseal
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
 SCORE = "score.json"

@@ -15,7 +15,7 @@ from harness.report.choose import choose, command
 from harness.report.context import main_metric
 from harness.store import write_atomic
 from harness.store.answers import now
-from harness.store.lines import seal
+from harness.store.records import seal
 
 SCHEMA = 2
 

@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.errors import UserError, printable
-from harness.store.lines import EditedError, NotRecordError, seal, unseal
+from harness.store.records import EditedError, NotRecordError, seal, unseal
 
 SCHEMA = 2
 OK = "ok"

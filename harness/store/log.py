@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.store.answers import Answer, parse_answers
-from harness.store.atomic import StoreError, hold, sync_folder
+from harness.store.records import StoreError, hold, sync_folder
 
 _WORKER = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store.answers import answer_files, now
-from harness.store.atomic import write_atomic
-from harness.store.lines import EditedError, NotRecordError, seal, unseal
+from harness.store.records import EditedError, NotRecordError, seal, unseal, write_atomic
 
 SCHEMA_VERSION = 2
 FILE = "manifest.json"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.store.atomic import write_atomic
-from harness.store.lines import seal, unseal
+from harness.store.records import seal, unseal, write_atomic
 
 SCHEMA = 2
 FILE = "questions.jsonl"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from fake_model import make_order, make_video
@@ -210,7 +211,7 @@ def test_slots_share_out_the_visible_accelerators(monkeypatch):
 def test_a_worker_is_given_the_accelerators_of_its_slot(tmp_path, monkeypatch, variable, torch_npu):
     seen = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: torch_npu if name == "torch_npu" else None)
-    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: seen.append(env[variable]))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: seen.append(env[variable]) or Mock())
     order = make_order(tmp_path, [])
     monkeypatch.setenv(variable, "2,5,6,7")
     engine = build_engine(EngineConfig(gpus_per_worker=2), "auto")

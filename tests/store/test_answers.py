@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.store import Answer, AnswerLog, StoreError, failed_answer, is_needed, iter_answers, read_answers
-from harness.store.lines import seal, unseal
+from harness.store.records import seal, unseal
 
 
 def answer(question: str, status: str = "ok", **fields) -> Answer:

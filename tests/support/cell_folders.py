@@ -12,7 +12,7 @@ from harness.report.cells import CellResult, load_cells
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
-from harness.store.lines import seal, unseal
+from harness.store.records import seal, unseal
 
 LETTERS = "ABCD"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -11,17 +13,19 @@ from harness.errors import UserError
 from harness.run.work import Order
 
 
-class Handle(Protocol):
-    """A started worker."""
+@dataclass(frozen=True)
+class Handle:
+    """A started worker.
 
-    def poll(self) -> int | None:
-        """None while it runs (or waits in a queue), else its exit status; anything but 0, 3 and 130 is a death."""
+    Attributes:
+        poll: None while it runs (or waits in a queue), else its exit status; anything but 0, 3 and 130 is a death.
+        stop: ask it to end after what is being written; does not block.
+        kill: end it now.
+    """
 
-    def stop(self) -> None:
-        """Ask it to end after what is being written; must not block."""
-
-    def kill(self) -> None:
-        """End it now."""
+    poll: Callable[[], int | None]
+    stop: Callable[[], None]
+    kill: Callable[[], None]
 
 
 class Engine(Protocol):

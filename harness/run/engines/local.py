@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
 
 from harness.config import REPO, EngineConfig
 from harness.errors import UserError
+from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import worker_log
 
@@ -40,7 +40,7 @@ class Engine:
         self.in_place = self.workers == 1 and config.workers is None  # engine.workers=1 asks for a supervised process
         self._threads = config.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
-    def start(self, order: Order, index: int, attempt: int, slot: int) -> Process:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Handle:
         """See `harness.run.engines.Engine`."""
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), environment.get("PYTHONPATH")]))
@@ -52,37 +52,16 @@ class Engine:
         with tempfile.TemporaryFile(dir=order.logs) as share, open(worker_log(order.logs, index), "ab") as output:
             pickle.dump((os.getpid(), order, index, attempt), share)
             share.seek(0)
-            return Process(subprocess.Popen(command, env=environment, stdin=share, stdout=output, stderr=output))
+            process = subprocess.Popen(command, env=environment, stdin=share, stdout=output, stderr=output)
+        return Handle(process.poll, process.terminate, lambda: _kill(process))
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-class Process:
-    """A worker process; see `harness.run.engines.Handle`."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        """Exit status, negative for a signal."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """SIGTERM: the worker ends as after Ctrl-C."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def visible_accelerators(device: str = "auto") -> tuple[str, list[str]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from harness.config import EngineConfig
 from harness.errors import UserError
+from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import work
 
@@ -39,37 +41,24 @@ class Engine:
             "max_retries": 0,
         }
 
-    def start(self, order: Order, index: int, attempt: int, slot: int) -> Task:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Handle:
         """See `harness.run.engines.Engine`."""
         remote = self._ray.remote(work).options(**self._needs)
-        return Task(self._ray, remote.remote(order, index, attempt))
+        task = remote.remote(order, index, attempt)
+        cancel = partial(self._ray.cancel, task)  # a KeyboardInterrupt in the worker, or by force its end
+        return Handle(partial(self._poll, task), partial(cancel, force=False), partial(cancel, force=True))
 
     def close(self) -> None:
         """Leave the cluster; a Ray instance started here ends."""
         if self._own:
             self._ray.shutdown()
 
-
-class Task:
-    """A Ray task; see `harness.run.engines.Handle`."""
-
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self._ray, self._reference = ray, reference
-
-    def poll(self) -> int | None:
+    def _poll(self, task: Any) -> int | None:
         """The worker's own status; 1 when its process died."""
-        ready, _ = self._ray.wait([self._reference], timeout=0)
+        ready, _ = self._ray.wait([task], timeout=0)
         if not ready:
             return None
         try:
-            return int(self._ray.get(self._reference))
+            return int(self._ray.get(task))
         except Exception:  # Ray wraps whatever ended the task; the worker's log holds the reason
             return 1
-
-    def stop(self) -> None:
-        """KeyboardInterrupt in the worker."""
-        self._ray.cancel(self._reference, force=False)
-
-    def kill(self) -> None:
-        """End its process."""
-        self._ray.cancel(self._reference, force=True)

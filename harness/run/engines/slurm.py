@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from harness.config import EngineConfig
 from harness.errors import UserError
+from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import work
 
@@ -25,7 +27,7 @@ class Engine:
         self._submitit, self._config = submitit, config
         self.workers = config.workers or 1
 
-    def start(self, order: Order, index: int, attempt: int, slot: int) -> Job:
+    def start(self, order: Order, index: int, attempt: int, slot: int) -> Handle:
         """See `harness.run.engines.Engine`."""
         config = self._config
         try:
@@ -43,36 +45,19 @@ class Engine:
         )
         if config.partition:
             executor.update_parameters(slurm_partition=config.partition)
-        return Job(executor.submit(work, order, index, attempt))
+        job = executor.submit(work, order, index, attempt)
+        cancel = partial(job.cancel, check=False)  # SIGTERM first, as Slurm does
+        return Handle(partial(_poll, job), cancel, cancel)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-class Job:
-    """A submitted job; see `harness.run.engines.Handle`."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-
-    @property
-    def pid(self) -> str:
-        """Job id."""
-        return str(self._job.job_id)
-
-    def poll(self) -> int | None:
-        """The worker's own status; 1 when the job ended without one."""
-        if not self._job.done():
-            return None
-        try:
-            return int(self._job.result())
-        except Exception:  # submitit wraps whatever ended the job; the worker's log and its own hold the reason
-            return 1
-
-    def stop(self) -> None:
-        """Cancel: SIGTERM first, as Slurm does."""
-        self._job.cancel(check=False)
-
-    def kill(self) -> None:
-        """Cancel."""
-        self._job.cancel(check=False)
+def _poll(job: Any) -> int | None:
+    """The worker's own status; 1 when the job ended without one."""
+    if not job.done():
+        return None
+    try:
+        return int(job.result())
+    except Exception:  # submitit wraps whatever ended the job; the worker's log and its own hold the reason
+        return 1

@@ -1,9 +1,12 @@
-"""What may be written, and when: whole files or none, and one writer per place."""
+"""How records lie on disk: each with a digest of itself, files whole or not at all, one writer per place."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,58 @@ from filelock import FileLock, Timeout
 
 from harness.errors import UserError
 
+_SEAL = re.compile(rb',\s*"check":\s*"([0-9a-f]{8})"\s*\}\s*\Z')
+
 
 class StoreError(UserError):
     """The results folder cannot take a record (full disk, no permission, a second writer).
 
     It stops a run: going on would only lose what comes next.
     """
+
+
+class NotRecordError(ValueError):
+    """Not the JSON of an object at all: torn, or foreign."""
+
+
+class EditedError(ValueError):
+    """Whole, but not as it was written: its digest is absent or another one. `record` is what it says now."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        super().__init__("it is not as it was written, its digest differs")
+        self.record = record
+
+
+def seal(record: dict[str, Any], indent: int | None = None) -> bytes:
+    """A record as ASCII JSON, newline included, whose last member `check` is a digest of what stands before it."""
+    text = json.dumps(record, allow_nan=False, indent=indent, separators=None if indent else (",", ":"))
+    body = text.encode("ascii")[:-1].rstrip()
+    gap = b"\n" + b" " * indent if indent else b""
+    return body + b',%s"check":"%s"}\n' % (gap, _digest(body))
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """The record that `seal` wrote.
+
+    Raises:
+        NotRecordError: not a JSON object.
+        EditedError: the digest is not that of the record.
+    """
+    try:
+        record = json.loads(data)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise NotRecordError("not JSON") from error
+    if not isinstance(record, dict):
+        raise NotRecordError("not a JSON object")
+    found = _SEAL.search(data)
+    if found is None or found[1] != _digest(data[: found.start()]):
+        raise EditedError(record)
+    del record["check"]
+    return record
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:8].encode()
 
 
 def sync_folder(folder: Path) -> None:
