@@ -138,7 +138,7 @@ class HarnessModel(lmms):
         rows = self.task_dict[name][split]
         ours: list[Question] | None = getattr(rows, "questions", None)
         if ours is not None:
-            return ours[doc_id]
+            return ours[int(doc_id)]
         visuals = visual(rows[doc_id])
         if len(visuals) != 1 or not isinstance(visuals[0], str):
             raise UserError(
