@@ -40,7 +40,7 @@ def main(config: Config) -> int:
     ``report.html`` and ``figures/*.svg`` and ``*.png``.
 
     Returns:
-        0, or 1 when there is no cell to report.
+        0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
     """
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     chosen = choose(config)
@@ -56,6 +56,12 @@ def main(config: Config) -> int:
     others = len(chosen.stored) - len(shown)
     more = f" ({others} cells of other matrices are in it too)" if others else ""
     console.print(f"report: {written}{more}", soft_wrap=True)
+    missing, failed = sum(cell.missing for cell in shown), sum(cell.failed for cell in shown)
+    if chosen.absent or missing or failed:
+        lacks = f"{len(chosen.absent)} cells absent, {missing} questions missing, {failed} failed"
+        fix = command("run", config, *(["run.retry=failed"] if failed else []))
+        console.print(f"not whole: {lacks}; go on with: {fix}", soft_wrap=True, markup=False, highlight=False)
+        return 1
     return 0
 
 

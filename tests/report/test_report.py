@@ -17,8 +17,10 @@ def test_report_of_a_toy_and_a_published_cell(tmp_path, capsys):
         write_cell(tmp_path, asked, list(rng.random(2173) < 0.755), task="mlvu", variant=variant, digest=str(i))
     toy = questions("lvbench", 20)
     write_cell(tmp_path, toy, [True] * 55 + [None] * 5, model__name="toy", context=264, failed={2}, unparsed={4})
-    assert main(configuration(tmp_path, PLAIN)) == 0
+    assert main(configuration(tmp_path, PLAIN)) == 1
     printed = capsys.readouterr().out
+    assert "not whole: 0 cells absent, 5 questions missing, 1 failed; go on with: python -m harness run" in printed
+    assert printed.rstrip().endswith("run.retry=failed")
     assert "incomplete" in printed and "75.41 (B)" in printed
     text = (tmp_path / "report" / "report.md").read_text()
     toy_row = next(line for line in text.splitlines() if re.search(r"\| toy +\|", line))
@@ -56,7 +58,7 @@ def test_control_codes_of_stored_answers_are_written_out(tmp_path, capsys):
     folder = write_cell(tmp_path, asked, [i % 5 == 0 for i in range(1549)], failed={1})
     error = {"type": "Evil\x1b[31m", "message": "\x1b]0;title\x07"}
     rewrite(folder, lambda i, record: record | ({"error": error} if record["status"] == "failed" else {}))
-    assert main(configuration(tmp_path)) == 0
+    assert main(configuration(tmp_path)) == 1
     written = [path.read_text() for path in (tmp_path / "report").glob("*.*")]
     assert "Evil\\x1b[31m" in " ".join(written)
     assert not any("\x1b" in text or "\x07" in text for text in [*written, capsys.readouterr().out])
