@@ -155,6 +155,17 @@ def test_a_planted_change_fails_on_any_instruction_set(tmp_path, baseline, chang
     assert check(tmp_path, "now") == 1
 
 
+def test_ties_decided_otherwise_in_many_answers_are_a_change(tmp_path):
+    """As by a rule for ties that was turned round: no single answer would show it."""
+    run(tmp_path)
+    for folder in (tmp_path / "results" / "runs").iterdir():
+        rewrite(folder, lambda _, answer: answer | {"kept_margin": 0.0})
+    assert check(tmp_path, "results", UPDATE) == 0
+    changed(tmp_path, lambda i, answer: answer | (TIE | {"kept_margin": 0.0} if i < 13 else {}))
+    assert check(tmp_path, "now") == 1
+    assert "13 of 120 answers decide ties otherwise" in record(tmp_path, "now")["cells"][0]["reason"]
+
+
 def test_a_field_that_the_baseline_did_not_know_is_equal_at_its_default(tmp_path, baseline):
     path = tmp_path / "toy.json"
     data = json.loads(path.read_text())
