@@ -25,6 +25,9 @@ ALIASES = {
 }
 """Short names of settings; every other argument is a setting by its own name, such as ``video.backend=pyav``."""
 
+GROUPS = ("profile", "model", "method", "video", "context", "matrix", "engine", "run", "results")
+"""Settings that this command has a use for. What is asked is said to lmms-eval itself."""
+
 IGNORED = {"batch_size", "max_batch_size"}
 """Passed by lmms-eval to every model; answers are given one at a time."""
 
@@ -71,14 +74,15 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
 
 
 def _setting(name: str, value: Any) -> str:
-    top = {field.name for field in dataclasses.fields(Config)}
-    if name in ALIASES or name.partition(".")[0] in top:  # what follows the dot is checked with the configuration
+    if name in ALIASES or name.partition(".")[0] in GROUPS:  # what follows the dot is checked with the configuration
         return ALIASES.get(name, name)
-    close = difflib.get_close_matches(name, [*ALIASES, *top], n=1)
+    close = difflib.get_close_matches(name, [*ALIASES, *GROUPS], n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     raise UserError(
-        f"model argument {name}={value} is not known{meant}; allowed: {', '.join(ALIASES)}, and every setting of the "
-        "harness by its name, such as video.backend=pyav or results=FOLDER (all: python -m harness plan --config)"
+        f"model argument {name}={value} is not known{meant}; allowed: {', '.join(ALIASES)}, and settings of "
+        f"{', '.join(GROUPS)} by their names, such as video.backend=pyav (all: python -m harness plan --config). What "
+        "is asked is said by --tasks, how long answers may be by --gen_kwargs max_new_tokens=N, where the data are by "
+        "the environment's ADARETAKE_DATA"
     )
 
 

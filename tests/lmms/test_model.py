@@ -168,6 +168,9 @@ def test_a_failed_question_gives_the_empty_text(build, tmp_path):
 def test_an_unknown_argument_is_refused_with_the_allowed_ones(build):
     with pytest.raises(UserError, match=r"contxt=3 is not known \(did you mean context\?\); allowed: pretrained, dev"):
         build(contxt=3)
+    for name in ("task.max_new_tokens", "data.root", "task"):
+        with pytest.raises(UserError, match=rf"{name}=3 is not known.*--tasks.*--gen_kwargs.*ADARETAKE_DATA"):
+            build(**{name: 3})
     with pytest.raises(UserError, match=r"backend"):
         build(**{"video.backnd": "pyav"})
     with pytest.raises(UserError, match="release_2026"):
