@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,8 +81,18 @@ class CellCheck:
 
 
 def compare(stored: BaselineCell, cell: CellResult) -> Comparison:
-    """Compare a cell with the baseline of its setting. What the baseline does not know of an answer is equal."""
-    ours = answer_rows(cell)
+    """Compare a cell with the baseline of its setting."""
+    return compare_rows(stored, answer_rows(cell), [question.question_id for question in cell.questions])
+
+
+def compare_rows(stored: BaselineCell, ours: Mapping[str, Row], asked: Iterable[str]) -> Comparison:
+    """Compare answers with those of a baseline. What the baseline does not know of an answer is equal.
+
+    Args:
+        stored: the baseline's cell.
+        ours: question id -> row, see `harness.report.baseline.COLUMNS`.
+        asked: ids of all questions.
+    """
     changed: dict[str, list[str]] = {}
     numerics, gained, lost, missing, newly_failed = [], [], [], [], []
     for qid, then in stored.answers.items():
@@ -101,7 +111,7 @@ def compare(stored: BaselineCell, cell: CellResult) -> Comparison:
             lost.append(qid)
         if row["text"] is None and then["text"] is not None:
             newly_failed.append(qid)
-    unknown = sorted({question.question_id for question in cell.questions} - set(stored.answers))
+    unknown = sorted(set(asked) - set(stored.answers))
     return Comparison(len(stored.answers), changed, numerics, gained, lost, missing, newly_failed, unknown)
 
 
@@ -149,7 +159,7 @@ def _check_cell(
     if found.missing:
         reason = f"{len(found.missing)} of {found.n} questions are not answered: {run}"
         return CellCheck(cell.id, INCOMPLETE, reason, found, details)
-    problem = _problem(found, exact, rate, alpha)
+    problem = problem_of(found, exact, rate, alpha)
     if problem:
         verdict = DRIFT if drift and not found.unknown else REGRESSION
         return CellCheck(cell.id, verdict, "; ".join([problem, *drift, *notes]), found, details)
@@ -157,7 +167,7 @@ def _check_cell(
     return CellCheck(cell.id, PASS, f"{found.summary}{note}", found, details)
 
 
-def _problem(found: Comparison, exact: bool, rate: float, alpha: float) -> str:
+def problem_of(found: Comparison, exact: bool, rate: float, alpha: float) -> str:
     """Why a complete cell does not pass; empty when it does."""
     if found.unknown:
         return f"{len(found.unknown)} questions are unknown to the baseline, the first is {found.unknown[0]}"
