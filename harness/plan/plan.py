@@ -18,7 +18,7 @@ from harness.plan.matrix import Group, build_groups
 from harness.plan.rates import Work, measured_rates
 from harness.plan.show import show
 from harness.plan.videos import check_videos
-from harness.plan.weights import check_weights
+from harness.plan.weights import check_weights, mismatch
 from harness.store import is_needed, read_answers
 
 
@@ -57,10 +57,11 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups of a matrix, with the problems that keep it from running."""
+    """All groups of a matrix, with the problems that keep it from running, and notes that do not."""
 
     groups: tuple[GroupPlan, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     seconds_on: dict[str, float]
     """Device that was measured at all settings of the plan -> seconds on one of it."""
     unmeasured: tuple[str, ...]
@@ -89,11 +90,13 @@ def make_plan(config: Config) -> Plan:
     """
     problems: list[str] = []
     groups = build_groups(config, problems)
-    for model in {group.cells[0].model.path: group.cells[0].model for group in groups}.values():
+    notes = []
+    for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
         try:
-            check_weights(model)
+            check_weights(cell.model)
         except UserError as error:
             problems.append(str(error))
+        notes += [wrong] if (wrong := mismatch(cell.record())) else []
     plans = []
     for group in groups:
         try:
@@ -106,9 +109,14 @@ def make_plan(config: Config) -> Plan:
     whole = {device: sum(s for s in own if s is not None) for device, own in taking.items() if None not in own}
     unmeasured = [each.cell["name"] for k, each in enumerate(work) if all(own[k] is None for own in taking.values())]
     return Plan(
-        tuple(plans), tuple(dict.fromkeys(problems)), whole if work else {}, tuple(unmeasured), config.results,
-        tuple(config.overrides),
-    )  # fmt: skip
+        groups=tuple(plans),
+        problems=tuple(dict.fromkeys(problems)),
+        notes=tuple(notes),
+        seconds_on=whole if work else {},
+        unmeasured=tuple(unmeasured),
+        results=config.results,
+        overrides=tuple(config.overrides),
+    )
 
 
 def _plan_group(config: Config, group: Group) -> GroupPlan:

@@ -56,6 +56,8 @@ def show(plan: Plan, console: Console) -> None:
         f"{n_cells} cells in {len(plan.groups)} groups; {plan.to_answer:,} questions to answer on {decode:,} videos "
         f"({hours:,.1f} h of video, {tokens:,} video tokens, each decoded and encoded once)"
     )
+    for note in plan.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
     if not plan.to_answer:
         return
     for line in time_lines(plan, start_s):

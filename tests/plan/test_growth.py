@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from harness.config import REPO
 
@@ -61,3 +62,15 @@ def test_a_declared_version_changes_the_ids_that_it_is_about(copy):
     facts.write_text(text)
     changed = [old.split("-")[0] for old, new in zip(before, after, strict=True) if old != new]
     assert changed == ["mlvu"]
+
+
+def test_a_benchmark_without_metrics_is_refused_before_it_runs(copy):
+    shutil.copytree(copy / "tasks" / "lvbench", copy / "tasks" / "bare")
+    facts = yaml.safe_load((copy / "tasks" / "bare" / "facts.yaml").read_text())
+    del facts["metrics"]
+    (copy / "tasks" / "bare" / "facts.yaml").write_text(yaml.safe_dump(facts))
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    words = [sys.executable, "-m", "harness", "plan", "task=lvbench", "task.data=bare"]
+    result = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "bare/facts.yaml" in result.stderr and "metrics" in result.stderr and "Traceback" not in result.stderr

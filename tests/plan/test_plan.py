@@ -92,6 +92,14 @@ def test_an_unmeasured_matrix_says_so_and_how_to_measure_it(overrides):
     assert f"-m harness run {shlex.join(overrides)} task.subset=mini" in text
 
 
+def test_weights_of_another_model_are_noted(overrides):
+    assert "note: the weights are not those of qwen2_5_vl_7b: layers 4" in shown(
+        planning.make_plan(compose_config(overrides))
+    )
+    toy = [word for word in overrides if not word.startswith("model.path")]
+    assert not planning.make_plan(compose_config([*toy, "model=toy"])).notes
+
+
 def test_ids_are_whole_on_a_narrow_screen(overrides):
     plan = planning.make_plan(compose_config(overrides))
     lines = shown(plan, width=40).splitlines()
