@@ -3,11 +3,18 @@
 The committed baselines of the toy against their own answers with something planted in them.
 """
 
-import pytest
+import shlex
+from pathlib import Path
 
-from harness.report.baseline import load_baselines
+import pytest
+import yaml
+
+from harness.config import compose_config
+from harness.report.baseline import load_baselines, read_baseline
+from harness.report.check import baseline_path
 from harness.report.compare import TIE, compare_rows, problem_of, tied
 
+REPO = Path(__file__).resolve().parents[2]
 CELLS = [
     pytest.param(cell, id=f"{baseline.name}-{cell.name}")
     for baseline in load_baselines("results/baselines")
@@ -35,3 +42,25 @@ def test_rounding_that_decides_a_tie_passes(cell):
     assert problem(cell, lambda i, row: {"indices": "other", "margin": TIE / 3} if i in ties else {}) == ""
     clear = [i for i, row in enumerate(cell.answers.values()) if row["indices"] and not tied(row)]
     assert problem(cell, lambda i, row: {"indices": "other", "margin": TIE / 3} if i == clear[0] else {})
+
+
+def test_the_subset_is_a_part_of_the_whole_with_the_same_answers():
+    whole = read_baseline(REPO / "results" / "baselines" / "toy_ablation.json")
+    part = read_baseline(REPO / "results" / "baselines" / "toy_ablation_ci.json")
+    assert len(part.cells) == len(whole.cells) == 16
+    for cell in part.cells:
+        key = cell.key | {"task": cell.key["task"] | {"subset": None}}
+        (same,) = (other for other in whole.cells if other.key == key)
+        rows = {name: row for name, row in same.answers.items() if name in cell.answers}
+        assert compare_rows(cell, rows, rows).equal and len(cell.answers) <= len(same.answers) / 2
+
+
+def test_the_job_checks_against_a_committed_baseline():
+    job = yaml.safe_load((REPO / ".github" / "workflows" / "score-gate.yaml").read_text())["jobs"]["toy"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    run, check = commands[-2:]
+    assert check.startswith(".venv/bin/python -m harness check ")
+    asked = compose_config(shlex.split(check.partition(" check ")[2]))
+    assert baseline_path(asked).is_file() and asked.task.subset == "ci"
+    script, *overrides = shlex.split(run.removeprefix("bash "))
+    assert (REPO / script).is_file() and f"matrix={Path(script).stem}" in check and overrides == ["task.subset=ci"]
