@@ -1,4 +1,4 @@
-"""A replaced video keeps no old answer: nice python -m pytest tests/plan/test_videos.py"""
+"""A replaced video keeps no old answer: nice python -m pytest tests/plan/test_bound_videos.py"""
 
 import dataclasses
 import re
