@@ -165,12 +165,11 @@ def torture(setting: Setting, folder: Path, expected: dict[str, dict[str, str]],
             if status != -signal.SIGKILL:
                 raise SystemExit(f"a start after a kill ended with status {status}: {results.with_suffix('.log')}")
             kills += 1
-            print(f"\rkills {kills}/{setting.kills}, answers {len(held)}   ", end="", file=sys.stderr, flush=True)
+            print(f"kills {kills}/{setting.kills}, answers {len(held)}", file=sys.stderr, flush=True)
         missing, twice = count_lost_and_doubled(results)
         lost, doubled = lost + missing, doubled + twice
         differ += not compare(results, expected)
         shutil.rmtree(results)
-    print(file=sys.stderr)
     return {"kills": kills, "lost": lost + forgotten, "doubled": doubled, "differ": differ, "rounds": rounds}
 
 
