@@ -38,7 +38,7 @@ def test_every_file_composes_under_every_profile(word, profile):
         ("task=video", ["task=video", "videomme"]),
         ("method.semantics=papr", ["unknown semantics 'papr'", "paper, release_2025, release_2026"]),
         ("matrix.frames=3", ["matrix.frames"]),
-        ("video.long_side=-3", ["video.long_side=-3", "at least 1"]),
+        ("video.long_side=-3", ["video.long_side=-3", "at least 28"]),
         ("+foo=1", ["+foo=1", "key=value"]),
         ("a b", ["a b"]),
         ("method.tempral=false", ["method.tempral", "allowed keys of method", "did you mean 'temporal'"]),

@@ -19,7 +19,7 @@ from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError
 from harness.models.chat import check_text, tokens_of
-from harness.models.checkpoint import check_loaded, check_tensors
+from harness.models.checkpoint import check_loaded, check_processor, check_tensors
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
@@ -118,6 +118,7 @@ class Adapter(ABC):
         scale_rope(config.text_config, yarn_factor)
         if Path(path).is_dir():
             check_tensors(Path(path).resolve())
+            check_processor(Path(path).resolve())
         model = AutoModelForImageTextToText.from_pretrained(
             path, config=config, dtype=number, attn_implementation=backend, device_map=device_map
         ).eval()

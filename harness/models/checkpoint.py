@@ -19,6 +19,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 SHOWN = 3
 """Tensors named in a message."""
 REMEMBERED_BYTES = 64 * 2**20
@@ -119,6 +120,28 @@ def check_tensors(folder: Path) -> None:
         raise WeightsError(where, f"{name} has shape {list(found)} instead of {list(wanted)}{more}")
     if unexpected := sorted(info["unexpected_keys"]):
         raise WeightsError(where, f"holds {_listed(unexpected)}, which its architecture does not have")
+
+
+def check_processor(folder: Path) -> None:
+    """Can what turns text and pictures into tokens be loaded?
+
+    Raises:
+        WeightsError: no, naming the file that is damaged, or the folder.
+    """
+    from transformers import AutoProcessor
+
+    if not any((folder / name).exists() for name in VOCABULARIES):  # transformers would make an empty one
+        raise WeightsError(folder, f"holds no tokenizer (none of {', '.join(VOCABULARIES)})")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(path, f"is cut short or damaged ({_first_line(error)})") from error
+    with _quiet():
+        try:
+            AutoProcessor.from_pretrained(folder)
+        except Exception as error:  # the tokenizers' own errors share no type
+            raise WeightsError(folder, f"holds no processor and tokenizer ({_first_line(error)})") from error
 
 
 def check_finite(folder: Path) -> None:

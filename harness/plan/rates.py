@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store import Answer, Manifest, read_answers, read_manifest
+from harness.store import Answer, Manifest, answer_files, iter_answers, read_manifest
 
 Key = tuple[Any, ...]
 UNKNOWN_DEVICE = "device not recorded"
@@ -69,7 +69,7 @@ def measured_rates(results: Path, wanted: Iterable[Mapping[str, Any]]) -> dict[s
         if not _has_keys(manifest) or encode_key(manifest.cell) not in encode_keys:
             continue
         device = manifest.device or UNKNOWN_DEVICE
-        for answer in read_answers(folder).values():
+        for answer in (answer for path in answer_files(folder) for answer in iter_answers(path)):
             if not answer.ok or not answer.n_video or "generate" not in answer.seconds:
                 continue
             answers[device][answer_key(manifest.cell)].append((answer.seconds["generate"], answer.n_video))

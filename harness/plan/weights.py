@@ -90,11 +90,12 @@ def check_weights(model: ModelConfig) -> Path:
     Raises:
         UserError: no, naming file and tensor, with the command that fetches it again.
     """
-    from harness.models.checkpoint import WeightsError, check_finite, check_tensors
+    from harness.models.checkpoint import WeightsError, check_finite, check_processor, check_tensors
 
     folder = find_weights(model.path, model.fetch)
     try:
         check_tensors(folder.resolve())
+        check_processor(folder.resolve())
         check_finite(folder.resolve())
     except WeightsError as error:
         raise UserError(f"{error}.\n  {fetch_advice(model.path, model.fetch, error.file)}") from error

@@ -21,7 +21,7 @@ class VideoConfig:
     max_frames: int = setting(least=2, most=100_000)
     even: bool = True
     grid_fps: float = setting(25.0, above=0, most=1000)
-    long_side: int | None = setting(448, least=1, most=8192)
+    long_side: int | None = setting(448, least=28, most=8192)
     resample: str = setting("nearest", words=("nearest",))
     sampler: str = setting("release", words=("release", "stock"), neutral="release")
     min_pixels: int | None = setting(None, least=784, most=100_000_000, neutral=None)

@@ -10,7 +10,7 @@ from tiny_checkpoints import save_tiny
 
 from harness.errors import UserError
 from harness.models import checkpoint
-from harness.models.checkpoint import WeightsError, check_finite, check_tensors, finite
+from harness.models.checkpoint import WeightsError, check_finite, check_processor, check_tensors, finite
 from harness.models.qwen2_5_vl import Qwen25VL
 
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -129,6 +129,23 @@ def test_a_configuration_of_no_model_is_named(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(WeightsError, match="config.json: names no model known here"):
         check_tensors(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"])
+def test_a_damaged_file_beside_the_weights_is_named(folder, name):
+    check_processor(folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+    with pytest.raises(WeightsError, match=f"{name}: is cut short or damaged"):
+        check_processor(folder)
+    with pytest.raises(UserError, match=f"{name}: is cut short or damaged"):
+        Qwen25VL.load(str(folder), device="cpu")
+
+
+def test_a_folder_without_a_tokenizer_is_named(folder):
+    for path in folder.glob("token*"):
+        path.unlink()
+    with pytest.raises(WeightsError, match="holds no tokenizer"):
+        check_processor(folder)
 
 
 def test_a_large_file_is_read_once_until_it_changes(folder, tmp_path, monkeypatch):
