@@ -193,15 +193,15 @@ def drifted(baseline: Baseline, stored: BaselineCell, cell: CellResult) -> tuple
     """What of the environment changed since the baseline.
 
     Returns:
-        What may change answers (versions, device, attention, weights), and what may only decide ties (the
-        instruction set of a CPU).
+        What may change answers unasked (library versions, device, attention, weights), and what explains or excuses
+        nothing by itself: the instruction set, which decides ties only, and declared versions, raised on purpose.
     """
     manifest, then = cell.manifest, baseline.provenance
     starts = [vars(manifest), *manifest.starts]
     changes = []
     for name, version in then.get("versions", {}).items():
-        now = {start.get("versions", {}).get(name, version) for start in starts}
-        changes += [f"{name} {version} -> {other}" for other in sorted(now - {version})]
+        met = {start.get("versions", {}).get(name, version) for start in starts}
+        changes += [f"{name} {version} -> {other}" for other in sorted(met - {version})]
     moved: dict[str, list[str]] = {}
     for key in ("device", "attention_backend", "instruction_set"):
         known = then.get(key)
@@ -211,7 +211,9 @@ def drifted(baseline: Baseline, stored: BaselineCell, cell: CellResult) -> tuple
     weights = stored.made_with.get("weights")
     if cell.cell.get("weights") != weights:
         changes.append(f"weights {weights} -> {cell.cell.get('weights')}")
-    return changes, moved["instruction_set"]
+    before, now = stored.made_with.get("versions", {}), cell.cell.get("versions", {})
+    raised = [f"declared version of {n} {before[n]} -> {now[n]}" for n in before if n in now and before[n] != now[n]]
+    return changes, moved["instruction_set"] + raised
 
 
 def _without_cell(stored: BaselineCell, cells: Sequence[CellResult], used: set[str], run: str) -> CellCheck:

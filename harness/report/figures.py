@@ -16,7 +16,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.report.cells import CellResult
 from harness.report.costs import Cost, cost
 from harness.report.pages import Findings
-from harness.report.pairs import Pair, Rung, ladder
+from harness.report.pairs import TITLES, Pair, Rung, ladder
 from harness.report.scores import ScoreRow
 from harness.report.statistics import Estimate
 
@@ -25,7 +25,7 @@ Lines = dict[str, dict[str, list[tuple[float, Estimate]]]]
 OURS, THEIRS, MUTED, INK = "#1f5fa8", "#d1521a", "#8a93a0", "#39424e"
 CYCLE = ("#1f5fa8", "#d1521a", "#2a8a57", "#8b4fa3", "#b28a00", "#5d6b7a")
 MARKERS = "osD^vP"
-WIDTH = 5.6
+WIDTH, ROOM, ROW = 5.6, 0.75, 0.3
 """Inches; narrow enough that the text stays readable on a phone."""
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9,
@@ -63,27 +63,21 @@ def draw_all(found: Findings) -> dict[str, tuple[Any, str]]:
                 for rungs in (ladder(found.context, "frames"), found.rungs)
             )
             bars, gaps = score_bars(rows), difference_bars(pairs, confidence)
-            interval = f"{100 * confidence:g} % interval"
-            hollow = f"points, {interval}, clustered by video; hollow: not at equal budget"
-            kinds = {
-                "scores": (
-                    forest(bars, "Scores", f"percent, {interval}; hollow: incomplete", confidence),
-                    "Scores and intervals; orange: expected",
-                ),
-                "differences": (
-                    forest(gaps, "Paired differences", hollow, confidence),
-                    "Paired differences; right of zero: the first named is better",
-                ),
-                "frames": (lines(frames, confidence, "max frames", "percent"), "Accuracy against the most frames"),
-                "context": (lines(context, confidence, "context in tokens", "percent"), "Accuracy against the context"),
-                "effects": (
-                    lines(effects(pairs), confidence, "context in tokens", "points"),
-                    "What the variants are worth at each context: paired differences",
-                ),
-                "cost": (costs([row.cell for row in rows]), "What one answer costs"),
-                "accuracy_cost": (accuracy_cost(rows, confidence), "Accuracy against the work of one answer"),
-            }
-            for name, (figure, caption) in kinds.items():
+            interval, tokens = f"{100 * confidence:g} % interval", "context in tokens"
+            percent, points = (
+                f"percent, {interval}; hollow: incomplete",
+                f"points, {interval}; hollow: not at equal budget",
+            )
+            kinds = [
+                ("scores", "Scores and intervals; orange: expected", forest(bars, percent, confidence)),
+                ("differences", "Paired differences, by video; a − b", forest(gaps, points, confidence)),
+                ("frames", "Accuracy against the most frames", lines(frames, confidence, "max frames", "percent")),
+                ("context", "Accuracy against the context", lines(context, confidence, tokens, "percent")),
+                ("effects", "What variants are worth: a − b", lines(effects(pairs), confidence, tokens, "points")),
+                ("cost", "What one answer costs", costs([row.cell for row in rows])),
+                ("accuracy_cost", "Accuracy against the work of one answer", accuracy_cost(rows, confidence)),
+            ]
+            for name, caption, figure in kinds:
                 if figure is not None:
                     drawn[name + suffix] = (figure, f"{caption}{' (embedded toy)' if toy else ''}.")
                     plt.close(figure)
@@ -130,21 +124,22 @@ def difference_bars(pairs: Sequence[Pair], confidence: float) -> list[Bar]:
     for pair in shown:
         low, high = pair.difference.interval(confidence)
         where = pair.benchmark if pair.pooled else _title(pair.cells[0][0])
-        label = f"{where}, {' − '.join(pair.names)}" + (
-            f", context {pair.setting['context']}" if several and "context" in pair.setting else ""
+        method = [] if pair.axis in TITLES else [pair.cells[0][0].short_title]
+        words = [where, *method, " − ".join(pair.names)]
+        label = ", ".join(
+            words + ([f"context {pair.setting['context']}"] if several and pair.axis != "context" else [])
         )
         bars.append(Bar(label, pair.difference, MUTED if low <= 0 <= high else OURS, pair.budget == "not equal"))
     return bars
 
 
-def forest(bars: Sequence[Bar], title: str, x_label: str, confidence: float) -> Any | None:
+def forest(bars: Sequence[Bar], x_label: str, confidence: float) -> Any | None:
     """Values with their intervals, one row each."""
     if not bars:
         return None
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(WIDTH, _height(len(bars))))
-    axis.set_title(title)
+    figure, axis = plt.subplots(figsize=(WIDTH, ROOM + ROW * len(bars)))
     axis.grid(axis="y", visible=False)
     for y, bar in enumerate(bars):
         axis.plot(bar.estimate.interval(confidence), [y, y], color=bar.colour, lw=2.2, solid_capstyle="round")
@@ -157,11 +152,19 @@ def forest(bars: Sequence[Bar], title: str, x_label: str, confidence: float) -> 
 
 
 def along(rungs: Iterable[Rung]) -> Lines:
-    """Scores along the axis of a ladder, a panel per benchmark."""
-    found: Lines = defaultdict(lambda: defaultdict(list))
-    for rung in rungs:
-        found[rung.benchmark][rung.title].append((rung.at, rung.estimate))
-    return found
+    """Scores along the axis of a ladder, a panel per benchmark; each line is named with its measured cache slots."""
+    found: dict[str, dict[str, list[Rung]]] = defaultdict(lambda: defaultdict(list))
+    for rung in sorted(rungs, key=lambda rung: rung.at):
+        found[rung.benchmark][rung.title].append(rung)
+    return {
+        panel: {
+            f"{title}; {', '.join('?' if r.slots is None else f'{r.slots:.0f}' for r in line)} slots": [
+                (r.at, r.estimate) for r in line
+            ]
+            for title, line in of.items()
+        }
+        for panel, of in found.items()
+    }
 
 
 def effects(pairs: Iterable[Pair]) -> Lines:
@@ -185,7 +188,9 @@ def lines(panels: Lines, confidence: float, x_label: str, y_label: str) -> Any |
         return None
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.4 * len(panels)), sharex=True, squeeze=False)
+    heights = [2.2 + 0.17 * len(of) for of in panels.values()]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axis, (panel, of) in zip(axes[:, 0], panels.items(), strict=True):
         for i, (line, points) in enumerate(of.items()):
             points = sorted(points, key=lambda point: point[0])
@@ -201,9 +206,8 @@ def lines(panels: Lines, confidence: float, x_label: str, y_label: str) -> Any |
         ticks = sorted({x for points in of.values() for x, _ in points})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=8)
-    axes[-1, 0].set_xlabel(x_label)
-    figure.tight_layout()
+        axis.set_xlabel(x_label)
+        axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.34), borderaxespad=0)
     return figure
 
 
@@ -216,7 +220,7 @@ def costs(cells: Sequence[CellResult]) -> Any | None:
     import matplotlib.pyplot as plt
 
     panels = [title for title, has in COST_PANELS.items() if any(has(found) for _, found in shown)]
-    size = (WIDTH + 1.2, _height(len(shown)) + 0.3)
+    size = (WIDTH + 1.2, ROOM + ROW * len(shown) + 0.3)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     stages = sorted({stage for _, found in shown for stage in found.seconds})
     for axis, panel in zip(axes[0], panels, strict=True):
@@ -279,10 +283,6 @@ def _words(cell: CellResult, cells: Sequence[CellResult]) -> list[str]:
         if len({str(c.setting[key]) for c in cells if key in c.setting}) > 1 and key in cell.setting:
             words.append(form.format(cell.setting[key]))
     return words
-
-
-def _height(rows: int) -> float:
-    return 0.75 + 0.3 * rows
 
 
 def _label_rows(axis: Any, labels: list[str]) -> None:

@@ -248,6 +248,14 @@ def test_equal_answers_in_another_environment_pass_with_a_note(tmp_path, baselin
     assert "although device cpu -> cuda" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
+def test_a_version_raised_on_purpose_is_named_and_asks_for_a_new_baseline(tmp_path):
+    run(tmp_path, versions={"core": 1, "method": 1})
+    assert check(tmp_path, "results", UPDATE) == 0
+    run(tmp_path, "now", ~RIGHT, versions={"core": 2, "method": 1})
+    assert check(tmp_path, "now") == 1
+    assert "declared version of core 1 -> 2" in record(tmp_path, "now")["cells"][0]["reason"]
+
+
 def test_other_weights_are_drift(tmp_path, baseline):
     run(tmp_path, "now", ~RIGHT, weights="w1")
     assert check(tmp_path, "now") == 3
