@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +45,7 @@ T = TypeVar("T")
 __all__ = [
     "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
     "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
-    "as_yaml", "command", "compose_config", "explain", "options", "quoted",
+    "as_yaml", "compose_config", "explain", "options", "quoted",
 ]  # fmt: skip
 
 
@@ -214,11 +213,6 @@ def _allowed(key: str, parent: str, schema: Any) -> str:
     close = difflib.get_close_matches(key, names, n=1)
     meant = f" (did you mean '{close[0]}'?)" if close else ""
     return f"\nallowed keys of {parent or 'the configuration'}: {', '.join(names)}{meant}"
-
-
-def command(verb: str, config: Config, *more: str) -> str:
-    """The command that does `verb` with the settings of `config` and `more`; it can be pasted."""
-    return shlex.join(["python", "-m", "harness", verb, *config.overrides, *more])
 
 
 def as_yaml(config: Any) -> str:

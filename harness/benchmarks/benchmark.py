@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from harness.advice import harness
 from harness.benchmarks.files import TASKS, Folder
 from harness.benchmarks.metrics import Metric, Metrics
 from harness.benchmarks.parse import PARSERS, Parser
@@ -128,7 +129,7 @@ class Benchmark:
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             raise UserError(
                 f"the annotation of {self.title} below {folder.root} cannot be read ({_said(error)}): remove it, then "
-                f"python -m harness prepare profile=published task={folder.task} data.root={folder.root}"
+                + harness("prepare", ["profile=published", f"task={folder.task}", f"data.root={folder.root}"])
             ) from error
         return rows
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.advice import harness
 from harness.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -68,15 +69,15 @@ class Folder:
         return next((path for path in found if path.exists()), found[0])
 
     def _remedy(self) -> str:
-        root = shlex.quote(str(self.root))
+        where = f"data.root={self.root}"
         if is_toy(self.root):
             return (
                 f"The data root {self.root} holds the toy, which has no such file: name another task or data.root, or "
-                f"build it anew: rm -r {root} && python -m harness prepare profile=toy data.root={root}"
+                f"build it anew: rm -r {shlex.quote(str(self.root))} && {harness('prepare', ['profile=toy', where])}"
             )
         toy = self.root.resolve() == (REPO / "data" / "toy").resolve()
-        where = "profile=toy" if toy else f"profile=published task={self.task} data.root={root}"
-        return f"Get it with: python -m harness prepare {where}"
+        words = ["profile=toy"] if toy else ["profile=published", f"task={self.task}", where]
+        return f"Get it with: {harness('prepare', words)}"
 
 
 def usable(name: str) -> bool:

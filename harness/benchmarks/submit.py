@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.advice import harness
 from harness.benchmarks.benchmark import Benchmark, Row, benchmark, benchmark_names
 from harness.benchmarks.counts import differences
 from harness.benchmarks.questions import Answered, Question, load_asked
@@ -34,8 +35,9 @@ def main(config: Config) -> int:
         boards = {name: benchmark(name).board for name in benchmark_names()}
         known = ", ".join(f"{name} ({board.split})" for name, board in boards.items() if board)
         raise UserError(f"task={task.name} (split {task.split}) has no leaderboard file; those that have: {known}")
-    cell = find_cell(Path(config.results), task, config.report.cells)
-    answered = given_answers(cell, load_asked(task, Path(config.data.root)), task, asked)
+    words = [word for word in config.overrides if not word.startswith(("task=", "report."))]
+    cell = find_cell(Path(config.results), task, config.report.cells, words)
+    answered = given_answers(cell, load_asked(task, Path(config.data.root)), task, asked, words)
     scored = [score_choice(each.text, each.question, asked.parser(task.protocol)) for each in answered]
     scores = asked.metrics.scores([item for item in scored if item["answer"] is not None])
     folder = Path(config.results) / "submissions" / cell.name
@@ -57,8 +59,11 @@ def _as_text(name: str, content: Any) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in content)
 
 
-def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str]) -> Path:
+def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str], overrides: Sequence[str]) -> Path:
     """The folder of the one stored cell of `task`, among those that match `patterns` where there are any.
+
+    Args:
+        overrides: of the command line, for the advice in a message.
 
     Raises:
         UserError: there is none, or more than one.
@@ -70,7 +75,7 @@ def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str]) -> Path:
     if not cells:
         raise UserError(
             f"{results / 'runs'} has no cell of task={task.name}; answer it first: "
-            f"python -m harness run matrix.task=[{task.name}]"
+            + harness("run", overrides, f"matrix.task=[{task.name}]")
         )
     if len(cells) > 1:
         listed = "\n  ".join(folder.name for folder in cells)
@@ -79,7 +84,11 @@ def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str]) -> Path:
 
 
 def given_answers(
-    cell: Path, questions: Sequence[tuple[Row, Question]], task: TaskConfig, asked: Benchmark
+    cell: Path,
+    questions: Sequence[tuple[Row, Question]],
+    task: TaskConfig,
+    asked: Benchmark,
+    overrides: Sequence[str],
 ) -> list[Answered]:
     """The stored answers of all `questions`; a stored failure is an empty answer.
 
@@ -91,7 +100,7 @@ def given_answers(
     if missing:
         raise UserError(
             f"{cell.name}: {len(missing)} of {len(questions)} questions have no answer, the first is {missing[0]}; "
-            f"go on with: python -m harness run matrix.task=[{task.name}]"
+            f"go on with: {harness('run', overrides, f'matrix.task=[{task.name}]')}"
         )
     given = []
     for row, question in questions:

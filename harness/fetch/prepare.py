@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.advice import harness
 from harness.benchmarks.benchmark import Benchmark, Source, benchmark
 from harness.benchmarks.files import Folder, usable
 from harness.benchmarks.questions import load_rows
-from harness.config import command
 from harness.errors import UserError
 from harness.fetch import hub
 from harness.fetch.archives import Archive, archive_name, group_archives
@@ -190,7 +190,7 @@ def _summary(config: Config) -> int:
     print(f"{task.name}: {len(rows)} questions on {len(videos)} videos, {len(missing)} videos missing")
     for path in missing[:10]:
         print(f"  missing: {path}")
-    print(f"next: {command('verify', config)}")
+    print(f"next: {harness('verify', config.overrides)}")
     return 1 if missing else 0
 
 

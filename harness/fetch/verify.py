@@ -20,6 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.advice import harness
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
 from harness.benchmarks.counts import differences
 from harness.benchmarks.files import Folder, is_toy
@@ -135,8 +136,9 @@ def check_published(
     if profile == "toy":
         return []
     message = (
-        f"holds the embedded toy, not {asked.title}; get that with: python -m harness prepare profile={profile} "
-        f"task={task.name} data.root=DIR, or verify the toy with profile=toy"
+        f"holds the embedded toy, not {asked.title}; get that with: "
+        f"{harness('prepare', [f'profile={profile}', f'task={task.name}', 'data.root=DIR'])}, or verify the toy with "
+        "profile=toy"
     )
     return [_problem("toy", str(root), message)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from harness.advice import harness
 from harness.config import Config
 from harness.errors import UserError
 from harness.report.baseline import (
@@ -20,7 +21,7 @@ from harness.report.baseline import (
     read_baseline,
 )
 from harness.report.cells import CellResult
-from harness.report.choose import choose, command, newest
+from harness.report.choose import choose, newest
 from harness.report.compare import DRIFT, INCOMPLETE, PASS, REGRESSION, CellCheck, check_cells, compare
 from harness.report.section import plain
 from harness.store import write_atomic
@@ -44,7 +45,7 @@ def main(config: Config) -> int:
     path = baseline_path(config)
     chosen = choose(config)
     cells = chosen.cells if chosen.wanted else newest(chosen.stored)
-    run = command("run", config)
+    run = harness("run", config.overrides)
     absent = {name: _why_absent(name, chosen.stored, run) for name in chosen.absent}
     if config.check.update_baseline:
         return _update(path, cells, absent, config)
@@ -56,7 +57,7 @@ def main(config: Config) -> int:
             f"{path} has no measured flip rate. Run the matrix twice into two results folders and update the baseline "
             "from the second, or give one: check.flip_rate=0.01"
         )
-    update = command("check", config, "--update-baseline")
+    update = harness("check", config.overrides, "--update-baseline")
     checks = check_cells(baseline, cells, exact=exact, flip_rate=rate or 0.0, run=run, update=update)
     absent_names = {name.rpartition("-")[0] for name in absent}
     checks = [c for c in checks if c.comparison is not None or c.name not in absent_names]
@@ -97,7 +98,7 @@ def _update(path: Path, cells: Sequence[CellResult], absent: Mapping[str, str], 
         f"{cell.id}: {cell.missing} missing, {cell.failed} failed" for cell in cells if cell.missing or cell.failed
     ]
     if not cells:
-        problems.append(f"there is no cell: {command('run', config)}")
+        problems.append(f"there is no cell: {harness('run', config.overrides)}")
     if problems:
         print("no baseline written:", *(f"  {line}" for line in problems), sep="\n", file=sys.stderr)
         return 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,8 +107,3 @@ def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[st
         elif old != new:
             found.append(f"{name}: {old} -> {new}")
     return found
-
-
-def command(verb: str, config: Config, *more: str) -> str:
-    """The command that does ``verb`` with the settings of this one; it can be pasted."""
-    return shlex.join(["python", "-m", "harness", verb, *config.overrides, *more])

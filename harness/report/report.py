@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.advice import harness
 from harness.config import Config
 from harness.report import pages, tables
 from harness.report.baseline import load_baselines
 from harness.report.cells import CellResult
-from harness.report.choose import choose, command, newest
+from harness.report.choose import choose, newest
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.expected import load_tables
@@ -45,7 +46,7 @@ def main(config: Config) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     chosen = choose(config)
     if not chosen.stored:
-        console.print(f"{config.results}/runs holds no cell yet: {command('run', config)}", soft_wrap=True)
+        console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", soft_wrap=True)
         return 1
     found = find(chosen.stored, config.report)
     shown = chosen.cells or chosen.stored
@@ -59,7 +60,7 @@ def main(config: Config) -> int:
     missing, failed = sum(cell.missing for cell in shown), sum(cell.failed for cell in shown)
     if chosen.absent or missing or failed:
         lacks = f"{len(chosen.absent)} cells absent, {missing} questions missing, {failed} failed"
-        fix = command("run", config, *(["run.retry=failed"] if failed else []))
+        fix = harness("run", config.overrides, *(["run.retry=failed"] if failed else []))
         console.print(f"not whole: {lacks}; go on with: {fix}", soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0

@@ -7,11 +7,12 @@ import math
 import sys
 from typing import Any
 
+from harness.advice import harness
 from harness.benchmarks.benchmark import benchmark
 from harness.config import REPO, Config, TaskConfig
 from harness.errors import UserError
 from harness.report.cells import SCORE, CellResult
-from harness.report.choose import choose, command
+from harness.report.choose import choose
 from harness.report.context import main_metric
 from harness.store import write_atomic
 from harness.store.answers import now
@@ -34,7 +35,7 @@ def main(config: Config) -> int:
     chosen = choose(config)
     cells = chosen.cells or chosen.stored
     if not cells:
-        print(f"{config.results}/runs holds no cell yet: {command('run', config)}", file=sys.stderr)
+        print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", file=sys.stderr)
         return 1
     for cell in cells:
         record, fresh = score_cell(cell)
