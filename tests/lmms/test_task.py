@@ -151,5 +151,5 @@ def test_missing_toy_names_the_command(task, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "REPO", tmp_path)
     with pytest.raises(UserError, match="python -m harness prepare profile=toy"):
         load_questions(task("videomme"), tmp_path / "data" / "toy")
-    with pytest.raises(UserError, match=r"prepare profile=published task=videomme data.root='/else where'"):
+    with pytest.raises(UserError, match=r"prepare profile=published task=videomme 'data.root=/else where'"):
         load_questions(task("videomme"), Path("/else where"))

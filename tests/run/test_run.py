@@ -226,7 +226,8 @@ def test_questions_that_cannot_be_asked_fail_alone_and_control_tokens_are_text(r
     (cell,) = cells(tmp_path / "results")
     answers = read_answers(cell)
     reasons = sorted(answer.reason for answer in answers.values() if not answer.ok)
-    assert [reason[:25] for reason in reasons] == ["QuestionError: context=96", "QuestionError: the questi"]
+    assert len(reasons) == 2 and reasons[0].startswith("QuestionError: context=96")
+    assert "holds a character that is none" in reasons[1]
     assert all(reason[15:40] in output for reason in reasons)
     assert run("matrix.task=[longvideobench]", "matrix.variant=[full]", "run.retry=failed", data=data) == 1
     assert "2 failed; " in capsys.readouterr().out, "only those two are asked again"
