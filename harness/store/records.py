@@ -103,6 +103,10 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         ) from error
 
 
+class _ExclusiveLock(FileLock):
+    """A class of our own, because lmms-eval makes filelock's classes reentrant in the process that it runs in."""
+
+
 def hold(lock: Path, wait_s: float = 0.0) -> AbstractContextManager[Any]:
     """Take a lock for this process, waiting at most `wait_s` seconds; leaving the context frees it.
 
@@ -113,7 +117,7 @@ def hold(lock: Path, wait_s: float = 0.0) -> AbstractContextManager[Any]:
     Raises StoreError when another process holds it, or it cannot be made.
     """
     try:
-        return FileLock(lock, thread_local=False).acquire(timeout=wait_s, poll_interval=0.05)
+        return _ExclusiveLock(lock, thread_local=False).acquire(timeout=wait_s, poll_interval=0.05)
     except Timeout as error:
         raise StoreError(
             f"another process is writing in {lock.parent}. Wait for that run to end or stop it "
