@@ -48,7 +48,7 @@ class CompressedCache:
     @property
     def lengths(self) -> list[float]:
         """Cached tokens per layer [L]; where heads differ, their mean (a whole number if it is one)."""
-        return [_mean(self.head_lengths(layer)) for layer in range(self.num_layers)]
+        return [mean(self.head_lengths(layer)) for layer in range(self.num_layers)]
 
     @property
     def ragged(self) -> bool:
@@ -227,7 +227,8 @@ class _Heads:
             self.lengths[i] = stop
 
 
-def _mean(lengths: list[int]) -> float:
+def mean(lengths: Sequence[float]) -> float:
+    """Of numbers of tokens; whole if it is."""
     whole, rest = divmod(sum(lengths), len(lengths))
     return sum(lengths) / len(lengths) if rest else whole
 

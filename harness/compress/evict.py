@@ -31,6 +31,8 @@ class ChunkEvictor(Method):
     """
 
     uses_guide: ClassVar[bool] = True
+    sees_question: ClassVar[bool] = True
+    reusable: ClassVar[bool] = False
 
     max_guide_length: int | None = None
 

@@ -45,6 +45,8 @@ class Method:
     Attributes:
         version: raised by hand when the method's answers change on purpose; part of a cell's identity.
         default_positions: the position rule where none is set.
+        sees_question: whether the question takes part in choosing what is encoded, passed on or kept.
+        reusable: whether what is cached of the video can serve further questions.
         name: the file in `harness/compress/methods`, and the name in the tables.
         chunk_frames: frames prefilled together.
         positions: the rule for M-RoPE ids, one of `positions.RULES`; `None` = that of the method.
@@ -52,6 +54,8 @@ class Method:
 
     version: ClassVar[int] = 1
     default_positions: ClassVar[str] = "float"
+    sees_question: ClassVar[bool] = False
+    reusable: ClassVar[bool] = True
 
     name: str = ""
     chunk_frames: int = 32

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from harness.compress.attention import Observer
-from harness.compress.cache import CompressedCache, Kept
+from harness.compress.cache import CompressedCache, Kept, mean
 from harness.compress.language import Alive, LanguageModel, LayerInput
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
@@ -192,6 +192,7 @@ class Prefill:
             if bool(bad):
                 raise no_number(f"scores of chunk {chunk}")
         trace = self.trace
+        self.note_peak()
         trace.cache_length = self.cache.lengths
         if self.cache.ragged:
             trace.head_lengths = [self.cache.head_lengths(layer) for layer in range(self.cache.num_layers)]
@@ -248,7 +249,15 @@ class Prefill:
             of_layer = [i[:, a] for i, a in zip(of_layer, alive, strict=True)]
         for layer, layer_ids_ in enumerate(of_layer):
             self.cache.append_positions(layer, layer_ids_)
+        if not decoded:
+            passed = [ids.shape[1]] if between is None else [a.numel() for a in alive]
+            self.trace.prefilled += mean(passed)
+            self.note_peak()
         return hidden
+
+    def note_peak(self) -> None:
+        """Remember how much is cached; to be called by a stage that makes the cache longer without a forward pass."""
+        self.trace.cache_peak = max(self.trace.cache_peak, mean(self.cache.lengths))
 
 
 def prefill(

@@ -39,6 +39,11 @@ class Trace:
         cache_after_chunk: [K][L].
         cache_length: [L] after prefill; where heads differ in length, their mean.
         head_lengths: [L][kv heads], only where heads differ in length.
+        prefilled: tokens that passed the language model before the first new token, guides included; where layers
+            differ, their mean.
+        cache_peak: the most tokens per layer, mean over layers, that were ever cached until then.
+        host_bytes: of keys and values that waited in host memory for this answer.
+        moved_bytes: of these, copied to the device for this answer.
         kept_digest: of all choices of tokens made while prefilling; `None` when nothing was chosen.
         kept_margin: how near the closest of these choices was: the smallest gap between a score that was kept and one
             that was not, as a share of the largest score of its layer.
@@ -57,6 +62,10 @@ class Trace:
     cache_after_chunk: list[list[float]] = field(default_factory=list)
     cache_length: list[float] = field(default_factory=list)
     head_lengths: list[list[int]] | None = None
+    prefilled: float = 0
+    cache_peak: float = 0
+    host_bytes: int = 0
+    moved_bytes: int = 0
     kept_digest: str | None = None
     kept_margin: float | None = None
     next_position: int | None = None

@@ -43,7 +43,11 @@ class Answer:
     n_prompt: int | None = None  # tokens of the whole prompt before compression
     n_encoded: int | None = None  # video tokens that the vision tower made
     n_video: int | None = None  # of these, the ones in the prompt
+    prefilled: float | None = None  # tokens through the language model before the first new one, mean over layers
+    cache_peak: float | None = None  # most cache slots until then, mean over layers
     cache_length: list[float] = field(default_factory=list)  # [L] cache slots of each layer after the prefill
+    host_bytes: int | None = None  # of keys and values that waited in host memory
+    moved_bytes: int | None = None  # of these, copied to the accelerator
     chunk_budget: list[int] = field(default_factory=list)  # [K] tokens to keep of each chunk, mean over layers
     kept_digest: str | None = None  # of all choices of tokens; None where nothing was chosen
     kept_margin: float | None = None  # how near the closest of these choices was, see `harness.compress.trace`

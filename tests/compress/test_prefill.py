@@ -57,6 +57,9 @@ def test_the_paper_fills_the_context_exactly(run, sample: Sample, temporal: bool
         assert trace.compressed
         assert sum(trace.cache_length) == 3 * context
         assert sum(trace.chunk_budget) == context - text
+        guide = sample.n_prompt - sample.prompt("float", context).video_stop
+        assert trace.prefilled == sample.n_prompt + guide * len(trace.chunk_lengths)
+        assert context <= trace.cache_peak <= context + max(trace.chunk_lengths) + guide
         for budget, kept, length in zip(trace.chunk_budget, trace.kept, trace.chunk_lengths, strict=True):
             assert sum(kept) == 3 * budget and max(kept) <= length
             assert layers or len(set(kept)) == 1

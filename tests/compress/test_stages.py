@@ -131,6 +131,7 @@ def test_states_may_be_dropped_between_layers(toy, video) -> None:
     answer = ask(toy, video, DropsStates(), None)
     n, text = answer.trace.n_prompt, answer.trace.n_prompt - answer.trace.n_video
     assert answer.trace.cache_length == [n, n, text + answer.trace.n_video // 2, text + answer.trace.n_video // 2]
+    assert answer.trace.prefilled == sum(answer.trace.cache_length) / 4 == answer.trace.cache_peak
     ids = [answer.trace.recording.cache.positions(layer) for layer in range(4)]
     assert [i.shape[1] for i in ids] == answer.trace.recording.cache.lengths  # those that were dropped left their ids
     all_of_them = ask(toy, video, DropsStates(keep=1.0), None)

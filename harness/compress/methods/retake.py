@@ -43,6 +43,8 @@ class ReTaKe(ReforgingEvictor):
     """
 
     uses_guide: ClassVar[bool] = False
+    sees_question: ClassVar[bool] = False
+    reusable: ClassVar[bool] = True
 
     quirks: dict[str, bool] = field(default_factory=dict)
 
