@@ -1,0 +1,79 @@
+"""Every compression method as tests run it: one case per yaml of `conf/method`, and the forms that it switches to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from harness.compress.method import Method, build_method, method_names
+from harness.config import REPO
+
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "adaretake": {
+        "release_2025": {"semantics": "release_2025"},
+        "release_2026": {"semantics": "release_2026"},
+    },
+}
+"""Per yaml: more cases, and the options in which they differ from it."""
+
+SMALL: dict[str, dict[str, Any]] = {}
+"""Per yaml: options that its published values cannot have on a video of a few dozen tokens."""
+
+OWN_BUDGET = {
+    "adaretake release_2025": "shares are rounded down behind a floor, and layers are scaled without regard to the sum",
+    "adaretake release_2026": "shares are rounded down behind a floor, and a chunk that stays whole keeps its guide",
+    "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
+    "none": "keeps everything",
+}
+"""Cases whose published form does not fill the context exactly, and why. They have to report what they measure."""
+
+ONLY: dict[str, tuple[str, ...]] = {
+    "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
+    "adaretake release_2026": ("qwen2_5_vl",),
+}
+"""Cases that exist for some families only."""
+
+CHANGES_VALUES: dict[str, str] = {}
+"""Cases whose cached values are not those of single tokens, and why (merging)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with the options of a yaml; its name is that of the yaml, and of the form."""
+
+    name: str
+    method: str
+    options: dict[str, Any] = field(hash=False)
+
+    def build(self, **options: Any) -> Method:
+        """The method in chunks of four frames, with more options."""
+        return build_method(self.method, **{**self.options, "chunk_frames": 4, **options})
+
+    @property
+    def exact(self) -> bool:
+        """Whether the context has to be filled exactly."""
+        return self.name not in OWN_BUDGET
+
+    def exists_for(self, family: str) -> bool:
+        """Whether there is such a method for a model family."""
+        return family in ONLY.get(self.name, (family,))
+
+
+def cases() -> list[Case]:
+    """All of them; a method without a yaml, or a table row without a case, is an error of the tests."""
+    found = []
+    for path in sorted((REPO / "conf" / "method").glob("*.yaml")):
+        options = {**yaml.safe_load(path.read_text()), **SMALL.get(path.stem, {})}
+        method = options.pop("name")
+        found.append(Case(path.stem, method, options))
+        for form, more in FORMS.get(path.stem, {}).items():
+            found.append(Case(f"{path.stem} {form}", method, {**options, **more}))
+    names = {case.name for case in found}
+    assert {case.method for case in found} == set(method_names()), "every method has a yaml, and every yaml a method"
+    assert {*OWN_BUDGET, *ONLY, *CHANGES_VALUES} <= names and {*FORMS, *SMALL} <= names, "a table names no case"
+    return found
+
+
+CASES = cases()
