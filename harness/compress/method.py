@@ -20,6 +20,8 @@ from harness.compress.prompt import Prompt, Segment, whole_grids
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from harness.compress.prefill import Prefill
 
 
@@ -30,10 +32,35 @@ class Pruned:
     Attributes:
         kept: [k] ascending, which of the V tokens stay; a merged token stays at one of its members' places.
         features: their features, each [k, d], where merging changed them; `None` = as they were.
+        positions: ids [r, N - V + k] of the prompt that is left; `None` = every token keeps its own.
     """
 
     kept: torch.Tensor
     features: tuple[torch.Tensor, ...] | None = None
+    positions: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The frames that a method may choose from, and what it may judge them by.
+
+    Attributes:
+        features: as the model's own tower encodes them [G, n, d], in host memory.
+        frames: the pixels uint8 [T, height, width, 3]; `None` where they were not kept.
+        frames_per_grid: frames that share one grid; they stay together.
+        question: what is asked.
+        words: embeddings [m, d] of the question's tokens.
+        room: grids that fit the context beside the text; `None` = no limit.
+        memo: what has been computed from the video alone, kept for the next question.
+    """
+
+    features: torch.Tensor
+    frames: np.ndarray | None
+    frames_per_grid: int
+    question: str
+    words: torch.Tensor
+    room: int | None
+    memo: dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,11 @@ class Method:
         """Whether the cache has to keep the ids of its tokens."""
         return False
 
+    @property
+    def needs_frames(self) -> bool:
+        """Whether `select_frames` looks at the pixels, so that they have to be kept."""
+        return False
+
     def for_family(self, family: str) -> Method:
         """This method as it runs on a model family.
 
@@ -91,17 +123,15 @@ class Method:
         """Whether anything is to be removed from this prompt."""
         return False
 
-    def select_frames(self, features: torch.Tensor, question: torch.Tensor) -> torch.Tensor | None:
-        """Which frames to encode, ascending; `None` = all of them.
-
-        Args:
-            features: of all candidate frames [G, n, d], as the tower encodes them.
-            question: embeddings [n, d] of the question's tokens.
-        """
+    def select_frames(self, candidates: Candidates) -> torch.Tensor | None:
+        """Which frames to show, ascending, whole grids of them; `None` = all. Those are then encoded by themselves."""
         return None
 
-    def prune(self, prompt: Prompt, features: tuple[torch.Tensor, ...]) -> Pruned | None:
-        """Which of the video's tokens enter the language model; `None` = all. `features` are each [V, d]."""
+    def prune(self, run: Prefill) -> Pruned | None:
+        """Which of the video's tokens enter the language model; `None` = all.
+
+        Of `run` there are the language model, the whole prompt, the video's features, `of_video` and the trace.
+        """
         return None
 
     def cut(self, prompt: Prompt) -> list[int]:

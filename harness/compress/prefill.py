@@ -30,7 +30,7 @@ class Prefill:
     Attributes:
         language: the decoder.
         method: whose stages are called.
-        prompt: after `prune`.
+        prompt: the whole one in `prune`, later what is left of it.
         features: each [V, d]; the first enters the embeddings, the k-th after it is added behind layer k - 1.
         segments: from the method, in order.
         compress: whether anything is to be removed.
@@ -56,34 +56,25 @@ class Prefill:
             raise ValueError(f"{len(features[0])} features for {prompt.n_video} video tokens")
         if prompt.video_stop == prompt.n_prompt:
             raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
-        encoded = prompt.n_video
         self.language, self.method, self.record = language, method, record
+        self.prompt, self.features = prompt, tuple(features)
         self._memo = {} if memo is None else memo
-        self.compress = method.compresses(prompt)
-        self.features: tuple[torch.Tensor, ...] = tuple(features)
-        if self.compress and (pruned := method.prune(prompt, self.features)) is not None:
-            self.features = pruned.features or tuple(f[pruned.kept.to(f.device)] for f in self.features)
-            prompt = prompt.keep_video(pruned.kept)
-        self.prompt = prompt
-        self.segments = method.segments(prompt)
-        chunks = [segment for segment in self.segments if segment.chunk is not None]
-        self.trace = Trace(
-            n_prompt=prompt.n_prompt,
-            n_encoded=encoded,
-            n_video=prompt.n_video,
-            context=prompt.context,
-            compressed=self.compress,
-            chunk_lengths=[chunk.n_video for chunk in chunks],
-            chunk_budget=[chunk.n_video for chunk in chunks],
-            chunk_ratio=[1.0] * len(chunks),
-        )
-        self.state: Any = None
-        self.ids: list[torch.Tensor] = []
-        self.scores: list[list[torch.Tensor] | None] = [None] * len(chunks)
-        self.kept_indices: list[list[torch.Tensor] | None] = [None] * len(chunks)
         self._choices: list[torch.Tensor] = []
         self._margins: list[torch.Tensor] = []
         self._no_numbers: list[torch.Tensor] = []
+        self.compress = method.compresses(prompt)
+        self.trace = trace = Trace(prompt.n_prompt, prompt.n_video, prompt.n_video, prompt.context, self.compress, [])
+        if self.compress and (pruned := method.prune(self)) is not None:
+            self.features = pruned.features or tuple(f[pruned.kept.to(f.device)] for f in self.features)
+            self.prompt = prompt = prompt.keep_video(pruned.kept, pruned.positions)
+            trace.n_prompt, trace.n_video = prompt.n_prompt, prompt.n_video
+        self.segments = method.segments(prompt)
+        trace.chunk_lengths = [segment.n_video for segment in self.segments if segment.chunk is not None]
+        trace.chunk_budget, trace.chunk_ratio = list(trace.chunk_lengths), [1.0] * len(trace.chunk_lengths)
+        self.state: Any = None
+        self.ids: list[torch.Tensor] = []
+        self.scores: list[list[torch.Tensor] | None] = [None] * len(trace.chunk_lengths)
+        self.kept_indices: list[list[torch.Tensor] | None] = [None] * len(trace.chunk_lengths)
         longest = max((segment.length for segment in self.segments), default=0)
         room = prompt.n_prompt if not self.compress or prompt.context is None else prompt.context + 2 * longest
         self.cache = CompressedCache(

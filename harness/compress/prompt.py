@@ -107,8 +107,12 @@ class Prompt:
         after = self.n_prompt - self.video_stop
         return slice(self.n_prompt - (after if max_length is None else min(max_length, after)), self.n_prompt)
 
-    def keep_video(self, kept: torch.Tensor) -> Prompt:
-        """The prompt without the video tokens that are not in `kept` [k] (ascending); the others keep their ids."""
+    def keep_video(self, kept: torch.Tensor, positions: torch.Tensor | None = None) -> Prompt:
+        """The prompt without the video tokens that are not in `kept` [k] (ascending).
+
+        The others keep their ids, where they are not given others: `positions` [r, N - V + k].
+        """
+        kept = kept.cpu()
         grid_of = torch.repeat_interleave(torch.arange(self.n_grids), torch.tensor(self.grid_lengths))
         stays = torch.ones(self.n_prompt, dtype=torch.bool)
         stays[self.video] = False
@@ -116,7 +120,7 @@ class Prompt:
         return dataclasses.replace(
             self,
             input_ids=self.input_ids[stays],
-            positions=self.positions[:, stays],
+            positions=self.positions[:, stays] if positions is None else positions,
             video=stays.cumsum(0)[self.video[kept]] - 1,
             grid_lengths=tuple(torch.bincount(grid_of[kept], minlength=self.n_grids).tolist()),
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from harness.compress.trace import Trace
-    from harness.models.adapter import VideoFeatures
+    from harness.models.features import VideoFeatures
 
 COLUMNS, ROWS = 6, 2  # of frames
 DARKEST = 0.22  # brightness of a token that no layer kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,41 +12,19 @@ import torch
 
 from harness.compress.attention import choose_backend
 from harness.compress.generate import generate
-from harness.compress.method import Method
+from harness.compress.method import Candidates, Method
 from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError
 from harness.models.chat import check_text, tokens_of
 from harness.models.checkpoint import check_loaded, check_processor, check_tensors
+from harness.models.features import VideoFeatures, whole_grids_of
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True)
-class VideoFeatures:
-    """A video as it enters the language model. V tokens, n per grid, hidden size d.
-
-    Attributes:
-        features: [V, d] in host memory (pinned when the model is on CUDA).
-        grid: grids, height, width in patches before merging.
-        tokens_per_grid: n.
-        second_per_grid: seconds between two grids.
-        deepstack: more features, each [V, d], that some families add behind their first layers.
-        frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
-        memo: what has been computed from the features alone, kept for the next question.
-    """
-
-    features: torch.Tensor
-    grid: tuple[int, int, int]
-    tokens_per_grid: int
-    second_per_grid: float
-    deepstack: tuple[torch.Tensor, ...] = ()
-    frames: np.ndarray | None = None
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Adapter(ABC):
@@ -238,7 +215,8 @@ class Adapter(ABC):
         """
         check_text(question)
         method = method.for_family(self.family)
-        video = self._chosen(video, question, method)
+        encoded = len(video.features)
+        video, anew = self._chosen(video, question, method, context)
         prompt = self.prompt(question, video, rule=method.position_rule, context=context)
         generation = generate(
             self.language,
@@ -250,19 +228,39 @@ class Adapter(ABC):
             record=record,
             memo=video.memo,
         )
+        if not anew:  # the method chose by what the tower had made of all frames
+            generation.trace.n_encoded = encoded
         return dataclasses.replace(generation, text=self.decode_text(generation.tokens))
 
-    def _chosen(self, video: VideoFeatures, question: str, method: Method) -> VideoFeatures:
-        """The video as the method wants it: all of its frames, or those it selects."""
+    def _chosen(
+        self, video: VideoFeatures, question: str, method: Method, context: int | None
+    ) -> tuple[VideoFeatures, bool]:
+        """The video as the method wants it, all of its frames or those it selects; and whether it was encoded anew."""
+        if type(method).select_frames is Method.select_frames:
+            return video, False
+        if method.needs_frames and video.frames is None:
+            raise UserError(f"method {method.name} looks at frames, which were not kept: encode(..., keep_frames=True)")
         ids = self.tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-        grids = video.features.view(video.grid[0], video.tokens_per_grid, -1)
-        chosen = method.select_frames(grids, self.language.embed(ids).cpu())
+        room = None if context is None else (context - self.prompt(question, video).n_text) // video.tokens_per_grid
+        candidates = Candidates(
+            video.features.view(video.grid[0], video.tokens_per_grid, -1),
+            video.frames,
+            self.frames_per_grid,
+            question,
+            self.language.embed(ids).cpu(),
+            room,
+            video.memo,
+        )
+        chosen = method.select_frames(candidates)
         if chosen is None:
-            return video
-        if video.frames is None:
-            raise UserError(f"method {method.name} chooses frames, which were not kept: encode(..., keep_frames=True)")
-        spread = len(video.frames) / len(chosen)
-        return self.encode(video.frames[chosen.numpy()], second_per_grid=video.second_per_grid * spread)
+            return video, False
+        spread = self.frames_per_grid * video.grid[0] / len(chosen)
+        second_per_grid = video.second_per_grid * spread
+        grids = whole_grids_of(chosen, self.frames_per_grid)
+        if grids is None:
+            assert video.frames is not None
+            return self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid), True
+        return video.of_grids(grids, second_per_grid), False
 
 
 def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

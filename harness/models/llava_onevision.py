@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.models.adapter import Adapter, VideoFeatures
+from harness.models.adapter import Adapter
+from harness.models.features import VideoFeatures
 
 if TYPE_CHECKING:
     import numpy as np

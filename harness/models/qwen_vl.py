@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from harness.compress.positions import mrope_position_ids
-from harness.models.adapter import Adapter, VideoFeatures
+from harness.models.adapter import Adapter
+from harness.models.features import VideoFeatures
 
 if TYPE_CHECKING:
     import numpy as np

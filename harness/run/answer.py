@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.compress.method import Method
 from harness.errors import QuestionError
 from harness.models.families import find_adapter
 from harness.run.memory import device_peak
@@ -48,8 +47,8 @@ def load_model(cell: Cell) -> Adapter:
 
 
 def needs_pixels(cells: Iterable[Cell]) -> bool:
-    """Whether a method of these cells chooses among the frames, so that they are kept beside their features."""
-    return any(type(cell.method).select_frames is not Method.select_frames for cell in cells)
+    """Whether a method of these cells looks at the frames, so that they are kept beside their features."""
+    return any(cell.method.needs_frames for cell in cells)
 
 
 def make_answer(

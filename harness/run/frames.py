@@ -137,7 +137,7 @@ class _Stored:
 
     def find(self, path: Path) -> OpenVideo | None:
         """A video with its stored features."""
-        from harness.models.adapter import VideoFeatures
+        from harness.models.features import VideoFeatures
         from harness.video.sampling import FramePlan
 
         if not path.is_file():

@@ -121,7 +121,7 @@ def test_pruned_tokens_take_their_added_features_with_them(model: Any, language:
         def compresses(self, prompt: Prompt) -> bool:
             return True
 
-        def prune(self, prompt: Prompt, features: tuple[torch.Tensor, ...]) -> Pruned:
+        def prune(self, run: Any) -> Pruned:
             return Pruned(kept)
 
     prompt, features = prompt_of(), features_of()

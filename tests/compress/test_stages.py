@@ -221,27 +221,56 @@ class SelectsFrames(Method):
 
     count: int = 16
 
-    def select_frames(self, features, question):
-        grids = torch.nn.functional.cosine_similarity(features.mean(1), question.mean(0)[None], dim=-1)
+    def select_frames(self, candidates):
+        words = candidates.words.mean(0)[None]
+        grids = torch.nn.functional.cosine_similarity(candidates.features.mean(1), words, dim=-1)
         best = grids.topk(self.count // 2).indices.sort().values
         return torch.stack((2 * best, 2 * best + 1), dim=1).flatten()
 
 
-def test_frames_may_be_chosen_before_encoding(toy, video) -> None:
-    answer = ask(toy, video, SelectsFrames(), None)
-    assert answer.trace.n_encoded == 16 // 2 * video.tokens_per_grid
+def chosen_grids(toy, video) -> torch.Tensor:
     grids = torch.nn.functional.cosine_similarity(
         video.features.view(FRAMES // 2, video.tokens_per_grid, -1).mean(1),
         toy.language.embed(toy.tokenizer(QUESTION, return_tensors="pt")["input_ids"][0]).mean(0)[None],
         dim=-1,
     )
-    best = grids.topk(8).indices.sort().values.numpy()
+    return grids.topk(8).indices.sort().values
+
+
+def test_grids_may_be_chosen_and_are_not_encoded_again(toy, video) -> None:
+    without = VideoFeatures(video.features, video.grid, video.tokens_per_grid, video.second_per_grid)
+    answer = ask(toy, without, SelectsFrames(), None)
+    assert answer.trace.n_encoded == len(video.features) and answer.trace.n_video == 8 * video.tokens_per_grid
+    best = chosen_grids(toy, video).numpy()
     chosen = video.frames.reshape(FRAMES // 2, 2, *video.frames.shape[1:])[best].reshape(-1, *video.frames.shape[1:])
     alone = toy.encode(chosen, second_per_grid=4.0)
-    assert torch.equal(first_logits(ask(toy, alone, FULL, None)), first_logits(answer))
-    without = VideoFeatures(video.features, video.grid, video.tokens_per_grid, video.second_per_grid)
+    assert torch.allclose(first_logits(ask(toy, alone, FULL, None)), first_logits(answer), atol=1e-4)
+    assert not torch.allclose(first_logits(ask(toy, video, FULL, None)), first_logits(answer), atol=1e-2)
+
+
+@dataclass(frozen=True)
+class SelectsSingleFrames(SelectsFrames):
+    """The first frame of every other grid: no whole grids, so what is shown is encoded anew."""
+
+    @property
+    def needs_frames(self):
+        return True
+
+    def select_frames(self, candidates):
+        assert candidates.room == 10 and candidates.question == QUESTION
+        return torch.arange(0, len(candidates.frames), 2 * candidates.frames_per_grid)
+
+
+def test_single_frames_may_be_chosen_and_are_encoded_anew(toy, video) -> None:
+    n = video.tokens_per_grid
+    context = toy.prompt(QUESTION, video).n_text + 10 * n
+    answer = ask(toy, video, SelectsSingleFrames(), context)
+    assert answer.trace.n_encoded == answer.trace.n_video == FRAMES // 8 * n
+    alone = toy.encode(video.frames[::4], second_per_grid=4.0)
+    assert torch.equal(first_logits(ask(toy, alone, FULL, context)), first_logits(answer))
+    without = VideoFeatures(video.features, video.grid, n, video.second_per_grid)
     with pytest.raises(UserError, match="keep_frames=True"):
-        ask(toy, without, SelectsFrames(), None)
+        ask(toy, without, SelectsSingleFrames(), context)
 
 
 @dataclass(frozen=True)
@@ -253,11 +282,12 @@ class Prunes(Method):
     def compresses(self, prompt):
         return True
 
-    def prune(self, prompt, features):
-        alike = torch.nn.functional.cosine_similarity(features[0], features[0].mean(0)[None], dim=-1)
-        n = prompt.grid_lengths[0]
+    def prune(self, run):
+        features = run.features[0]
+        alike = torch.nn.functional.cosine_similarity(features, features.mean(0)[None], dim=-1)
+        n = run.prompt.grid_lengths[0]
         best = (-alike.view(-1, n)).topk(self.keep).indices.sort().values
-        return Pruned((best + n * torch.arange(prompt.n_grids)[:, None]).flatten())
+        return Pruned((best + n * torch.arange(run.prompt.n_grids)[:, None]).flatten())
 
 
 def test_tokens_may_be_chosen_before_the_language_model(toy, video) -> None:

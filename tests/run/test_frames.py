@@ -8,7 +8,7 @@ import torch
 from fake_model import make_cell, make_video
 
 from harness.errors import VideoError
-from harness.models.adapter import VideoFeatures
+from harness.models.features import VideoFeatures
 from harness.run.config import RunConfig
 from harness.run.frames import Frames
 from harness.video.digest import video_digest

@@ -1,0 +1,50 @@
+"""A video as the vision tower left it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """A video as it enters the language model. V tokens, n per grid, hidden size d.
+
+    Attributes:
+        features: [V, d] in host memory (pinned when the model is on CUDA).
+        grid: grids, height, width in patches before merging.
+        tokens_per_grid: n.
+        second_per_grid: seconds between two grids.
+        deepstack: more features, each [V, d], that some families add behind their first layers.
+        frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
+        memo: what has been computed from the features alone, kept for the next question.
+    """
+
+    features: torch.Tensor
+    grid: tuple[int, int, int]
+    tokens_per_grid: int
+    second_per_grid: float
+    deepstack: tuple[torch.Tensor, ...] = ()
+    frames: np.ndarray | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def of_grids(self, grids: torch.Tensor, second_per_grid: float) -> VideoFeatures:
+        """A video of some grids [k] of this one; nothing that was computed from all of them comes along."""
+        n = self.tokens_per_grid
+        tokens = (grids[:, None] * n + torch.arange(n)).flatten()
+        deepstack = tuple(tensor[tokens] for tensor in self.deepstack)
+        return VideoFeatures(self.features[tokens], (len(grids), *self.grid[1:]), n, second_per_grid, deepstack)
+
+
+def whole_grids_of(frames: torch.Tensor, frames_per_grid: int) -> torch.Tensor | None:
+    """The grids [k] that some frames [k * frames_per_grid] make up; `None` where they tear one apart."""
+    if len(frames) % frames_per_grid:
+        return None
+    grids = frames[::frames_per_grid] // frames_per_grid
+    whole = (grids[:, None] * frames_per_grid + torch.arange(frames_per_grid)).flatten()
+    return grids if torch.equal(whole, frames) else None
