@@ -121,7 +121,7 @@ class ScoreCollector:
         segment = self._segment
         places = None if segment.length == segment.n_video else self._run.places(segment)
         keys = last_keys(key, query.shape[1])
-        view = LayerView(query, keys, self._n_guide, places, scale, layer, segment, self._run)
+        view = LayerView(query, keys, self._n_guide, places, scale, layer, segment, self._run, key)
         self.scores[layer] = self._method.score(view)
 
 

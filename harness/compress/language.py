@@ -60,6 +60,17 @@ class LanguageModel(Protocol):
                 last layer.
         """
 
+    def queries_and_keys(
+        self, layer: int, hidden: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """What a layer would attend by: rotated queries [h, n, d], keys [kv, n, d] and the logit scale.
+
+        Args:
+            layer: its number.
+            hidden: its input [n, hidden size].
+            positions: ids [r, n].
+        """
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits [vocabulary], float32, of one hidden state [d]."""
 

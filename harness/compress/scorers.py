@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from harness.compress.attention import Heads
 from harness.compress.prompt import Segment
 from harness.errors import QuestionError
 
@@ -33,6 +34,7 @@ class LayerView:
         layer: its number.
         segment: the chunk.
         run: the prompt on its way.
+        context: all keys [1, kv, m, d] of the layer, those of earlier chunks too; what passes now stands at the end.
     """
 
     queries: torch.Tensor
@@ -43,6 +45,7 @@ class LayerView:
     layer: int
     segment: Segment
     run: Prefill
+    context: Heads | None = None
 
     @property
     def guide_queries(self) -> torch.Tensor:

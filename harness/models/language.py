@@ -84,6 +84,18 @@ class Decoder:
             return last
         return None
 
+    def queries_and_keys(
+        self, layer: int, hidden: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, float]:
+        module = self.text_model.layers[layer]
+        attention, normed = module.self_attn, module.input_layernorm(hidden)
+        states = []
+        for project, norm in ((attention.q_proj, "q_norm"), (attention.k_proj, "k_norm")):
+            heads = project(normed).unflatten(-1, (-1, attention.head_dim))
+            heads = getattr(attention, norm)(heads) if hasattr(attention, norm) else heads
+            states.append(self.rotate(heads.transpose(0, 1), positions))
+        return states[0], states[1], float(attention.scaling)
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(hidden).float()
 
