@@ -28,7 +28,7 @@ from harness.errors import UserError
 from harness.explore.config import DemoConfig
 from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
-from harness.plan.config import Axes, MatrixConfig, settle
+from harness.plan.config import Axes, MatrixConfig, ProfileAxes, Row, settle
 from harness.report.config import CheckConfig, ReportConfig
 from harness.run.config import EngineConfig, RunConfig
 from harness.setting import check_settings, setting
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from harness.compress.method import Method
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Axes)
 
 __all__ = [
     "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
@@ -70,7 +71,9 @@ class Config:
     overrides: list[str] = field(default_factory=list)
 
 
-OPEN = {"matrix.by_profile": "profile", "matrix.by_model": "model", "matrix.by_task": "task"}
+OPEN: dict[str, tuple[str, type[Axes]]] = {
+    "matrix.by_profile": ("profile", ProfileAxes), "matrix.by_model": ("model", Axes), "matrix.by_task": ("task", Axes),
+}  # fmt: skip
 """Mappings from the options of a group to axes."""
 
 OPEN_KEYS = ("method.", *(f"{name}." for name in OPEN))
@@ -116,9 +119,10 @@ def compose_config(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     config.method = _typed(method_schema(str(config.method.get("name"))), config.method, "method")
-    for place, group in OPEN.items():
+    for place, (group, schema) in OPEN.items():
         _, name = place.split(".")
-        setattr(config.matrix, name, _axes(getattr(config.matrix, name), place, group))
+        setattr(config.matrix, name, _axes(getattr(config.matrix, name), place, group, schema))
+    config.matrix.rows = _rows(config.matrix.rows, "matrix.rows")
     check_settings(config)
     config.overrides = list(overrides)
     config.matrix = settle(config.matrix, config.profile, overrides)
@@ -158,11 +162,19 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _axes(entries: dict[str, Any], place: str, group: str) -> dict[str, Axes]:
+def _axes(entries: dict[str, Any], place: str, group: str, schema: type[A]) -> dict[str, A]:
     unknown = sorted(set(entries) - set(options(group)))
     if unknown:
         raise UserError(f"{place}.{unknown[0]}: there is no {group} of that name; allowed: {', '.join(options(group))}")
-    return {name: _typed(Axes, axes or {}, f"{place}.{name}") for name, axes in entries.items()}
+    found = {name: _typed(schema, axes or {}, f"{place}.{name}") for name, axes in entries.items()}
+    for name, axes in found.items():
+        if isinstance(axes, ProfileAxes) and axes.rows is not None:
+            axes.rows = _rows(axes.rows, f"{place}.{name}.rows")
+    return found
+
+
+def _rows(entries: list[Any], place: str) -> list[Row]:
+    return [_typed(Row, row, f"{place}[{i}]") for i, row in enumerate(entries)]
 
 
 def _typed(schema: type[T], values: Any, place: str) -> T:

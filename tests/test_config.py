@@ -111,7 +111,7 @@ def test_a_quirk_can_be_switched_off_alone():
     assert (config.method.semantics, config.matrix.semantics) == ("release_2026", None)
 
 
-@pytest.mark.parametrize("axis", [axis for axis in AXES if axis not in ("model", "method")])
+@pytest.mark.parametrize("axis", [axis for axis in AXES if axis not in ("model", "method", "subset")])
 def test_a_setting_on_the_command_line_replaces_the_axis_that_stands_for_it(axis):
     words = {
         "task": "task=mlvu",

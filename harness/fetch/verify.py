@@ -146,8 +146,15 @@ def check_published(
 def strictest_policy(config: Config) -> Policy:
     """Of the policies that the configured run has for the task, one that takes no video which another does not."""
     video = config.video
-    frames, fps = (config.matrix.values(axis, config.task.name, config.model.name) for axis in ("frames", "fps"))
-    least = {"max_frames": min(frames or [video.max_frames]), "fps": min(fps or [video.fps])}
+    frames, fps = (
+        [
+            value
+            for part in config.matrix.parts
+            for value in part.values(axis, config.task.name, config.model.name) or [own]
+        ]
+        for axis, own in (("frames", video.max_frames), ("fps", video.fps))
+    )
+    least = {"max_frames": min(frames), "fps": min(fps)}
     return sampling_policy(dataclasses.replace(video, **least))
 
 

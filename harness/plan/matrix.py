@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.benchmarks.config import TaskConfig
 from harness.compress.config import ContextConfig
 from harness.config import Config, compose_config, options
 from harness.errors import UserError
@@ -52,15 +53,21 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
     """
     matrix = config.matrix
     check_axes(matrix, "matrix")
+    for i, row in enumerate(matrix.rows):
+        check_axes(row, f"matrix.rows[{i}]")
     for place in ("by_model", "by_task"):
         for name, axes in getattr(matrix, place).items():
             check_axes(axes, f"matrix.{place}.{name}")
     cells: dict[str, Cell] = {}
-    for task, model, method in itertools.product(*([*axis] if axis else [None] for axis in chosen(matrix))):
-        choice = {g: n for g, n in zip(CHOICES, (task, model, method), strict=True) if n is not None}
-        composed = recompose(config.overrides, choice) if choice else config
-        for cell in task_cells(composed, problems):
-            cells.setdefault(cell.id, cell)
+    composed: dict[tuple[str | None, ...], Config] = {}  # composing takes longer than all the rest
+    for i, part in enumerate(matrix.parts):
+        for names in itertools.product(*([*axis] if axis else [None] for axis in chosen(part))):
+            choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
+            if names not in composed:
+                composed[names] = recompose(config.overrides, choice) if choice else config
+            found = composed[names]
+            for cell in task_cells(dataclasses.replace(found, matrix=found.matrix.parts[i]), problems):
+                cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
@@ -102,10 +109,10 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
     versions = declared_versions(model, config.method, config.task)
     switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
     options = {field.name for field in dataclasses.fields(config.method)}
-    axes = [_axis(name, config) for name in ("frames", "fps", "context")]
+    axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset")]
     # Only methods that have the options of an axis are spread over it.
     axes += [_axis(name, config) if own <= options else [None] for name, own in switches.items()]
-    for frames, fps, context, semantics, variant in itertools.product(*axes):
+    for frames, fps, context, subset, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
@@ -116,7 +123,8 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
             fps=config.video.fps if fps is None else fps,
         )
         budget = None if method.name == "none" else context
-        yield Cell(model, method, video, budget, config.task, weights, versions)
+        task = config.task if subset is None else dataclasses.replace(config.task, subset=subset)
+        yield Cell(model, method, video, budget, task, weights, versions)
 
 
 def _axis(name: str, config: Config) -> list[Any]:
@@ -153,5 +161,6 @@ def _axis_rule(name: str) -> Rule:
         "frames": (VideoConfig, "max_frames"),
         "fps": (VideoConfig, "fps"),
         "context": (ContextConfig, "tokens"),
+        "subset": (TaskConfig, "subset"),
     }[name]
     return next(rule_of(field) for field in dataclasses.fields(schema) if field.name == setting)

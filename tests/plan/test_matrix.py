@@ -2,10 +2,12 @@
 
 import pytest
 
+from harness.compress.method import method_names
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.plan.matrix import build_cells, build_groups
 from harness.plan.weights import fetch_advice, find_weights, mismatch, weights_identity
+from harness.report.expected import load_tables
 
 
 @pytest.fixture
@@ -197,3 +199,68 @@ def test_stock_tasks_take_the_frames_of_lmms_eval():
     assert other.video.sampler == "release"
     (toy,) = build_cells(compose_config(["profile=toy", "matrix.task=[mlvu_stock]"]), [])
     assert toy.video.sampler == "release"
+
+
+TABLES = {  # task, model, method, frames, context, variant of some cells, and how many there are
+    "table1": (32, ("longvideobench", "qwen2_5_vl_72b", "adaretake", 1024, 16000, "full")),
+    "table2": (None, ("lvbench", "qwen2_vl_7b", "adaretake", 1024, 1000, "full")),
+    "table3": (21, ("videomme", "qwen2_vl_7b", "adaretake", 128, 1000, "no_both")),
+    "table4": (8, ("mlvu", "llava_video_7b", "none", 128, None, "none")),
+}
+
+
+@pytest.mark.parametrize("matrix", TABLES)
+def test_the_tables_of_the_paper_hold_every_number_published_for_them(model, matrix):
+    cells = build_cells(compose_config([f"matrix={matrix}", "profile=published", model]))
+    facts = {(c.task.name, c.model.name, c.method.name, c.video.max_frames, c.context, c.variant) for c in cells}
+    number, one = TABLES[matrix]
+    assert one in facts
+    assert number in (None, len(cells))
+    file = {"table1": "C", "table2": "D", "table3": "E", "table4": "F"}[matrix]
+    table = next(table for table in load_tables("results/expected") if table.id == file)
+    for published in table.numbers.values():
+        if published.quoted or published.setting["method"] not in method_names():
+            continue
+        want = {key: published.setting.get(key) for key in ("task", "model", "method", "frames", "variant")}
+        assert any(meets(cell, want) for cell in cells), published.id
+
+
+def meets(cell, want):
+    found = {"task": cell.task.name, "model": cell.model.name, "method": cell.method.name}
+    found |= {"frames": cell.video.max_frames, "variant": cell.variant}
+    return all(value is None or found[key] == value for key, value in want.items())
+
+
+def test_rows_are_products_of_their_own_and_the_command_line_wins_over_them(model):
+    cells = build_cells(compose_config(["matrix=table3", "profile=published", "matrix.task=[mlvu]", model]))
+    assert [(c.variant, c.video.max_frames, c.context) for c in cells] == [
+        ("none", 128, None), ("no_both", 128, 1000), ("no_both", 1024, 1000), ("no_temporal", 1024, 1000),
+        ("full", 1024, 1000), ("full", 1024, 16000), ("full", 2048, 16000),
+    ]  # fmt: skip
+    words = ["matrix=table3", "profile=published", "task=mlvu", "video.max_frames=64", "matrix.context=[500]", model]
+    cells = build_cells(compose_config(words))
+    assert [(c.variant, c.video.max_frames, c.context) for c in cells] == [
+        ("none", 64, None), ("no_both", 64, 500), ("no_temporal", 64, 500), ("full", 64, 500),
+    ]  # fmt: skip
+    assert {c.model.name for c in build_cells(compose_config(["matrix=table3"]))} == {"toy"}
+
+
+def test_a_row_wins_over_the_exceptions_of_a_task(model):
+    words = [
+        "matrix=main_results",
+        "profile=published",
+        "task=videomme",
+        "matrix.rows=[{fps:[1.0]},{frames:[8]}]",
+        model,
+    ]
+    assert [(c.video.fps, c.video.max_frames) for c in build_cells(compose_config(words))] == [(1.0, 2048), (4.0, 8)]
+    with pytest.raises(UserError, match=r"matrix.rows\[0\].frame "):
+        compose_config(["matrix.rows=[{frame:[8]}]"])
+    with pytest.raises(UserError, match=r"matrix.rows\[0\].frames"):
+        build_cells(compose_config(["matrix.rows=[{frames:[1]}]", model]))
+
+
+def test_a_subset_is_an_axis(model):
+    words = ["profile=published", "matrix.task=[mlvu]", "matrix.subset=[null,ci]", model]
+    assert [c.task.subset for c in build_cells(compose_config(words))] == [None, "ci"]
+    assert len(build_groups(compose_config(words))) == 2
