@@ -14,13 +14,19 @@ from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Re
 from harness.compress.methods.adaretake.options import SEMANTICS
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
 class Random(AdaReTaKe):
-    """Chooses by scores drawn from (seed, chunk, layer), so that no choice depends on the order of the others."""
+    """Chooses by scores drawn from (seed, chunk, layer), so that no choice depends on the order of the others.
+
+    Attributes:
+        per_layer: layers draw each for itself; otherwise all from one draw, so that layers of one count keep one set.
+    """
 
     seed: int = 0
+    per_layer: bool = setting(True, neutral=True)
 
     @classmethod
     def implementations(cls) -> Mapping[str, type[AdaReTaKe]]:
@@ -33,7 +39,7 @@ class Random(AdaReTaKe):
     def choose(self, run: Prefill, segment: Segment, scores: list[torch.Tensor], counts: Counts) -> list[Kept]:
         chosen: list[Kept] = []
         for layer, count in enumerate(torch.as_tensor(counts).tolist()):
-            seed = (self.seed * 1_000_003 + (segment.chunk or 0)) * 1_000_003 + layer
+            seed = (self.seed * 1_000_003 + (segment.chunk or 0)) * 1_000_003 + (layer if self.per_layer else 0)
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.rand(scores[layer].shape[0], generator=generator)
             chosen.append(drawn.topk(count).indices.sort().values.to(scores[layer].device))
