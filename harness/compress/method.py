@@ -111,6 +111,11 @@ class Method:
         """Whether `select_frames` looks at the pixels, so that they have to be kept."""
         return False
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether `select_frames` looks at what the tower makes of all frames, so that all count as encoded."""
+        return True
+
     def for_family(self, family: str) -> Method:
         """This method as it runs on a model family.
 

@@ -228,7 +228,7 @@ class Adapter(ABC):
             record=record,
             memo=video.memo,
         )
-        if not anew:  # the method chose by what the tower had made of all frames
+        if not anew and method.needs_features:
             generation.trace.n_encoded = encoded
         return dataclasses.replace(generation, text=self.decode_text(generation.tokens))
 

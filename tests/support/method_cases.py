@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from harness.compress.method import Method, build_method, method_names
+from harness.compress.method import Method, build_method, method_class, method_names
 from harness.config import REPO
+from harness.setting import rule_of
 
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "adaretake": {
@@ -16,7 +19,7 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "release_2026": {"semantics": "release_2026"},
     },
 }
-"""Per yaml: more cases, and the options in which they differ from it."""
+"""Per yaml: more cases, and the options in which they differ from it. What a setting `form` may be needs no row."""
 
 SMALL: dict[str, dict[str, Any]] = {}
 """Per yaml: options that its published values cannot have on a video of a few dozen tokens."""
@@ -26,6 +29,8 @@ OWN_BUDGET = {
     "adaretake release_2026": "shares are rounded down behind a floor, and a chunk that stays whole keeps its guide",
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
     "none": "keeps everything",
+    "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
+    "fastv native": "drops a share of the video's tokens, limit or not",
 }
 """Cases whose published form does not fill the context exactly, and why. They have to report what they measure."""
 
@@ -68,12 +73,17 @@ def cases() -> list[Case]:
         options = {**yaml.safe_load(path.read_text()), **SMALL.get(path.stem, {})}
         method = options.pop("name")
         found.append(Case(path.stem, method, options))
-        for form, more in FORMS.get(path.stem, {}).items():
+        for form, more in {**_forms(method, options), **FORMS.get(path.stem, {})}.items():
             found.append(Case(f"{path.stem} {form}", method, {**options, **more}))
     names = {case.name for case in found}
     assert {case.method for case in found} == set(method_names()), "every method has a yaml, and every yaml a method"
     assert {*OWN_BUDGET, *ONLY, *CHANGES_VALUES} <= names and {*FORMS, *SMALL} <= names, "a table names no case"
     return found
+
+
+def _forms(method: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    words = [rule_of(f).words for f in dataclasses.fields(method_class(method)) if f.name == "form"]
+    return {word: {"form": word} for word in itertools.chain(*words) if word != options.get("form")}
 
 
 CASES = cases()

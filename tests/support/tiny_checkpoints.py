@@ -10,8 +10,8 @@ import torch
 HIDDEN = 32
 
 
-def save_tiny(family: str, target: Path, *, seed: int = 0, penalty: float | None = None) -> Path:
-    """Write a random two-layer model of `family` with processor and tokenizer under `target`."""
+def save_tiny(family: str, target: Path, *, seed: int = 0, layers: int = 2, penalty: float | None = None) -> Path:
+    """Write a random model of `family` with processor and tokenizer under `target`."""
     import transformers
     from toy_training.tokens import build_tokenizer
     from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -22,7 +22,7 @@ def save_tiny(family: str, target: Path, *, seed: int = 0, penalty: float | None
         "vocab_size": -(-len(tokenizer) // 16) * 16,
         "hidden_size": HIDDEN,
         "intermediate_size": 48,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
