@@ -167,6 +167,8 @@ def margin(scores: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
     Infinite where nothing was left to choose. `chosen` marks some of the `scores` [..., c].
     """
+    if not scores.numel():
+        return torch.tensor(torch.inf)
     last = scores.masked_fill(~chosen, torch.inf).amin(-1)
     first = scores.masked_fill(chosen, -torch.inf).amax(-1)
     return ((last - first) / scores.abs().amax(-1).clamp_min(torch.finfo(scores.dtype).tiny)).min()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tiny_models import Sample, decoder
+from tiny_models import Sample
+
+from harness.models.language import Decoder
 
 
 @dataclass
@@ -28,10 +30,15 @@ class Layer:
 def dense(
     model: Any, embeds: torch.Tensor, ids: torch.Tensor, visible: torch.Tensor
 ) -> tuple[list[Layer], torch.Tensor]:
-    """Layers, and logits [n, v], of tokens [n, d] with ids [r, n]; query i of head h sees key j by [L, h, n, n]."""
-    text, language = model.model.language_model, decoder(model)
+    """Layers, and logits [n, v], of tokens [n, d] with ids [r, n]; query i of head h sees key j by [L, h, n, n].
+
+    The ids may be those of each layer [L].
+    """
+    text = model.model.language_model
+    of_layer = [ids] * len(text.layers) if isinstance(ids, torch.Tensor) else ids
+    language = Decoder(text, model.lm_head, backend="eager", rows=of_layer[0].shape[0])
     hidden, layers = embeds, []
-    for module, seen in zip(text.layers, visible, strict=True):
+    for module, seen, ids in zip(text.layers, visible, of_layer, strict=True):
         attention, normed = module.self_attn, module.input_layernorm(hidden)
         states = [p(normed) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
         query, key, value = (s.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1) for s in states)
