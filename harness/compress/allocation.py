@@ -1,4 +1,4 @@
-"""Dividing a budget of tokens exactly."""
+"""Dividing a budget of tokens exactly: in whole numbers throughout, because fractions are slow to compare."""
 
 from __future__ import annotations
 
@@ -12,37 +12,12 @@ def water_filling(weights: Sequence[float], total: float, low: int, high: Sequen
 
     Entries of weight zero get more than `low` only when all others are full; they then share the rest in proportion
     to `high`. Weights that are all zero stand for weights = high.
+
+    Raises:
+        ValueError: a total that these bounds do not allow.
     """
-    w, exact = _in_proportion(weights), Fraction(total)
-    if not any(w):
-        w = list(high)
-    if len(w) != len(high) or not low * len(w) <= exact <= sum(high):
-        bounds = f"{len(w)} entries of at least {low} and at most {list(high)}"
-        raise ValueError(f"cannot divide {float(exact):g} over {bounds}")
-
-    def filled(scale: Fraction) -> Fraction:
-        p, q = scale.numerator, scale.denominator
-        return Fraction(sum(min(max(p * x, low * q), h * q) for x, h in zip(w, high, strict=True)), q)
-
-    # The sum is piecewise linear in lambda. Find the last breakpoint that does not exceed the total, then solve the
-    # linear piece behind it.
-    pairs = [(x, h) for x, h in zip(w, high, strict=True) if x]
-    breaks = sorted({Fraction(0)} | {Fraction(bound, x) for x, h in pairs for bound in (low, h)})
-    first, last = 0, len(breaks) - 1
-    while first < last:
-        middle = (first + last + 1) // 2
-        first, last = (middle, last) if filled(breaks[middle]) <= exact else (first, middle - 1)
-    scale = breaks[first]
-    slope = sum(x for x, h in zip(w, high, strict=True) if low <= scale * x < h)
-    rest = exact - filled(scale)
-    if rest and not slope:  # every weighted entry is full
-        empty = [0 if x else h - low for x, h in zip(w, high, strict=True)]
-        return [
-            _clip(scale * x, low, h) if x else low + rest * Fraction(e, sum(empty))
-            for x, h, e in zip(w, high, empty, strict=True)
-        ]
-    scale += rest / slope if rest else 0
-    return [_clip(scale * x, low, h) for x, h in zip(w, high, strict=True)]
+    shares, whole = _filled(weights, total, low, high)
+    return [Fraction(x, whole) for x in shares]
 
 
 def largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
@@ -50,11 +25,8 @@ def largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
 
     Ties go to the lower index.
     """
-    counts = [x.numerator // x.denominator for x in shares]
-    order = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i], i))
-    for i in order[: total - sum(counts)]:
-        counts[i] += 1
-    return counts
+    whole = math.lcm(*(x.denominator for x in shares))
+    return _rounded([x.numerator * (whole // x.denominator) for x in shares], whole, total)
 
 
 def allocate(weights: Sequence[float], total: int, high: Sequence[int]) -> list[int]:
@@ -63,15 +35,59 @@ def allocate(weights: Sequence[float], total: int, high: Sequence[int]) -> list[
     The counts add up to `total` exactly. Raises ValueError when `total` is negative or more than sum(high).
     """
     low = 1 if total >= len(high) else 0
-    return largest_remainder(water_filling(weights, total, low, high), total)
+    return _rounded(*_filled(weights, total, low, high), total)
+
+
+def _filled(weights: Sequence[float], total: float, low: int, high: Sequence[int]) -> tuple[list[int], int]:
+    """The shares of `water_filling` as numerators, and their common denominator."""
+    w, (t, d) = _in_proportion(weights), Fraction(total).as_integer_ratio()
+    if not any(w):
+        w = list(high)
+    if len(w) != len(high) or not low * len(w) * d <= t <= sum(high) * d:
+        bounds = f"{len(w)} entries of at least {low} and at most {list(high)}"
+        raise ValueError(f"cannot divide {float(total):g} over {bounds}")
+    least = [min(low, h) for h in high]
+    free = [i for i, x in enumerate(w) if x]
+    fixed = [h if x else a for x, a, h in zip(w, least, high, strict=True)]
+    if (rest := t - d * sum(fixed)) >= 0:  # every weighted entry is full
+        empty = [h - x for x, h in zip(fixed, high, strict=True)]
+        whole = sum(empty) or 1
+        return [x * d * whole + rest * e for x, e in zip(fixed, empty, strict=True)], d * whole
+    fixed = [0 if x else a for x, a in zip(w, least, strict=True)]
+    while True:
+        # The free ones in proportion. Of those out of bounds, the side that is further out stays there in the end.
+        p, q = t - d * sum(fixed), d * sum(w[i] for i in free)
+        over = {i for i in free if w[i] * p > high[i] * q}
+        under = {i for i in free if w[i] * p < least[i] * q}
+        if not over and not under:
+            break
+        excess = sum(w[i] * p - high[i] * q for i in over)
+        lack = sum(least[i] * q - w[i] * p for i in under)
+        for i in over if excess >= lack else ():
+            fixed[i] = high[i]
+        for i in under if lack >= excess else ():
+            fixed[i] = least[i]
+        done = (over if excess >= lack else set()) | (under if lack >= excess else set())
+        free = [i for i in free if i not in done]
+        if not free:
+            p, q = 0, d
+            break
+    shares = [x * q for x in fixed]
+    for i in free:
+        shares[i] = w[i] * p
+    return shares, q
+
+
+def _rounded(shares: Sequence[int], whole: int, total: int) -> list[int]:
+    counts, rests = [x // whole for x in shares], [x % whole for x in shares]
+    order = sorted(range(len(shares)), key=lambda i: (-rests[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
 
 
 def _in_proportion(weights: Sequence[float]) -> list[int]:
-    """Whole numbers in exactly the proportion of the weights: much faster to add than fractions."""
-    exact = [Fraction(x) for x in weights]
-    denominator = math.lcm(*(x.denominator for x in exact))
-    return [x.numerator * (denominator // x.denominator) for x in exact]
-
-
-def _clip(x: Fraction, low: int, high: int) -> Fraction:
-    return min(max(x, Fraction(low)), Fraction(high))
+    """Whole numbers in exactly the proportion of the weights."""
+    ratios = [x.as_integer_ratio() for x in weights]
+    whole = math.lcm(*(denominator for _, denominator in ratios))
+    return [numerator * (whole // denominator) for numerator, denominator in ratios]

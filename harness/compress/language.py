@@ -10,6 +10,9 @@ import torch
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache
 
+Places = slice | torch.Tensor
+"""Some of n tokens: a slice, or indices [k]."""
+
 Reduce = Callable[[int, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
 """(layer, its input [m, d]) -> fewer states [k, d] and which tokens of the segment they stand for [k]; or `None`."""
 
@@ -74,10 +77,14 @@ class LanguageModel(Protocol):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits [vocabulary], float32, of one hidden state [d]."""
 
-    def rotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Apply the rotary embedding of ids [r, n] to states [h, n, d]."""
+    def rotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = slice(None)) -> torch.Tensor:
+        """Apply the rotary embedding of ids [r, n] to states [h, n, d], or to the states [h, k, d] of those `at`.
 
-    def unrotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        What ids make is remembered by the tensor that holds them: give the same one for many layers, and never change
+        it.
+        """
+
+    def unrotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = slice(None)) -> torch.Tensor:
         """Undo `rotate`."""
 
 

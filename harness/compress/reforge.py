@@ -90,13 +90,14 @@ class ReforgingEvictor(ChunkEvictor):
     def evict(self, run: Prefill, segment: Segment, kept: Sequence[Kept]) -> None:
         judged = self.judged(run, segment)
         indices = [of_layer for of_layer in kept if isinstance(of_layer, torch.Tensor)]
-        if self.reforge:
-            self._squeeze(run, segment, indices, judged)
         for layer, of_layer in enumerate(indices):
             run.cache.keep_of_last(layer, judged, of_layer)
+        if self.reforge:
+            self._squeeze(run, segment, indices, judged)
 
     def _squeeze(self, run: Prefill, segment: Segment, kept: Sequence[torch.Tensor], judged: int) -> None:
         squeezed: dict[tuple[int, int, float], tuple[torch.Tensor, torch.Tensor]] = {}  # layers with equal ids share
+        offset = segment.length - judged  # tokens of the segment that were not judged, or of the text before that were
         for layer, indices in enumerate(kept):
             ids, ratio = run.ids[layer], self.squeeze_ratio(run, len(indices), judged)
             old = ids[:, : segment.length]
@@ -109,7 +110,12 @@ class ReforgingEvictor(ChunkEvictor):
                 if key not in squeezed:
                     squeezed[key] = old, squeeze(old, origin, ratio)
                 change = squeezed[key]
-            rotate_again(run.language, run.cache, layer, *change)
+            places = indices + offset
+            if offset > 0:
+                places = torch.cat((torch.arange(offset, device=places.device), places))
+            elif offset < 0:
+                places = places[places >= 0]
+            rotate_again(run.language, run.cache, layer, *change, places)
 
 
 def squeeze(ids: torch.Tensor, origin: int | torch.Tensor, ratio: float) -> torch.Tensor:
@@ -121,9 +127,17 @@ def squeeze(ids: torch.Tensor, origin: int | torch.Tensor, ratio: float) -> torc
 
 
 def rotate_again(
-    language: LanguageModel, cache: CompressedCache, layer: int, old: torch.Tensor, new: torch.Tensor
+    language: LanguageModel,
+    cache: CompressedCache,
+    layer: int,
+    old: torch.Tensor,
+    new: torch.Tensor,
+    places: torch.Tensor,
 ) -> None:
-    """Rotate the keys of the last tokens of a layer by `new` ids [r, n] where they were by `old`."""
-    keys = cache.keys(layer)[:, -old.shape[1] :]
-    keys.copy_(language.rotate(language.unrotate(keys, old), new))
-    cache.change_positions(layer, new)
+    """Rotate the keys of the last k tokens of a layer by `new` ids [r, n] where they were by `old`.
+
+    Of these ids the tokens have those at `places` [k].
+    """
+    keys = cache.keys(layer)[:, cache.get_seq_length(layer) - places.numel() :]
+    keys.copy_(language.rotate(language.unrotate(keys, old, places), new, places))
+    cache.change_positions(layer, new[:, places.to(new.device)])

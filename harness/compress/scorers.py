@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.compress.attention import Heads
+from harness.compress.language import Places
 from harness.compress.prompt import Segment
 from harness.errors import QuestionError
 
@@ -35,6 +36,7 @@ class LayerView:
         segment: the chunk.
         run: the prompt on its way.
         context: all keys [1, kv, m, d] of the layer, those of earlier chunks too; what passes now stands at the end.
+        rotated: whether the states below are as they attend, or as they were before rotation.
     """
 
     queries: torch.Tensor
@@ -46,33 +48,36 @@ class LayerView:
     segment: Segment
     run: Prefill
     context: Heads | None = None
+    rotated: bool = True
 
     @property
     def guide_queries(self) -> torch.Tensor:
         """[h, g, d]."""
-        return self.queries[:, self.queries.shape[1] - self.n_guide :]
+        return self._of(self.queries, slice(self.queries.shape[1] - self.n_guide, self.queries.shape[1]))
 
     @property
     def chunk_queries(self) -> torch.Tensor:
         """[h, c, d]."""
-        return self._of_video(self.queries)
+        return self._of(self.queries, self._of_video)
 
     @property
     def chunk_keys(self) -> torch.Tensor:
         """[kv, c, d]."""
-        return self._of_video(self.keys)
+        return self._of(self.keys, self._of_video)
 
     def unrotated(self) -> LayerView:
         """The same before rotation."""
-        language, ids = self.run.language, self.run.ids[self.layer]
-        return dataclasses.replace(
-            self, queries=language.unrotate(self.queries, ids), keys=language.unrotate(self.keys, ids)
-        )
+        return dataclasses.replace(self, rotated=False)
 
-    def _of_video(self, states: torch.Tensor) -> torch.Tensor:
+    @property
+    def _of_video(self) -> Places:
         if self.places is None:
-            return states[:, : states.shape[1] - self.n_guide]
-        return states[:, self.places.to(states.device)]
+            return slice(0, self.queries.shape[1] - self.n_guide)
+        return self.places.to(self.queries.device)
+
+    def _of(self, states: torch.Tensor, at: Places) -> torch.Tensor:
+        states = states[:, at]
+        return states if self.rotated else self.run.language.unrotate(states, self.run.ids[self.layer], at)
 
 
 def attention_received(
@@ -91,16 +96,17 @@ def attention_received(
     """
     (heads, count, dim), (groups, length, _) = queries.shape, keys.shape
     rounded = rounded and queries.dtype != torch.float32
-    total = torch.zeros((heads, length) if rounded else (length,), dtype=torch.float32, device=keys.device)
+    total: torch.Tensor | float = 0.0
     block = max(1, _BLOCK_BYTES // (4 * heads * length))
     transposed = keys.transpose(1, 2)
     for start in range(0, count, block):
         part = queries[:, start : start + block].reshape(groups, -1, dim)  # heads of one group share their keys
         weights = torch.softmax(part * scale @ transposed, dim=-1, dtype=torch.float32)
         if rounded:
-            total += weights.to(queries.dtype).view(heads, -1, length).float().sum(dim=1)
+            total = total + weights.to(queries.dtype).view(heads, -1, length).float().sum(dim=1)
         else:
-            total += weights.sum(dim=(0, 1))
+            total = total + weights.sum(dim=(0, 1))
+    assert isinstance(total, torch.Tensor)
     return total.to(queries.dtype).mean(dim=0) if rounded else total / heads
 
 

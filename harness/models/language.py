@@ -11,14 +11,18 @@ from torch import nn
 
 from harness.compress.attention import KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
-from harness.compress.language import Reduce
+from harness.compress.language import Places, Reduce
 
 _TABLES = 4  # rotations remembered: those of a chunk before and behind squeezing, on two devices
+_ALL = slice(None)
 
 
-def _half_turned(states: torch.Tensor) -> torch.Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
+def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    half = states.shape[-1] // 2
+    turned = states * cos
+    turned[..., :half] -= states[..., half:] * sin[..., :half]
+    turned[..., half:] += states[..., :half] * sin[..., half:]
+    return turned
 
 
 class Decoder:
@@ -99,15 +103,16 @@ class Decoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(hidden).float()
 
-    def rotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def rotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = _ALL) -> torch.Tensor:
         cos, sin = self._cos_sin(states, positions)
-        return (states * cos + _half_turned(states) * sin).to(states.dtype)
+        return _turned(states, cos[at], sin[at])
 
-    def unrotate(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def unrotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = _ALL) -> torch.Tensor:
         # The embedding may scale as well as rotate (YaRN), so its inverse is the opposite rotation over scale squared.
         cos, sin = self._cos_sin(states, positions)
         square = float(getattr(self.text_model.rotary_emb, "attention_scaling", 1.0)) ** 2
-        return ((states * cos - _half_turned(states) * sin) / square).to(states.dtype)
+        turned = _turned(states, cos[at], -sin[at])
+        return turned if square == 1 else turned / square
 
     def _batched(self, positions: torch.Tensor, device: torch.device) -> torch.Tensor:
         ids = positions.to(device, non_blocking=True)
