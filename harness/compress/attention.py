@@ -9,6 +9,7 @@ of one segment runs (`attached`); the behaviour of stock names is never changed.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,9 +75,20 @@ def _expand_heads(states: torch.Tensor, groups: int) -> torch.Tensor:
     return states.repeat_interleave(groups, dim=1) if groups > 1 else states
 
 
-def _visible(n: int, m: int, device: torch.device) -> torch.Tensor:
+def _visible(n: int, m: int, like: torch.Tensor) -> torch.Tensor:
     """Mask [n, m], true where query i may see key j, aligned at the bottom right."""
-    return torch.arange(m, device=device) <= torch.arange(m - n, m, device=device)[:, None]
+    return torch.arange(m, device=like.device) <= torch.arange(m - n, m, device=like.device)[:, None]
+
+
+def _hiding(n: int, m: int, like: torch.Tensor) -> torch.Tensor:
+    """The same for n of at most `_CPU_BLOCK` queries as what is added to the logits, cut out of one large mask."""
+    before = 1 << (m - n).bit_length()
+    return _hiding_behind(before, like.dtype)[:n, before - (m - n) : before + n]
+
+
+@functools.lru_cache(maxsize=4)
+def _hiding_behind(before: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full((_CPU_BLOCK, before + _CPU_BLOCK), -torch.inf, dtype=dtype).triu_(before + 1)
 
 
 def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
@@ -94,7 +106,7 @@ def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
         seen = m - n + start + part.shape[2]
         logits = part @ key[:, :, :seen].transpose(2, 3) * scale
         if part.shape[2] > 1:
-            visible = _visible(part.shape[2], seen, query.device)
+            visible = _visible(part.shape[2], seen, query)
             logits = logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
         weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(query.dtype)
         outputs.append(weights @ value[:, :, :seen])
@@ -117,12 +129,13 @@ def sdpa_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     if gqa and query.device.type != "cpu":  # no masked kernel but the slow reference one knows grouped heads
         groups, gqa = query.shape[1] // key.shape[1], False
         key, value = _expand_heads(key, groups), _expand_heads(value, groups)
-    block = _CPU_BLOCK if query.device.type == "cpu" else n
+    on_cpu = query.device.type == "cpu"
+    block = _CPU_BLOCK if on_cpu else n
     outputs = []
     for start in range(0, n, block):
         part = query[:, :, start : start + block]
         seen = m - n + start + part.shape[2]
-        mask = _visible(part.shape[2], seen, query.device)
+        mask = (_hiding if on_cpu else _visible)(part.shape[2], seen, query)
         keys, values = key[:, :, :seen], value[:, :, :seen]
         outputs.append(F.scaled_dot_product_attention(part, keys, values, attn_mask=mask, scale=scale, enable_gqa=gqa))
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
