@@ -14,6 +14,7 @@ import torch
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
+from harness.compress.first_token import check_nothing_evicted, slots
 from harness.compress.language import Alive, LanguageModel, LayerInput
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
@@ -178,10 +179,12 @@ class Prefill:
 
         Raises:
             QuestionError: some score was not a number.
+            UserError: the method evicted behind the question.
         """
         for chunk, bad in enumerate(self._no_numbers):
             if bool(bad):
                 raise no_number(f"scores of chunk {chunk}")
+        check_nothing_evicted(self.method.name, self._behind_last, self.cache)
         trace = self.trace
         self.note_peak()
         trace.cache_length = self.cache.lengths
@@ -244,6 +247,7 @@ class Prefill:
             passed = [ids.shape[1]] if between is None else [a.numel() for a in alive]
             self.trace.prefilled += mean(passed)
             self.note_peak()
+            self._behind_last = slots(self.cache)
         return hidden
 
     def note_peak(self) -> None:

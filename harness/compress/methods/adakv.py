@@ -1,0 +1,46 @@
+"""AdaKV (arXiv 2407.11550, algorithm 1): the key heads of a layer share its budget by where its best tokens are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from harness.compress.allocation import largest_remainder
+from harness.compress.layers import pooled_margin, top_hits
+from harness.compress.methods.snapkv import SnapKV
+from harness.compress.prefill import Prefill
+from harness.compress.prompt import Segment
+from harness.setting import setting
+
+
+@dataclass(frozen=True)
+class AdaKV(SnapKV):
+    """SnapKV's scores; layers keep the same, their heads do not. What AdaReTaKe's releases call "adakv" is not this:
+    there layers share, and all heads of a layer keep the same tokens.
+
+    Attributes:
+        floor: share of the even budget that every head has for itself (the paper's safeguard alpha).
+    """
+
+    floor: float = setting(0.2, least=0, most=1)
+
+    def layer_counts(self, run: Prefill, segment: Segment, scores: list[torch.Tensor]) -> list[list[int]]:
+        assert segment.chunk is not None
+        budget = run.trace.chunk_budget[segment.chunk]
+        for of_layer in scores:
+            run.note_margin(pooled_margin(list(of_layer), budget))
+        return [head_counts(list(of_layer), budget, self.floor) for of_layer in scores]
+
+
+def head_counts(scores: Sequence[torch.Tensor], budget: int, floor: float) -> list[int]:
+    """Tokens per head [kv] of one layer with scores [kv][c]; they add up to kv * budget."""
+    total = len(scores) * budget
+    hits = top_hits(scores, total) if total else [0] * len(scores)
+    even = Fraction(floor)
+    return largest_remainder([(1 - even) * hit + even * budget for hit in hits], total)
+
+
+METHOD = AdaKV
