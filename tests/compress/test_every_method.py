@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method_cases import CASES, CHANGES_VALUES, OWN_BUDGET, Case
+from method_cases import CASES, CHANGES_VALUES, Case
 from tiny_checkpoints import save_tiny
 from tiny_llava import checkpoint as save_tiny_llava
 
@@ -150,7 +150,7 @@ def check_slots(case: Case, answer: Generation, heads: int) -> None:
     assert [sum(of_layer) / heads for of_layer in slots] == trace.cache_length, "reported is not what is there"
     if trace.head_lengths is None:
         assert all(len(set(of_layer)) == 1 for of_layer in slots)
-    if case.exact:
+    if case.own_budget is None:
         total, context = sum(map(sum, slots)), trace.context
         assert total == heads * len(slots) * context, f"{total / heads / len(slots)} slots for a context of {context}"
 
@@ -172,11 +172,11 @@ def test_each_own_budget_is_one(model, video) -> None:
     budgets = (VIDEO_BUDGET, 35, len(video.features) - 1)
     heads = model.model.config.get_text_config().num_key_value_heads
     for case in CASES:
-        if not case.exact:
+        if case.own_budget is not None:
             traces = [ask(model, video, case.build(), budget).trace for budget in budgets]
             slots = [sum(map(sum, measured(cache_of(trace), heads))) for trace in traces]
             wanted = [heads * len(trace.cache_length) * trace.context for trace in traces]
-            assert slots != wanted, f"{case.name}: {OWN_BUDGET[case.name]}?"
+            assert slots != wanted, f"{case.name}: {case.own_budget}?"
 
 
 @every_case
@@ -201,7 +201,7 @@ def test_tokens_stay_in_order_and_no_guide_among_them(model, video, case: Case) 
         cache = cache_of(answer.trace)
         if len(cache.head_lengths(layer)) == 1:
             time = cache.positions(layer)[0]
-            assert (time[1:] >= time[:-1]).all() or not case.exact  # the releases shuffle ids: that is their fault
+            assert (time[1:] >= time[:-1]).all() or case.own_budget  # the releases shuffle ids: that is their fault
 
 
 def test_a_guide_left_behind_or_a_swap_would_be_seen(model, video) -> None:

@@ -30,9 +30,11 @@ OWN_BUDGET = {
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
     "none": "keeps everything",
     "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
-    "fastv native": "drops a share of the video's tokens, limit or not",
 }
 """Cases whose published form does not fill the context exactly, and why. They have to report what they measure."""
+
+NATIVE = "as published, tokens are dropped between layers in shares of their own, limit or not"
+"""The same of every case whose `form` is `native`."""
 
 ONLY: dict[str, tuple[str, ...]] = {
     "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
@@ -57,9 +59,9 @@ class Case:
         return build_method(self.method, **{**self.options, "chunk_frames": 4, **options})
 
     @property
-    def exact(self) -> bool:
-        """Whether the context has to be filled exactly."""
-        return self.name not in OWN_BUDGET
+    def own_budget(self) -> str | None:
+        """Why the context is not filled exactly; `None` where it has to be."""
+        return NATIVE if self.options.get("form") == "native" else OWN_BUDGET.get(self.name)
 
     def exists_for(self, family: str) -> bool:
         """Whether there is such a method for a model family."""
