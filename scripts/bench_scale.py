@@ -139,49 +139,52 @@ def make_results(store: Path, settings: int) -> int:
     from harness.config import compose_config
     from harness.plan.matrix import build_groups
     from harness.report.baseline import read_baseline
-    from harness.run.opening import make_manifest, prompt_digest
-    from harness.store import QuestionRecord, set_status, write_manifest, write_questions
+    from harness.run.opening import make_manifest, record
+    from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions
     from harness.video.digest import video_digest
     from harness.video.sampling import plan_frames, sampling_policy
 
     config = compose_config(overrides(store, settings))
     names = {(c.key["task"]["name"], switches(c.key["method"])): c for c in read_baseline(toy_baseline()).cells}
+    records = FrameRecords(store / "results")
     total = 0
     for group in build_groups(config):
         questions = load_questions(group.cells[0].task, store / "data")
         digests = {path: video_digest(path) for path in {question.video for question in questions}}
+        recorded = record(questions)
         policy = sampling_policy(group.cells[0].video)
         plans = {seconds: plan_frames(seconds, policy) for seconds in {q.video_s or 128.0 for q in questions}}
+        seen = {seconds: SeenFrames(plan.indices, plan.timestamps) for seconds, plan in plans.items()}
+        for each in seen.values():
+            records.keep(each)
         for number, cell in enumerate(group.cells):
             folder = store / "results" / "runs" / cell.id
             write_manifest(folder, make_manifest(cell, config))
-            write_questions(
-                folder,
-                [QuestionRecord(q.question_id, q.video_id, q.options, q.answer, q.tags, prompt_digest(q)) for q in questions],
-            )
+            write_questions(folder, recorded.records.values())
             task = cell.task.name
             rows = {pair: list(names[task, pair].answers.values()) for name, pair in names if name == task}
             own, *others = [rows[switches(vars(cell.method))], *rows.values()]
             with open(folder / "answers.jsonl", "wb") as stream:
                 for i, question in enumerate(questions):
                     chosen = own if (i + 7 * number) % OTHER else others[(i // OTHER) % len(others)]
-                    plan = plans[question.video_s or 128.0]
-                    stream.write(answer(question, chosen[i % len(chosen)], digests[question.video], plan, i).to_line())
+                    row, seconds = chosen[i % len(chosen)], question.video_s or 128.0
+                    facts = {"video_digest": digests[question.video], "frames": seen[seconds].digest}
+                    facts |= {key: getattr(plans[seconds], key) for key in ("sampling_fps", "second_per_grid")}
+                    stream.write(answer(question, row, facts, i).to_line())
             set_status(folder, "complete")
             total += len(questions)
     return total
 
 
-def answer(question: Any, row: dict[str, Any], digest: str, plan: Any, number: int) -> Any:
-    """A row of the baseline as the answer to a question."""
+def answer(question: Any, row: dict[str, Any], facts: dict[str, Any], number: int) -> Any:
+    """A row of the baseline as the answer to a question; `facts` of its video."""
     from harness.store import Answer
 
     return Answer(
-        question.question_id, question.video_id, "ok", text=row["text"], video_digest=digest, n_prompt=row["prompt"],
+        question.question_id, question.video_id, "ok", text=row["text"], n_prompt=row["prompt"],
         n_encoded=row["video"], n_video=row["video"], cache_length=[row["kept"]] * 4,
         chunk_budget=[round(row["kept"] / 8)] * 8, kept_digest=row["indices"], kept_margin=row["margin"],
-        next_position=row["next"], sampling_fps=plan.sampling_fps, second_per_grid=plan.second_per_grid,
-        frame_indices=list(plan.indices), timestamps=list(plan.timestamps), backend="decord",
+        next_position=row["next"], backend="decord", **facts,
         seconds={"frames": 0.021, "encode": 0.013 + number % 7 / 1000, "generate": 0.12 + number % 11 / 1000},
         n_new=2, start="20260101-120000-1",
     )  # fmt: skip

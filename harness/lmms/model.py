@@ -32,7 +32,7 @@ from harness.plan.videos import check_videos
 from harness.run.opening import open_folder
 from harness.run.run import carry_out
 from harness.run.work import Siblings, find_work
-from harness.store import Answer, read_answers
+from harness.store import Answer, FrameRecords, read_answers
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,13 @@ class HarnessModel(lmms):
                 unique = list({q.question_id: q for q in asked[key]}.values())  # asked again: repeats
                 folder = cell_folder(self.config, cell).absolute()
                 opened[key] = open_folder(cell, folder, unique, self.config, locks, keep_others=True)
+                answers = read_answers(folder)
+                FrameRecords(self.config.results).check(answers.values())
+                check_videos(Path(self.config.results), [(folder, unique, answers)])
             for names in _groups(cells):
                 title = "+".join(name for name, _ in names)
                 work.append(find_work(title, [opened[key] for key in names], self.config.run))
                 self._check_memory(work[-1])
-            check_videos(Path(self.config.results), [(c.folder, c.questions, c.answers) for c in opened.values()])
             if carry_out(self.config, work, sys.stderr):
                 raise KeyboardInterrupt
         texts: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from harness.plan.rates import Work, measured_rates
 from harness.plan.show import show
 from harness.plan.videos import check_videos
 from harness.plan.weights import check_weights, mismatch
-from harness.store import is_needed, read_answers
+from harness.store import Answer, FrameRecords, Outcomes, files_now, is_needed, outcomes_of, read_answers
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Siblings, their questions (by cell id), and the videos that they still need with their seconds where known."""
+    """Siblings, their questions and what became of these (by cell id), and the videos that they still need with their
+    seconds where known."""
 
     group: Group
     questions: dict[str, list[Question]]
+    outcomes: dict[str, Outcomes]
     seconds: dict[Path, float]
     cells: tuple[CellPlan, ...]
     videos: int
@@ -90,6 +93,7 @@ def make_plan(config: Config) -> Plan:
     """
     problems: list[str] = []
     groups = build_groups(config, problems)
+    asked, records = AskedOnce(Path(config.data.root).absolute()), FrameRecords(config.results)
     notes = []
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
         try:
@@ -100,7 +104,7 @@ def make_plan(config: Config) -> Plan:
     plans = []
     for group in groups:
         try:
-            plans.append(_plan_group(config, group))
+            plans.append(_plan_group(config, group, asked, records))
         except UserError as error:
             problems.append(str(error))
     work = [work for plan in plans for work in plan.work]
@@ -119,21 +123,47 @@ def make_plan(config: Config) -> Plan:
     )
 
 
-def _plan_group(config: Config, group: Group) -> GroupPlan:
+class AskedOnce:
+    """The questions of tasks, each annotation read once: a long one takes a while. Raises as `load_questions`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._found: list[tuple[TaskConfig, list[Question]]] = []
+
+    def of(self, task: TaskConfig) -> list[Question]:
+        """The questions of a task; cells of equal tasks share one list."""
+        known = next((questions for other, questions in self._found if other == task), None)
+        if known is None:
+            known = load_questions(task, self._root)
+            self._found.append((task, known))
+        return known
+
+
+def _plan_group(config: Config, group: Group, asked: AskedOnce, records: FrameRecords) -> GroupPlan:
     first = group.cells[0]
     for cell in group.cells:  # raises here what would else stop the run at its first answer
         cell.method.for_family(find_adapter(cell.model.adapter).family)
-    questions = _questions(group, Path(config.data.root).absolute())
-    cells, todo, held = [], {}, []
+    questions = {cell.id: asked.of(cell.task) for cell in group.cells}
+    outcomes: dict[str, Outcomes] = {}
+
+    def held() -> Iterator[tuple[Path, list[Question], dict[str, Answer]]]:
+        """Each cell's answers, which are let go of before the next one's are read."""
+        for cell in group.cells:
+            folder = cell_folder(config, cell)
+            files = files_now(folder)
+            answers = read_answers(folder)
+            records.check(answers.values())
+            outcomes[cell.id] = outcomes_of(answers, files)
+            yield folder, questions[cell.id], answers
+
+    check_videos(Path(config.results), held())
+    cells, todo = [], {}
     for cell in group.cells:
-        answers = read_answers(cell_folder(config, cell))
-        held.append((cell_folder(config, cell), questions[cell.id], answers))
-        asked = questions[cell.id]
-        todo[cell.id] = [q for q in asked if is_needed(answers.get(q.question_id), config.run.retry)]
-        known = [answers[q.question_id] for q in asked if q.question_id in answers]
-        failed = sum(answer.status == "failed" for answer in known)
-        cells.append(CellPlan(cell, len(asked), len(known) - failed, failed, len(todo[cell.id])))
-    check_videos(Path(config.results), held)
+        own, of = questions[cell.id], outcomes[cell.id].of
+        todo[cell.id] = [q for q in own if is_needed(of.get(q.question_id), config.run.retry)]
+        known = [of[q.question_id] for q in own if q.question_id in of]
+        failed = sum(not outcome.ok for outcome in known)
+        cells.append(CellPlan(cell, len(own), len(known) - failed, failed, len(todo[cell.id])))
     videos = {q.video: q.video_s for of_cell in questions.values() for q in of_cell}
     needed = {cell: {q.video for q in of_cell} for cell, of_cell in todo.items()}
     once = set().union(*needed.values())
@@ -150,22 +180,9 @@ def _plan_group(config: Config, group: Group) -> GroupPlan:
         once = set() if config.run.sharing and todo[cell.id] else once  # by the first cell that needs them
     tokens, size = sum(tokens_of.values()), bytes_per_token(first)
     return GroupPlan(
-        group, questions, seconds, tuple(cells), len(videos), len(headers), sum(seconds.values()) / 3600, tokens,
-        tuple(work), feature_bytes=size * tokens, largest_feature_bytes=size * max(tokens_of.values(), default=0),
+        group, questions, outcomes, seconds, tuple(cells), len(videos), len(headers), sum(seconds.values()) / 3600,
+        tokens, tuple(work), size * tokens, size * max(tokens_of.values(), default=0),
     )  # fmt: skip
-
-
-def _questions(group: Group, root: Path) -> dict[str, list[Question]]:
-    """Each cell's questions; siblings of the same task share one list, for a long annotation takes a while to read."""
-    of_task: list[tuple[TaskConfig, list[Question]]] = []
-    found = {}
-    for cell in group.cells:
-        known = next((questions for task, questions in of_task if task == cell.task), None)
-        if known is None:
-            known = load_questions(cell.task, root)
-            of_task.append((cell.task, known))
-        found[cell.id] = known
-    return found
 
 
 def report_problems(plan: Plan) -> None:

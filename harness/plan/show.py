@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SHOWN = 4
 """Cells named where all of them would fill the screen."""
-BYTES_PER_ANSWER = 400
-BYTES_PER_FRAME_RECORD = 14
-"""An answer's line holds index and time of every frame it saw."""
+BYTES_PER_ANSWER = 1000
+BYTES_PER_FRAME = 14
+"""A record of frames holds index and time of each."""
 
 
 def time_lines(plan: Plan, start_s: float) -> list[str]:
@@ -63,7 +63,7 @@ def show(plan: Plan, console: Console) -> None:
     for line in time_lines(plan, start_s):
         console.print(line, highlight=False, markup=False)
     frames = max((g.group.cells[0].video.max_frames for g in plan.groups), default=0)
-    disk = plan.to_answer * (BYTES_PER_ANSWER + frames * BYTES_PER_FRAME_RECORD)
+    disk = plan.to_answer * BYTES_PER_ANSWER + decode * frames * BYTES_PER_FRAME
     features = sum(group.feature_bytes for group in plan.groups)
     largest = max((group.largest_feature_bytes for group in plan.groups), default=0)
     console.print(

@@ -20,12 +20,14 @@ def check_videos(results: Path, cells: Iterable[tuple[Path, Sequence[Question], 
 
     Args:
         results: its `video_digests.json` remembers digests, so that only new and changed files are read.
-        cells: the folder of each, its questions and its answers.
+        cells: the folder of each, its questions and its answers; taken one by one, so that they may come from a
+            generator that holds one cell at a time.
 
     Raises:
         UserError: videos were replaced, or questions point at other files.
     """
     digests = Digests(results / "video_digests.json")
+    found: dict[Path, str | None] = {}
     changed: dict[tuple[Path, str], str] = {}
     folders = []
     for folder, questions, answers in cells:
@@ -34,7 +36,9 @@ def check_videos(results: Path, cells: Iterable[tuple[Path, Sequence[Question], 
             answer = answers.get(question.question_id)
             if answer is None or not answer.ok or answer.video_digest is None:
                 continue
-            now = digests.of(question.video)
+            if question.video not in found:
+                found[question.video] = digests.of(question.video)
+            now = found[question.video]
             if now is not None and now != answer.video_digest:
                 changed[question.video, answer.video_digest] = now
     digests.save()

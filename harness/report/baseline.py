@@ -14,7 +14,7 @@ from harness.config import REPO
 from harness.errors import UserError
 from harness.report.cells import MISSING, CellResult
 from harness.report.choose import setting_key
-from harness.store import Answer
+from harness.store import Answer, FrameRecords
 from harness.store.answers import now
 
 SCHEMA = 2
@@ -74,15 +74,28 @@ def answer_rows(cell: CellResult) -> dict[str, Row]:
     """Every answered question's row, see `COLUMNS`."""
     frame = cell.frame()
     rows = {}
+    seen: dict[tuple[Any, ...], tuple[str | None, str | None]] = {}
     for name, status, correct in zip(frame["question_id"], frame["status"], frame["correct"], strict=True):
         if status != MISSING:
-            rows[str(name)] = _row(cell.answers[name], bool(correct == 1.0))
+            answer = cell.answers[name]
+            key = answer.frames, answer.sampling_fps, answer.second_per_grid
+            if key not in seen:
+                seen[key] = _seen(answer, cell.frames)
+            rows[str(name)] = _row(answer, bool(correct == 1.0), *seen[key])
     return rows
 
 
-def _row(answer: Answer, right: bool) -> Row:
+def _seen(answer: Answer, records: FrameRecords) -> tuple[str | None, str | None]:
+    """Digests of the frames and of their times; None where there are none."""
+    if answer.frames is None:
+        return None, None
+    found = records.find(answer.frames)
+    times = [[round(t, 6) for t in found.timestamps], answer.sampling_fps, answer.second_per_grid]
+    return _digest(list(found.indices)) if found.indices else None, _digest(times) if found.timestamps else None
+
+
+def _row(answer: Answer, right: bool, frames: str | None, times: str | None) -> Row:
     kept = None if answer.n_cache_mean is None else round(answer.n_cache_mean, 4)
-    times = [[round(t, 6) for t in answer.timestamps], answer.sampling_fps, answer.second_per_grid]
     values = (
         answer.text if answer.ok else None,
         right,
@@ -93,8 +106,8 @@ def _row(answer: Answer, right: bool) -> Row:
         answer.n_prompt,
         answer.n_video,
         answer.next_position,
-        _digest(answer.frame_indices) if answer.frame_indices else None,
-        _digest(times) if answer.timestamps else None,
+        frames,
+        times,
     )
     return dict(zip(COLUMNS, values, strict=True))
 

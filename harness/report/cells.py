@@ -16,7 +16,7 @@ from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.plan.weights import mismatch
-from harness.store import Answer, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
+from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
 from harness.store.records import EditedError, NotRecordError, unseal
 
 OK, FAILED, MISSING = "ok", "failed", "missing"
@@ -34,6 +34,8 @@ class CellResult:
     manifest: Manifest
     questions: list[QuestionRecord]
     answers: dict[str, Answer]
+    frames: FrameRecords
+    """What the answers' records of frames are found in; all of them have been looked at."""
     score: dict[str, Any] | None = None
     """Content of ``score.json``, where lmms-eval has scored the cell."""
     _parsed: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
@@ -233,8 +235,14 @@ def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellRe
             raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
     if patterns:
         folders = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
-    cells = [CellResult(f, read_manifest(f), read_questions(f), read_answers(f), _read_score(f)) for f in folders]
-    return sorted(cells, key=_place)
+    frames = FrameRecords(results)
+    return sorted((_load(folder, frames) for folder in folders), key=_place)
+
+
+def _load(folder: Path, frames: FrameRecords) -> CellResult:
+    answers = read_answers(folder)
+    frames.check(answers.values())
+    return CellResult(folder, read_manifest(folder), read_questions(folder), answers, frames, _read_score(folder))
 
 
 def _read_score(folder: Path) -> dict[str, Any] | None:

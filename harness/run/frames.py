@@ -7,9 +7,11 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.store import SeenFrames
 from harness.video.digest import video_digest
 
 if TYPE_CHECKING:
@@ -34,14 +36,18 @@ class OpenVideo:
         """The chosen frames in order, uint8 [<=size, H, W, 3] each."""
         yield from self.video.windows(size)
 
+    @cached_property
+    def seen(self) -> SeenFrames:
+        """The chosen frames, as they are recorded."""
+        return SeenFrames(tuple(map(int, self.plan.indices)), tuple(map(float, self.plan.timestamps)))
+
     def facts(self) -> dict[str, Any]:
         """What each answer to a question about it says of it."""
         return {
             "video_digest": self.digest,
             "sampling_fps": float(self.plan.sampling_fps),
             "second_per_grid": float(self.plan.second_per_grid),
-            "frame_indices": [int(i) for i in self.plan.indices],
-            "timestamps": [float(t) for t in self.plan.timestamps],
+            "frames": self.seen.digest,
             "backend": self.backend,
         }
 

@@ -18,7 +18,7 @@ from harness.run.failures import Failure, Streak, failure_of, release_memory
 from harness.run.frames import Frames, OpenVideo
 from harness.run.status import StatusFile
 from harness.run.work import Ask, Siblings, VideoWork
-from harness.store import Answer, AnswerLog
+from harness.store import Answer, AnswerLog, FrameRecords
 from harness.video.digest import video_digest
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Loop:
         self.siblings, self.adapter, self.logs, self.frames = siblings, adapter, logs, frames
         self.status, self.streak, self.start = status, streak, start
         self.pixels = needs_pixels(siblings.cells)
+        self.records = FrameRecords.beside(siblings.folders[0])
 
     def run(self) -> None:
         """Answer everything.
@@ -72,10 +73,12 @@ class Loop:
         counters = self.status.counters
         start, waited = time.perf_counter(), counters.seconds_waiting
         known: dict[str, Any] = {}
-        features, failure = None, None
+        n_frames, features, failure = 0, None, None
         try:
             if isinstance(opened, Exception):
                 raise opened
+            n_frames = len(opened.seen.indices)
+            self.records.keep(opened.seen)  # before any answer that refers to it
             known = opened.facts()
             features = opened.features if opened.features is not None else self._encode(opened)
             counters.videos_reused += opened.features is not None
@@ -91,7 +94,7 @@ class Loop:
         self._ask_all(work, features, known, {"frames": waiting / share, "encode": encoding / share})
         log.info(
             "%s: %s, %d frames, %d answers, %.2f s (%.2f s for frames, %.2f s encoding)",
-            self.siblings.name, work.path.name, len(known["frame_indices"]), share,
+            self.siblings.name, work.path.name, n_frames, share,
             time.perf_counter() - start, waiting, encoding,
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,16 @@ from harness.run.environment import git_state, versions
 from harness.run.work import OpenCell
 from harness.store import (
     Manifest,
+    Outcomes,
     QuestionRecord,
     hold,
     open_cell,
-    read_answers,
+    read_outcomes,
     read_questions,
     write_questions,
 )
+from harness.store.questions import FILE as QUESTIONS
+from harness.store.questions import as_file
 
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
@@ -34,6 +38,8 @@ def open_folder(
     config: Config,
     locks: contextlib.ExitStack,
     *,
+    recorded: Recorded | None = None,
+    known: Outcomes | None = None,
     keep_others: bool = False,
 ) -> OpenCell:
     """Take a cell's folder for this process, write its manifest and questions.
@@ -44,6 +50,8 @@ def open_folder(
         questions: what is asked.
         config: for the manifest.
         locks: holds the folder until it is closed.
+        recorded: the questions as they are recorded; siblings share them.
+        known: the cell's outcomes, which count where nothing has been written since.
         keep_others: recorded questions that are not asked this time stay recorded.
 
     Raises:
@@ -51,25 +59,41 @@ def open_folder(
     """
     locks.enter_context(hold(folder / ".lock"))
     open_cell(folder, make_manifest(cell, config))
-    answers = read_answers(folder)
-    recorded = (folder / "questions.jsonl").is_file()
-    held = {r.question_id: r for r in read_questions(folder)} if recorded and (answers or keep_others) else {}
+    outcomes, recorded = read_outcomes(folder, known), recorded or record(questions)
+    path = folder / QUESTIONS
+    if path.is_file() and path.read_bytes() != recorded.content:
+        held = {r.question_id: r for r in read_questions(folder)} if outcomes.of or keep_others else {}
+        for name, asked in recorded.records.items():
+            if name in outcomes.of and name in held and held[name].prompt_digest != asked.prompt_digest:
+                raise UserError(
+                    f"question {name} of {folder.name} reads differently from when it was answered: "
+                    f"its annotations or prompt have changed. Put the data back, or move the old answers away "
+                    f"(mv {folder} {folder}.old) and answer anew."
+                )
+        others = [asked for name, asked in held.items() if name not in recorded.records] if keep_others else []
+        write_questions(folder, [*others, *recorded.records.values()])
+    elif not path.is_file():
+        write_questions(folder, recorded.records.values())
+    return OpenCell(cell, folder, questions, outcomes)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Questions as a cell records them: by id, and as the content of the file."""
+
+    records: dict[str, QuestionRecord]
+    content: bytes
+
+
+def record(questions: Sequence[Question]) -> Recorded:
+    """Questions as a cell records them."""
     records = {
         q.question_id: QuestionRecord(
             q.question_id, q.video_id, dict(q.options), q.answer, dict(q.tags), prompt_digest(q)
         )
         for q in questions
     }
-    for name, record in records.items():
-        if name in answers and name in held and held[name].prompt_digest != record.prompt_digest:
-            raise UserError(
-                f"question {name} of {folder.name} reads differently from when it was answered: "
-                f"its annotations or prompt have changed. Put the data back, or move the old answers away "
-                f"(mv {folder} {folder}.old) and answer anew."
-            )
-    others = [record for name, record in held.items() if name not in records] if keep_others else []
-    write_questions(folder, [*others, *records.values()])
-    return OpenCell(cell, folder, questions, answers)
+    return Recorded(records, as_file(records.values()))
 
 
 def make_manifest(cell: Cell, config: Config) -> Manifest:

@@ -21,13 +21,13 @@ from harness.config import Config
 from harness.plan import plan as planning
 from harness.plan.show import show
 from harness.run.engines import build_engine
-from harness.run.opening import open_folder
+from harness.run.opening import Recorded, open_folder, record
 from harness.run.progress import Display, summary
 from harness.run.status import StatusFile, status_path, take_snapshot
 from harness.run.supervise import Supervisor
 from harness.run.work import OpenCell, Order, Siblings, check_present, find_work
 from harness.run.worker import INTERRUPTED, answer_share, interrupt_on_term, log_to
-from harness.store import read_answers, set_status
+from harness.store import read_outcomes, set_status
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,15 @@ def open_groups(
         UserError: a folder is in use, holds something foreign, its questions have changed since, or videos are absent.
     """
     found, opened = [], []
+    recorded: dict[int, Recorded] = {}  # the cells of a task share the list of their questions
     for planned in groups:
-        own = [
-            open_folder(cell, planning.cell_folder(config, cell).absolute(), planned.questions[cell.id], config, locks)
-            for cell in planned.group.cells
-        ]
+        own = []
+        for cell in planned.group.cells:
+            folder, asked = planning.cell_folder(config, cell).absolute(), planned.questions[cell.id]
+            if id(asked) not in recorded:
+                recorded[id(asked)] = record(asked)
+            as_recorded, known = recorded[id(asked)], planned.outcomes[cell.id]
+            own.append(open_folder(cell, folder, asked, config, locks, recorded=as_recorded, known=known))
         found.append(find_work(planned.group.name, own, config.run, lengths(planned)))
         opened += own
     check_present(found)
@@ -170,9 +174,9 @@ def conclude(cells: Sequence[OpenCell]) -> Tally:
     """Count what the store holds now, and write each cell's status."""
     total, answered, reasons = 0, 0, Counter[str]()
     for cell in cells:
-        answers = read_answers(cell.folder)
-        held = [answers[q.question_id] for q in cell.questions if q.question_id in answers]
-        bad = [answer.reason for answer in held if not answer.ok]
+        of = read_outcomes(cell.folder, cell.outcomes).of
+        held = [of[q.question_id] for q in cell.questions if q.question_id in of]
+        bad = [outcome.reason for outcome in held if not outcome.ok]
         total += len(cell.questions)
         answered += len(held) - len(bad)
         reasons.update(bad)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.store import Answer, is_needed, read_answers
+from harness.store import Outcomes, is_needed, read_outcomes
 
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
@@ -27,7 +27,7 @@ class OpenCell:
     cell: Cell
     folder: Path
     questions: Sequence[Question]
-    answers: Mapping[str, Answer]
+    outcomes: Outcomes
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def find_work(
     order: dict[tuple[Path, str], int] = {}
     for place, cell in enumerate(cells):
         for question in cell.questions:
-            if is_needed(cell.answers.get(question.question_id), run.retry):
+            if is_needed(cell.outcomes.of.get(question.question_id), run.retry):
                 order.setdefault((question.video, question.question_id), len(order))
                 asks.setdefault(question.video, []).append(Ask(place, question))
     size = length if length and all(path in length for path in asks) else {path: file_size(path) for path in asks}
@@ -164,13 +164,13 @@ def share_of(order: Order, worker: int) -> list[Siblings]:
 
 def still_needed(siblings: Siblings, order: Order) -> Siblings:
     """The siblings without what has been answered, or tried, since the order was made."""
-    answers = [read_answers(folder) for folder in siblings.folders]
+    outcomes = [read_outcomes(folder).of for folder in siblings.folders]
     videos = []
     for video in siblings.videos:
         asks = tuple(
             ask
             for ask in video.asks
-            if is_needed(answers[ask.cell].get(ask.question.question_id), order.run.retry, order.start)
+            if is_needed(outcomes[ask.cell].get(ask.question.question_id), order.run.retry, order.start)
         )
         if asks:
             videos.append(dataclasses.replace(video, asks=asks))

@@ -1,27 +1,36 @@
 """Records on disk: answers, questions and the manifest of each cell. Standard library and filelock only."""
 
-from harness.store.answers import Answer, answer_files, failed_answer, is_needed, iter_answers, now, read_answers
+from harness.store.answers import Answer, answer_files, failed_answer, iter_answers, now, read_answers
+from harness.store.frames import FrameRecords, SeenFrames
 from harness.store.log import AnswerLog
 from harness.store.manifest import Manifest, note_start, open_cell, read_manifest, set_status, write_manifest
+from harness.store.outcomes import Outcome, Outcomes, files_now, is_needed, outcomes_of, read_outcomes
 from harness.store.questions import QuestionRecord, read_questions, write_questions
 from harness.store.records import StoreError, hold, write_atomic
 
 __all__ = [
     "Answer",
     "AnswerLog",
+    "FrameRecords",
     "Manifest",
+    "Outcome",
+    "Outcomes",
     "QuestionRecord",
+    "SeenFrames",
     "StoreError",
     "answer_files",
     "failed_answer",
+    "files_now",
     "hold",
     "is_needed",
     "iter_answers",
     "note_start",
     "now",
     "open_cell",
+    "outcomes_of",
     "read_answers",
     "read_manifest",
+    "read_outcomes",
     "read_questions",
     "set_status",
     "write_atomic",

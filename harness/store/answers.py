@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from harness.errors import UserError, printable
 from harness.store.records import EditedError, NotRecordError, seal, unseal
 
-SCHEMA = 2
+SCHEMA = 3
 OK = "ok"
 FAILED = "failed"
 
@@ -31,7 +31,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One question answered, or not, in one cell."""
 
@@ -54,8 +54,7 @@ class Answer:
     next_position: int | None = None  # position id of the first new token
     sampling_fps: float | None = None
     second_per_grid: float | None = None  # seconds from one pair of frames to the next
-    frame_indices: list[int] = field(default_factory=list)  # on the sampling grid of the policy
-    timestamps: list[float] = field(default_factory=list)  # seconds
+    frames: str | None = None  # name of the record of the frames that were seen, see `harness.store.frames`
     backend: str | None = None  # decoder that made the frames
     seconds: dict[str, float] = field(default_factory=dict)
     n_new: int | None = None  # generated tokens
@@ -96,19 +95,6 @@ def failed_answer(question_id: str, video_id: str, error: BaseException, **known
     """The record of a question that could not be answered: the error's type and message."""
     reason = {"type": type(error).__name__, "message": str(error) or repr(error)}
     return Answer(question_id, video_id, FAILED, error=reason, **known)
-
-
-def is_needed(answer: Answer | None, retry: str, start: str | None = None) -> bool:
-    """Whether a question must still be asked.
-
-    Args:
-        answer: what the store holds for it.
-        retry: "none" leaves failed questions alone, "failed" asks them again.
-        start: a failure of this start of a run counts as tried. Clocks are not compared: they differ and are set.
-    """
-    if answer is None:
-        return True
-    return not answer.ok and retry == "failed" and (start is None or answer.start != start)
 
 
 def answer_files(cell_dir: Path | str) -> list[Path]:
@@ -186,29 +172,37 @@ def _to_answer(record: dict[str, Any], path: Path, number: int) -> Answer:
             f"{where} has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}. {away}"
         )
     try:
-        answer = Answer(**record)
-        for name, hint in _types().items():
-            if not _fits(getattr(answer, name), hint):
-                raise TypeError(f"{name}={getattr(answer, name)!r} is no {hint}")
-        return answer
+        for name, own, inside in _types():
+            value = record[name] if name in record else None
+            kind = type(value)
+            if kind in own and (inside is None or kind is _NONE or _fit_inside(value, inside)):
+                continue
+            if name in record:
+                raise TypeError(f"{name}={value!r} is no {get_type_hints(Answer)[name]}")
+        return Answer(**record)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} is not a record of an answer: {error}. {away}") from error
 
 
+_NONE = type(None)
+_JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, _NONE)} | {float: {int, float}}
+"""Annotated type -> types under which JSON gives it back; whole numbers are numbers."""
+
+
 @cache
-def _types() -> dict[str, Any]:
-    return get_type_hints(Answer)
+def _types() -> list[tuple[str, frozenset[type], frozenset[type] | None]]:
+    """Of every field of an answer: its name, the types that its value may have, and those of the items of a list or
+    of the values of a dictionary, which are of one plain type."""
+    found = []
+    for name, hint in get_type_hints(Answer).items():
+        own: set[type] = set()
+        inside: set[type] = set()
+        for each in get_args(hint) if isinstance(hint, UnionType) else (hint,):
+            own |= _JSON[get_origin(each) or each]
+            inside |= _JSON[get_args(each)[-1]] if get_args(each) else set()
+        found.append((name, frozenset(own), frozenset(inside) or None))
+    return found
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is of an annotated type; whole numbers are numbers."""
-    if isinstance(hint, UnionType):
-        return any(_fits(value, each) for each in get_args(hint))
-    if type(value) not in _JSON[get_origin(hint) or hint]:
-        return False
-    inside = get_args(hint)  # the items of a list, or the values of a dictionary, are of one plain type
-    return not inside or set(map(type, value.values() if isinstance(value, dict) else value)) <= _JSON[inside[-1]]
-
-
-_JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, type(None))} | {float: {int, float}}
-"""Annotated type -> types under which JSON gives it back."""
+def _fit_inside(value: Any, types: frozenset[type]) -> bool:
+    return types.issuperset(map(type, value.values() if isinstance(value, dict) else value))

@@ -26,8 +26,8 @@ class QuestionRecord:
     prompt_digest: str | None = None  # of the text asked: a changed prompt is noticed on the next start
 
 
-def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -> None:
-    """Write the cell's questions in their order, atomically; an equal file is left alone.
+def as_file(questions: Iterable[QuestionRecord]) -> bytes:
+    """The content of a cell's file of questions.
 
     Raises UserError when two questions share an id.
     """
@@ -36,12 +36,20 @@ def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -
     for question in questions:
         if question.question_id in seen:
             raise UserError(
-                f"question id {question.question_id!r} occurs twice in {cell_dir}: ids must be unique within a task. "
+                f"question id {question.question_id!r} occurs twice: ids must be unique within a task. "
                 "Check the task's question_id() against its annotations (python -m harness verify)."
             )
         seen.add(question.question_id)
         lines.append(seal({"schema": SCHEMA, **vars(question)}))
-    content = b"".join(lines)
+    return b"".join(lines)
+
+
+def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -> None:
+    """Write the cell's questions in their order, atomically; an equal file is left alone.
+
+    Raises UserError when two questions share an id.
+    """
+    content = as_file(questions)
     path = Path(cell_dir) / FILE
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from harness.errors import UserError
 
 _SEAL = re.compile(rb',\s*"check":\s*"([0-9a-f]{8})"\s*\}\s*\Z')
+_SEAL_ROOM = 64
+"""Bytes at the end of a record in which its digest stands."""
 
 
 class StoreError(UserError):
@@ -58,7 +61,7 @@ def unseal(data: bytes) -> dict[str, Any]:
         raise NotRecordError("not JSON") from error
     if not isinstance(record, dict):
         raise NotRecordError("not a JSON object")
-    found = _SEAL.search(data)
+    found = _SEAL.search(data, max(0, len(data) - _SEAL_ROOM))
     if found is None or found[1] != _digest(data[: found.start()]):
         raise EditedError(record)
     del record["check"]
@@ -85,7 +88,7 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")  # process ids of two machines may be equal
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as stream:

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.plan import plan as planning
 from harness.plan.feature_size import Header
 from harness.plan.show import show
-from harness.store import Answer, AnswerLog, Manifest, write_manifest
+from harness.store import Answer, AnswerLog, FrameRecords, Manifest, SeenFrames, write_manifest
 
 
 @pytest.fixture
@@ -138,6 +138,18 @@ def test_headers_are_read_only_of_videos_that_are_needed(overrides, monkeypatch)
     monkeypatch.setattr(planning, "read_header", lambda path, s: read.append(path.stem) or Header(s))
     assert planning.make_plan(config).groups[0].videos_to_decode == 1
     assert read == ["v1"]
+
+
+def test_answers_whose_frames_are_lost_are_a_problem_of_the_plan(overrides):
+    config = compose_config([*overrides, "matrix.variant=[full]"])
+    folder = planning.cell_folder(config, planning.make_plan(config).groups[0].cells[0].cell)
+    seen = SeenFrames((0, 12), (0.0, 0.5))
+    with AnswerLog(folder) as log:
+        log.append(Answer("00", "v0", "ok", text="A", frames=seen.digest))
+    with pytest.raises(UserError, match=f"1 answers of a cell refer .*{seen.digest}.json is absent"):
+        planning.report_problems(planning.make_plan(config))
+    FrameRecords(config.results).keep(seen)
+    assert planning.make_plan(config).groups[0].cells[0].answered == 1
 
 
 def test_weights_that_are_not_whole_are_a_problem_of_the_plan(overrides, tmp_path):

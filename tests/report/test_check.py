@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, configuration, questions, rewrite, write_cell
+from cell_folders import SEEN, VARIANTS, configuration, questions, rewrite, write_cell
 
 from harness.errors import UserError
 from harness.report.baseline import read_baseline
 from harness.report.check import baseline_path, main
-from harness.store import read_manifest, write_manifest
+from harness.store import FrameRecords, SeenFrames, read_manifest, write_manifest
 
 
 def check(tmp_path, results="results", *overrides):
@@ -20,6 +20,8 @@ def check(tmp_path, results="results", *overrides):
     return main(configuration(tmp_path / results, *settings))
 
 
+OTHER_FRAMES = SeenFrames((0, 7, 20), SEEN.timestamps)
+OTHER_TIMES = SeenFrames(SEEN.indices, (0.0, 0.5, 1.04))
 UPDATE = "check.update_baseline=true"
 ASKED = questions("lvbench", 40)
 RIGHT = np.random.default_rng(0).random(120) < 0.8
@@ -98,6 +100,8 @@ def test_a_cell_without_baseline_is_not_waved_through(tmp_path, baseline):
 def changed(tmp_path, change):
     """Another run of which every answer's record is changed."""
     run(tmp_path, "now")
+    for seen in (OTHER_FRAMES, OTHER_TIMES):
+        FrameRecords(tmp_path / "now").keep(seen)
     for folder in (tmp_path / "now" / "runs").iterdir():
         rewrite(folder, change)
 
@@ -105,8 +109,8 @@ def changed(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "column"),
     [
-        ({"frame_indices": [0, 7, 20]}, "frames"),
-        ({"timestamps": [0.0, 0.5, 1.04]}, "times"),
+        ({"frames": OTHER_FRAMES.digest}, "frames"),
+        ({"frames": OTHER_TIMES.digest}, "times"),
         ({"second_per_grid": 1.0}, "times"),
         ({"sampling_fps": 2.5}, "times"),
         ({"n_prompt": 2101}, "prompt"),
@@ -180,13 +184,21 @@ def test_a_field_that_the_baseline_did_not_know_is_equal_at_its_default(tmp_path
     assert "setting changed: method.max_guide_length: None -> 9" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
+@pytest.mark.parametrize("how", ["absent", "damaged"])
+def test_lost_frames_are_an_error_not_a_difference(tmp_path, baseline, how):
+    path = tmp_path / "results" / "frames" / f"{SEEN.digest}.json"
+    path.unlink() if how == "absent" else path.write_text(path.read_text().replace("6", "7"))
+    with pytest.raises(UserError, match=rf"120 answers of a cell refer to a record of frames .* is {how}"):
+        check(tmp_path)
+
+
 def test_a_column_that_the_baseline_did_not_know_is_not_compared(tmp_path, baseline):
     path = tmp_path / "toy.json"
     data = json.loads(path.read_text())
     for cell in data["cells"].values():
         cell["answers"] = {name: [*row[:-1], None] for name, row in cell["answers"].items()}
     path.write_text(json.dumps(data))
-    changed(tmp_path, lambda i, answer: answer | {"timestamps": [9.0]})
+    changed(tmp_path, lambda i, answer: answer | {"frames": OTHER_TIMES.digest})
     assert check(tmp_path, "now") == 0
 
 

@@ -13,7 +13,7 @@ from harness.run.failures import Streak
 from harness.run.frames import Frames
 from harness.run.loop import Loop
 from harness.run.status import StatusFile, status_path
-from harness.store import AnswerLog, iter_answers, read_answers
+from harness.store import AnswerLog, FrameRecords, StoreError, iter_answers, read_answers
 from harness.video.digest import video_digest
 
 
@@ -64,10 +64,27 @@ def test_an_answer_carries_what_was_seen_and_kept(tmp_path):
     assert (answer.n_prompt, answer.n_video, answer.n_new, answer.n_cache_mean) == (100, 80, 2, 15.0)
     assert (answer.cache_length, answer.chunk_budget, answer.peak_memory) == ([10, 20], [5, 5], None)
     assert (answer.kept_digest, answer.n_encoded) == ("0123abcd", 80)
-    assert answer.frame_indices == [0, 14, 29, 44, 59, 74]
-    assert answer.timestamps == pytest.approx([index / 25 for index in answer.frame_indices])
+    seen = FrameRecords(tmp_path).find(answer.frames)
+    assert seen.indices == (0, 14, 29, 44, 59, 74)
+    assert seen.timestamps == pytest.approx([index / 25 for index in seen.indices])
     assert (answer.sampling_fps, answer.backend) == (2.0, "decord")
     assert set(answer.seconds) == {"frames", "encode", "generate"} and answer.error is None
+
+
+def test_no_answer_is_stored_whose_frames_are_not(tmp_path):
+    (tmp_path / "frames").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write .*frames"):
+        run(make_order(tmp_path, [make_video(tmp_path, "v")]))
+    assert not any(read_answers(folder) for folder in folders(tmp_path))
+
+
+def test_frames_are_recorded_once_for_all_questions_of_all_cells(tmp_path):
+    videos = [make_video(tmp_path, "a"), make_video(tmp_path, "b", frames=8)]
+    run(make_order(tmp_path, videos))
+    answers = [answer for folder in folders(tmp_path) for answer in read_answers(folder).values()]
+    names = {answer.video_id: {a.frames for a in answers if a.video_id == answer.video_id} for answer in answers}
+    assert len(answers) == 12 and {len(own) for own in names.values()} == {1}
+    assert {path.stem for path in (tmp_path / "frames").iterdir()} == set.union(*names.values())
 
 
 def test_a_second_start_asks_only_what_is_missing(tmp_path):

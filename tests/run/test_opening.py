@@ -39,9 +39,18 @@ def opened(tmp_path, videos):
 
 def test_opening_writes_manifest_and_questions_and_returns_the_answers(opened):
     cell = opened()
-    assert len(cell.answers) == 9 and [q.question_id for q in read_questions(cell.folder)][0] == "v0-q0"
+    assert len(cell.outcomes.of) == 9 and [q.question_id for q in read_questions(cell.folder)][0] == "v0-q0"
     manifest = read_manifest(cell.folder)
     assert manifest.digest == cell.cell.digest and manifest.runtime["overrides"] == ["a=b"]
+
+
+def test_what_the_plan_read_counts_until_something_is_written(opened):
+    cell = opened()
+    known = dataclasses.replace(cell.outcomes, of={})
+    assert opened(known=known).outcomes is known
+    with AnswerLog(cell.folder, "1") as log:
+        log.append(Answer("v0-q0", "v0", "ok", "A"))
+    assert set(opened(known=known).outcomes.of) == set(cell.outcomes.of)
 
 
 def test_a_folder_in_use_is_refused(opened):

@@ -20,6 +20,7 @@ from harness.plan.feature_size import read_header, video_tokens
 from harness.plan.matrix import build_groups
 from harness.run.run import main
 from harness.store import (
+    FrameRecords,
     answer_files,
     iter_answers,
     read_answers,
@@ -94,7 +95,8 @@ def test_everything_is_answered_once_then_nothing_is_left(run, toy, tmp_path, ca
         answers = list(iter_answers(path))
         assert sorted(a.question_id for a in answers) == sorted(q.question_id for q in questions)
         for answer in answers:
-            assert len(answer.frame_indices) == len(answer.timestamps) == FRAMES and answer.backend == "decord"
+            seen = FrameRecords(results).find(answer.frames)
+            assert len(seen.indices) == len(seen.timestamps) == FRAMES and answer.backend == "decord"
             assert answer.n_prompt > 96 and answer.n_cache_mean == 96 and answer.n_new >= 1
             assert answer.n_video in planned
     first = texts(results)
@@ -111,7 +113,7 @@ def test_stored_features_replace_decoding_and_encoding(run, tmp_path, capsys):
     output = capsys.readouterr().out
     assert counters(output)[2:] == [0, 0] and f"{n_videos} taken from the feature store" in output
     assert texts(tmp_path / "a") == texts(tmp_path / "b")
-    fields = ("frame_indices", "timestamps", "sampling_fps", "backend", "n_prompt", "cache_length")
+    fields = ("frames", "sampling_fps", "backend", "n_prompt", "cache_length")
     for folder in cells(tmp_path / "a"):
         decoded, stored = read_answers(folder), read_answers(tmp_path / "b" / "runs" / folder.name)
         for name, answer in decoded.items():

@@ -6,7 +6,7 @@ from fake_model import make_cell, make_order, make_questions, make_video
 from harness.errors import UserError
 from harness.run.config import RunConfig
 from harness.run.work import OpenCell, check_present, find_work, share_of, still_needed
-from harness.store import Answer, AnswerLog
+from harness.store import Answer, AnswerLog, outcomes_of
 
 
 @pytest.fixture
@@ -20,8 +20,9 @@ def failed(question, start):
 
 def test_questions_of_a_video_stand_together_each_in_all_cells_longest_video_first(tmp_path, videos):
     questions = make_questions(videos, 2)
-    held = {"v5-q0": Answer("v5-q0", "v5", "ok")}
-    cells = [OpenCell(make_cell(c), tmp_path / str(c), questions, held if c == 1 else {}) for c in (1, 2)]
+    held = outcomes_of({"v5-q0": Answer("v5-q0", "v5", "ok")}, ())
+    nothing = outcomes_of({}, ())
+    cells = [OpenCell(make_cell(c), tmp_path / str(c), questions, held if c == 1 else nothing) for c in (1, 2)]
     work = find_work("name", cells, RunConfig())
     assert [video.path.stem for video in work.videos] == ["v5", "v4", "v3", "v2", "v1", "v0"]
     assert [(a.question.question_id, a.cell) for a in work.videos[0].asks] == [("v5-q1", 0), ("v5-q1", 1), ("v5-q0", 1)]

@@ -18,7 +18,7 @@ from harness.store.records import seal, unseal
 def answer(question: str, status: str = "ok", **fields) -> Answer:
     if status == "failed":
         fields.setdefault("error", {"type": "VideoError", "message": "no frames"})
-    return Answer(question, "v1", status, **{"text": "(A)", "timestamps": [0.0, 0.25], **fields})
+    return Answer(question, "v1", status, **{"text": "(A)", "chunk_budget": [3, 4], **fields})
 
 
 def write(folder, *answers, worker=None):
@@ -44,7 +44,7 @@ def test_what_was_appended_is_read_back(tmp_path):
 def test_a_line_carries_every_field_of_the_contract(tmp_path):
     record = json.loads(write(tmp_path, answer("q1")).read_text())
     assert set(record) == {f.name for f in dataclasses.fields(Answer)} | {"check"}
-    assert record["schema"] == 2 and (list(record)[0], list(record)[-1]) == ("schema", "check")
+    assert record["schema"] == 3 and (list(record)[0], list(record)[-1]) == ("schema", "check")
 
 
 def test_an_empty_folder_has_no_answers(tmp_path):
@@ -133,7 +133,7 @@ def test_damage_before_the_last_line_names_file_and_line(tmp_path):
     AnswerLog(tmp_path, "0").close()  # and the lock on it is free again: the error above is not 'another process'
 
 
-@pytest.mark.parametrize("schema", [0, 1, None, "2"])
+@pytest.mark.parametrize("schema", [0, 1, 2, None, "3"])
 def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema):
     path = write(tmp_path, answer("q1"))
     record = {**json.loads(path.read_text()), "schema": schema}
@@ -146,8 +146,8 @@ def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema
     ("line", "message"),
     [
         ("[1, 2]\n", "line 1 is damaged"),
-        ('{"schema": 2, "question": 1}', "line 1 is not a record of an answer"),
-        ('{"schema": 2, "question_id": "q"}', "line 1: it is not as it was written"),
+        ('{"schema": 3, "question": 1}', "line 1 is not a record of an answer"),
+        ('{"schema": 3, "question_id": "q"}', "line 1: it is not as it was written"),
     ],
 )
 def test_foreign_json_is_refused(tmp_path, line, message):

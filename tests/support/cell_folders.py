@@ -11,7 +11,16 @@ from harness.config import Config, compose_config
 from harness.report.cells import CellResult, load_cells
 from harness.report.config import ReportConfig
 from harness.report.context import Context
-from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
+from harness.store import (
+    Answer,
+    FrameRecords,
+    Manifest,
+    QuestionRecord,
+    SeenFrames,
+    failed_answer,
+    write_manifest,
+    write_questions,
+)
 from harness.store.records import seal, unseal
 
 LETTERS = "ABCD"
@@ -25,6 +34,8 @@ TASKS = {
 }
 TYPES = ("plotQA", "findNeedle", "ego", "count", "order", "anomaly_reco", "topic_reasoning")
 VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal": (False, True), "full": (True, True)}
+SEEN = SeenFrames((0, 6, 12), (0.0, 0.5, 1.0))
+"""Frames of every answer."""
 RESAMPLES = 200
 """Enough for tests that look at no interval of a macro average."""
 
@@ -131,6 +142,7 @@ def write_cell(
         ),
     )
     write_questions(folder, asked)
+    FrameRecords(results).keep(SEEN)
     lines = []
     for i, (question, ok) in enumerate(zip(asked, right, strict=True)):
         if i in failed:
@@ -153,8 +165,7 @@ def write_cell(
                     next_position=700,
                     sampling_fps=2.0,
                     second_per_grid=1.0 / 1.5,
-                    frame_indices=[0, 6, 12],
-                    timestamps=[0.0, 0.5, 1.0],
+                    frames=SEEN.digest,
                     seconds={"decode": 0.1, "encode": 0.2, "prefill": 0.5, "decode_text": 0.1},
                     n_new=2,
                 )

@@ -25,7 +25,7 @@ from harness.models.adapter import Adapter
 from harness.plan.cell import Cell
 from harness.run.config import RunConfig
 from harness.run.work import OpenCell, Order, find_work
-from harness.store import Manifest, open_cell, read_answers
+from harness.store import Manifest, open_cell, read_outcomes
 
 OPTIONS = {"A": "red", "B": "green", "C": "blue", "D": "none"}
 LOADED: list["FakeAdapter"] = []
@@ -152,7 +152,7 @@ def make_order(
     for context in contexts:
         cell, cell_folder = make_cell(context), folder / "runs" / f"cell-{context}"
         open_cell(cell_folder, Manifest(cell_folder.name, cell.digest, {}))
-        cells.append(OpenCell(cell, cell_folder, make_questions(videos, per_video), read_answers(cell_folder)))
+        cells.append(OpenCell(cell, cell_folder, make_questions(videos, per_video), read_outcomes(cell_folder)))
     logs = folder / "logs" / stamp
     logs.mkdir(parents=True, exist_ok=True)
     return Order((find_work("group", cells, run),), run, logs, workers)
