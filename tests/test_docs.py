@@ -30,7 +30,7 @@ PLACEHOLDER = re.compile(r"<[a-z_ ]+>|…|\b[A-Z]+\b")
 REAL = {"task": "mlvu", "matrix": "ablation", "engine.workers": "2"}
 """What stands for a placeholder where not any word will do."""
 
-SCRIPTS = {"main_results.sh": ["run", "matrix=main_results"], "ablation.sh": ["run", "matrix=ablation"]}
+SCRIPTS = {f"{matrix}.sh": ["run", f"matrix={matrix}"] for matrix in ("main_results", "ablation", "methods")}
 """Commands that stand for a call of the harness."""
 
 

@@ -9,10 +9,11 @@ from harness.setting import setting
 
 @dataclass
 class EngineConfig:
-    """What starts the workers. ``workers`` null means one per visible accelerator, or one on a CPU."""
+    """What starts the workers. ``workers`` null means one per visible accelerator, or ``cpu_workers`` without any."""
 
     name: str = setting("local", name=True)
     workers: int | None = setting(None, least=1, most=10_000)
+    cpu_workers: int = setting(1, least=1, most=10_000)
     threads: int | None = setting(None, least=1, most=10_000)
     partition: str | None = None
     gpus_per_worker: int = setting(1, least=0, most=1024)

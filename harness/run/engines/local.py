@@ -1,4 +1,4 @@
-"""Worker processes on this machine: one per visible accelerator, or `engine.workers` on the CPU.
+"""Worker processes on this machine: one per visible accelerator, or `engine.cpu_workers` without any.
 
 A single worker runs in the process of the command itself; with `engine.workers=1` it gets its own, so that a video that
 crashes it (a fault in a decoder, no host memory) is recorded and passed over as with several.
@@ -31,7 +31,7 @@ class Engine:
             raise UserError(
                 f"engine.gpus_per_worker={self._per_worker} but {len(self._accelerators)} accelerators are visible"
             )
-        self.workers = config.workers or max(1, room)
+        self.workers = config.workers or room or config.cpu_workers
         if self._accelerators and self.workers > room:
             raise UserError(
                 f"engine.workers={self.workers} x engine.gpus_per_worker={self._per_worker} needs more than the "
