@@ -264,3 +264,13 @@ def test_a_subset_is_an_axis(model):
     words = ["profile=published", "matrix.task=[mlvu]", "matrix.subset=[null,ci]", model]
     assert [c.task.subset for c in build_cells(compose_config(words))] == [None, "ci"]
     assert len(build_groups(compose_config(words))) == 2
+
+
+def test_methods_are_compared_on_one_subset_and_a_setting_wins_over_rows(model):
+    toy = build_cells(compose_config(["matrix=methods", "matrix.task=[mlvu]", "matrix.method=[none,stride]"]))
+    assert {c.task.subset for c in toy} == {"mini"} and len(toy) == 1 + 5
+    words = ["matrix=methods", "matrix.task=[mlvu]", "matrix.method=[none,stride]", "context.tokens=65"]
+    quick = build_cells(compose_config([*words, "task.subset=ci"]))
+    assert [(c.context, c.task.subset) for c in quick] == [(None, "ci"), (65, "ci")]
+    real = build_cells(compose_config([*words, "profile=published", model]))
+    assert {c.task.subset for c in real} == {None}
