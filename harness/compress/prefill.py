@@ -88,6 +88,7 @@ class Prefill:
         self,
         segment: Segment,
         *,
+        ids: torch.Tensor | None = None,
         guide: slice | None = None,
         guide_ids: torch.Tensor | None = None,
         observer: Observer | None = None,
@@ -97,6 +98,7 @@ class Prefill:
 
         Args:
             segment: of the prompt.
+            ids: [r, n] where they are not those of the prompt.
             guide: prompt tokens that follow it for now, with ids `guide_ids` [r, g].
             observer: sees each layer's queries and keys.
             between: drops or merges hidden states before a layer.
@@ -104,10 +106,10 @@ class Prefill:
         Returns:
             The last hidden state [d] where the segment ends the prompt.
         """
-        prompt, language = self.prompt, self.language
-        embeds, ids = self._embed(segment), prompt.positions[:, segment.tokens]
+        prompt, embeds = self.prompt, self._embed(segment)
+        ids = prompt.positions[:, segment.tokens] if ids is None else ids
         if guide is not None and guide_ids is not None:
-            embeds = torch.cat((embeds, language.embed(prompt.input_ids[guide])))
+            embeds = torch.cat((embeds, self.language.embed(prompt.input_ids[guide])))
             ids = torch.cat((ids, guide_ids), dim=1)
         added = [feature[segment.video] for feature in self.features[1:]] if segment.n_video else []
         return self._run(
@@ -178,8 +180,7 @@ class Prefill:
         """Complete the trace when the prompt is in the cache.
 
         Raises:
-            QuestionError: some score was not a number.
-            UserError: the method evicted behind the question.
+            QuestionError, UserError: some score was not a number; the method evicted behind the question.
         """
         for chunk, bad in enumerate(self._no_numbers):
             if bool(bad):

@@ -1,0 +1,61 @@
+"""Evicting once, when the whole video is cached and the question is not: what is left serves any question."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from harness.compress.allocation import largest_remainder
+from harness.compress.cache import Kept
+from harness.compress.evict import Counts, highest, video_budget
+from harness.compress.method import Method
+from harness.compress.prefill import Prefill
+from harness.compress.prompt import Prompt, Segment
+
+
+@dataclass(frozen=True)
+class WholeContextEvictor(Method):
+    """While the video passes, nothing is evicted: the cache holds all of it for a while (`Trace.cache_peak`)."""
+
+    def compresses(self, prompt: Prompt) -> bool:
+        return prompt.over_context
+
+    def begin(self, run: Prefill) -> None:
+        if run.compress:
+            video_budget(run.prompt)  # a context that has no room is seen before the video has passed
+
+    @abstractmethod
+    def scores(self, run: Prefill) -> list[torch.Tensor]:
+        """Of each layer [L] one score per key-value head and token of the video [kv, V], higher = keep."""
+
+    def counts(self, run: Prefill, scores: list[torch.Tensor]) -> Counts:
+        """How many of the video's tokens each layer, or each of its heads, keeps; here as many everywhere."""
+        return [video_budget(run.prompt)] * len(scores)
+
+    def before_question(self, run: Prefill) -> None:
+        if not run.compress:
+            return
+        scores = self.scores(run)
+        chunks = [segment for segment in run.segments if segment.chunk is not None]
+        for chunk in chunks:
+            run.note_scores(chunk, [of_layer[:, chunk.video] for of_layer in scores])
+        kept = highest(run, scores, self.counts(run, scores))
+        run.note_choice(kept)
+        run.trace.chunk_budget = _per_chunk(kept, chunks)
+        run.trace.chunk_ratio = [b / c.n_video for b, c in zip(run.trace.chunk_budget, chunks, strict=True)]
+        video = Segment(slice(run.prompt.video_start, run.prompt.video_stop), slice(0, run.prompt.n_video))
+        for layer, of_layer in enumerate(kept):
+            run.cache.keep_of_last(layer, video.length, [run.kept_places(video, of_head) for of_head in of_layer])
+
+
+def _per_chunk(kept: Sequence[Kept], chunks: Sequence[Segment]) -> list[int]:
+    """Tokens that are left of each chunk [K], a mean over layers and heads in whole numbers that add up."""
+    heads = [of_head for of_layer in kept for of_head in of_layer]
+    ends = torch.tensor([chunk.video.stop for chunk in chunks])
+    total = sum(torch.bucketize(h.cpu(), ends, right=True).bincount(minlength=len(chunks)) for h in heads)
+    shares = [Fraction(int(count), len(heads)) for count in torch.as_tensor(total).tolist()]
+    return largest_remainder(shares, round(sum(shares)))
