@@ -1,0 +1,112 @@
+"""Choosing among the video's tokens before the language model sees them.
+
+Shapes: T grids (steps in time) of n tokens each, hidden size D; N = T * n.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from harness.compress.evict import margin, video_budget
+from harness.compress.method import Method, Pruned, checked_quirks
+from harness.compress.prefill import Prefill
+from harness.compress.prompt import Prompt
+from harness.setting import check_settings, setting
+
+_WINDOW = 64  # grids moved to the device at a time
+
+
+@dataclass(frozen=True)
+class Pruner(Method):
+    """Keeps some of the video's tokens, as they are, and prefills the shorter prompt uncompressed.
+
+    The context decides how many tokens stay: exactly as many as fit beside the text. With `retention` it does not; a
+    share is a nominal number, and what was measured is in the trace (`n_video`, `prefilled`, `cache_length`).
+
+    Attributes:
+        retention: share of the video's tokens that stay, whatever the context; `None` = what fits the context.
+        quirks: deviations of the published code, each to be switched alone; see `QUIRKS` of the method's module.
+    """
+
+    QUIRKS: ClassVar[Mapping[str, bool]] = {}
+
+    retention: float | None = setting(None, above=0, most=1)
+    quirks: dict[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, "method.")
+        checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
+
+    def has(self, quirk: str) -> bool:
+        """Whether a quirk is on."""
+        return {**self.QUIRKS, **self.quirks}[quirk]
+
+    def compresses(self, prompt: Prompt) -> bool:
+        return prompt.over_context if self.retention is None else self.retention < 1
+
+    def target(self, prompt: Prompt) -> int:
+        """Tokens of the video that are to stay."""
+        if self.retention is None:
+            return video_budget(prompt)
+        return max(1, round(self.retention * prompt.n_video))
+
+    def prune(self, run: Prefill) -> Pruned:
+        n_grids = run.prompt.n_grids
+        grids = run.features[0].view(n_grids, -1, run.features[0].shape[-1])
+        kept = self.keep(run, grids, self.target(run.prompt)).cpu()
+        run.note_choice([kept])
+        return Pruned(kept, positions=self.ids(run.prompt, kept))
+
+    @abstractmethod
+    def keep(self, run: Prefill, grids: torch.Tensor, total: int) -> torch.Tensor:
+        """Which tokens stay [k] ascending, of `grids` [T, n, D] in host memory; k is `total` but for quirks."""
+
+    def ids(self, prompt: Prompt, kept: torch.Tensor) -> torch.Tensor | None:
+        """Ids [r, N - V + k] of the prompt that is left; `None` = every token keeps its own."""
+        return None
+
+
+def counted_anew(prompt: Prompt, kept: torch.Tensor) -> torch.Tensor | None:
+    """Ids [1, N - V + k] without gaps, where ids count tokens; `None` for M-RoPE, whose ids are places."""
+    if prompt.positions.shape[0] > 1:
+        return None
+    return torch.arange(prompt.n_text + len(kept))[None]
+
+
+def windows(grids: torch.Tensor, device: torch.device, before: int = 0) -> Iterator[torch.Tensor]:
+    """Grids [T, n, D] on a device in float32, some at a time, each window with the `before` grids in front of it."""
+    for start in range(0, len(grids), _WINDOW):
+        part = grids[max(start - before, 0) : start + _WINDOW]
+        yield part.to(device, non_blocking=True).float()
+
+
+def over_windows(
+    grids: torch.Tensor, device: torch.device, compute: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """What `compute` makes of each window of grids [t, n, D], put together along the grids."""
+    return torch.cat([compute(window) for window in windows(grids, device)])
+
+
+def highest_per_grid(run: Prefill | None, scores: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Of every grid the `counts` [T] highest scores of [T, n]: token numbers [k] ascending; ties to the lower one.
+
+    How near the closest choice was goes into the trace of `run`.
+    """
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    wanted = torch.tensor(counts, device=scores.device)[:, None]
+    chosen = torch.arange(scores.shape[1], device=scores.device) < wanted
+    chosen = torch.zeros_like(chosen).scatter(1, order, chosen)
+    if run is not None:
+        run.note_margin(margin(scores, chosen))
+    return chosen.flatten().nonzero().flatten()
+
+
+def highest_of_all(run: Prefill | None, scores: torch.Tensor, total: int) -> torch.Tensor:
+    """The `total` highest of scores [N]: token numbers ascending; ties to the lower one. Notes as the above."""
+    return highest_per_grid(run, scores[None], [total])

@@ -1,0 +1,123 @@
+"""Run one golden case of a published method through the functions of its file: recorded inputs in, outputs out."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from harness.compress.methods import dycoke, evs, v_cast, vidcom2
+from harness.compress.prune import highest_of_all, highest_per_grid
+
+CPU = torch.device("cpu")
+Case = dict[str, Any]
+Outputs = dict[str, torch.Tensor]
+
+
+def load_case(path: Path) -> Case:
+    """Tensors and settings of one case, in one dictionary; settings are numbers, lists or words."""
+    with safe_open(path, "pt") as file:
+        settings = {key: _parsed(value) for key, value in file.metadata().items()}
+    return {**load_file(path), **settings}
+
+
+def run_case(folder: str, case: Case) -> Outputs:
+    """All outputs of a case, under the names of the file.
+
+    Args:
+        folder: which method: one of `METHODS`.
+        case: what `load_case` returns; also tensors and metadata as strings, as safetensors gives them.
+    """
+    return METHODS[folder]({key: _parsed(value) for key, value in case.items()})
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, ValueError):
+        return value
+
+
+def _asked(case: Case, prefix: str) -> list[tuple[str, float]]:
+    """Names behind a prefix, of the outputs that the file holds, and the numbers that they spell."""
+    names = [key[len(prefix) :] for key in case if key.startswith(prefix)]
+    return [(name, float(name)) for name in names]
+
+
+def _grids(case: Case) -> torch.Tensor:
+    return case["features"].view(case["frames"], case["tokens_per_frame"], -1)
+
+
+def _vidcom2(case: Case) -> Outputs:
+    grids = _grids(case)
+    video, frame = vidcom2.typicality(grids, CPU)
+    outputs = {"channels": vidcom2.quiet_channels(grids, CPU), "video_score": video, "frame_score": frame}
+    for name, ratio in _asked(case, "kept/"):
+        scales = vidcom2.grid_scales(video, ratio)
+        counts = vidcom2.rounded_counts(scales, grids.shape[1])
+        outputs[f"scales/{name}"], outputs[f"counts/{name}"] = scales, torch.tensor(counts)
+        outputs[f"kept/{name}"] = highest_per_grid(None, -(video + frame), counts)
+    return outputs
+
+
+def _vidcom2_vllm(case: Case) -> Outputs:
+    grids = _grids(case)
+    video, frame = vidcom2.typicality(grids, CPU)
+    unlike, n = -(video + frame), grids.shape[1]
+    outputs = {}
+    for name, pruned in zip(case["q"], case["q_values"], strict=True):
+        counts = vidcom2.rounded_counts(vidcom2.grid_scales(video, 1 - pruned), n)
+        target = max(len(grids), int(unlike.numel() * (1 - pruned)))
+        kept = vidcom2.reconcile(highest_per_grid(None, unlike, counts), unlike.flatten(), target)
+        outputs |= {f"first_counts/{name}": torch.tensor(counts), f"target/{name}": torch.tensor(target)}
+        outputs[f"kept/{name}"] = kept
+    return outputs
+
+
+def _evs(case: Case) -> Outputs:
+    grids = _grids(case)
+    changed = evs.dissimilarity(grids, CPU)
+    outputs = {"dissimilarity": changed}
+    for name, pruned in _asked(case, "kept/"):
+        target = evs.retained(*grids.shape[:2], pruned)
+        outputs[f"target/{name}"] = torch.tensor(target)
+        outputs[f"kept/{name}"] = highest_of_all(None, changed, target)
+    return outputs
+
+
+def _v_cast(case: Case) -> Outputs:
+    grids = _grids(case)
+    bends, scores = v_cast.curvature(grids, CPU), v_cast.saliency(grids, CPU)
+    outputs = {"curvature": bends}
+    for name, ratio in _asked(case, "kept/"):
+        total = max(len(grids), round(scores.numel() * ratio))
+        counts = v_cast.counts_by_curvature(bends, total, grids.shape[1])
+        outputs[f"counts/{name}"] = torch.tensor(counts)
+        outputs[f"kept/{name}"] = highest_per_grid(None, scores, counts)
+    return outputs
+
+
+def _dycoke_ttm(case: Case) -> Outputs:
+    grids = _grids(case)
+    alike, outputs = dycoke.likeness(grids, CPU), {}
+    for name, merge in _asked(case, "kept_in_emission_order/"):
+        counts = dycoke.counts_at(merge, *grids.shape[:2])
+        if len(grids) % 2:
+            counts[-1] = 0  # the quirk `odd_grid_dropped`
+        kept = highest_per_grid(None, -alike, counts)
+        outputs[f"kept_in_emission_order/{name}"] = dycoke.emission(kept, alike, grids.shape[1])
+    return outputs
+
+
+METHODS: dict[str, Callable[[Case], Outputs]] = {
+    "vidcom2": _vidcom2,
+    "vidcom2_vllm": _vidcom2_vllm,
+    "evs": _evs,
+    "v_cast": _v_cast,
+    "dycoke_ttm": _dycoke_ttm,
+}
