@@ -166,7 +166,7 @@ class _Passage:
             ids = run.ids[layer][:, alive]
             self._view = self._seen(layer, *run.language.queries_and_keys(layer, hidden, ids))
         assert self._view is not None
-        scores = method.rank(self._view)
+        scores = method.rank(self._view).to(hidden.device)
         (kept,) = highest(run, [scores], [min(method.count(self._view, layer, scores), len(scores))])
         assert isinstance(kept, torch.Tensor)
         hidden, going = method.merge(hidden, self._places.to(hidden.device), kept, scores)

@@ -42,7 +42,10 @@ ONLY: dict[str, tuple[str, ...]] = {
 }
 """Cases that exist for some families only."""
 
-CHANGES_VALUES: dict[str, str] = {}
+CHANGES_VALUES: dict[str, str] = {
+    "sparsevlm": "means of what is dropped",
+    "sparsevlm native": "means of what is dropped",
+}
 """Cases whose cached values are not those of single tokens, and why (merging)."""
 
 
