@@ -146,6 +146,12 @@ class CompressedCache:
         keys, values = (state[:, tokens].to(device, copy=True) for state in (self.keys(layer), self.values(layer)))
         return Stored(keys, values, None if ids is None else ids[:, tokens].to(device, copy=True))
 
+    def append(self, layer: int, stored: Stored, device: torch.device) -> None:
+        """Put stored tokens behind those of a layer, which is on `device`."""
+        self.update(stored.keys.to(device)[None], stored.values.to(device)[None], layer)
+        if stored.positions is not None:
+            self.append_positions(layer, stored.positions)
+
     def replace(self, layer: int, tokens: slice, stored: Stored) -> None:
         """Put stored tokens where some of a layer's tokens are; the layer may become longer or shorter."""
         keys, values, ids = self.keys(layer), self.values(layer), self._positions[layer]

@@ -16,6 +16,7 @@ from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
 from harness.compress.first_token import check_nothing_evicted, slots
 from harness.compress.language import Alive, LanguageModel, LayerInput
+from harness.compress.memo import reused
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import no_number
@@ -59,6 +60,7 @@ class Prefill:
             raise ValueError("the prompt has no text after the video, so nothing asks for an answer")
         self.language, self.method, self.record = language, method, record
         self.prompt, self.features = prompt, tuple(features)
+        self.state: Any = None
         self._memo = {} if memo is None else memo
         self._choices: list[torch.Tensor] = []
         self._margins: list[torch.Tensor] = []
@@ -72,7 +74,6 @@ class Prefill:
         self.segments = method.segments(prompt)
         trace.chunk_lengths = [segment.n_video for segment in self.segments if segment.chunk is not None]
         trace.chunk_budget, trace.chunk_ratio = list(trace.chunk_lengths), [1.0] * len(trace.chunk_lengths)
-        self.state: Any = None
         self.ids: list[torch.Tensor] = []
         self.scores: list[list[torch.Tensor] | None] = [None] * len(trace.chunk_lengths)
         self.kept_indices: list[list[torch.Tensor] | None] = [None] * len(trace.chunk_lengths)
@@ -149,10 +150,7 @@ class Prefill:
         """What `compute` makes of the video's features alone: computed once for all prompts and methods on a video."""
         if self.trace.n_video != self.trace.n_encoded:  # a method's own choice of features
             return compute()
-        if key not in self._memo:
-            self._memo[key] = compute()
-        found: T = self._memo[key]
-        return found
+        return reused(self._memo, key, compute)
 
     def grid_distances(self) -> list[float]:
         """How much changes from each grid to the next [G - 1] (see `temporal.grid_distances`)."""
@@ -176,15 +174,19 @@ class Prefill:
         """Remember how near a choice was (a scalar on any device; see `Trace.kept_margin`)."""
         self._margins.append(margin)
 
+    def check_scores(self) -> None:
+        """Raise QuestionError where some score was not a number."""
+        for chunk, bad in enumerate(self._no_numbers):
+            if bool(bad):
+                raise no_number(f"scores of chunk {chunk}")
+
     def finish(self) -> None:
         """Complete the trace when the prompt is in the cache.
 
         Raises:
             QuestionError, UserError: some score was not a number; the method evicted behind the question.
         """
-        for chunk, bad in enumerate(self._no_numbers):
-            if bool(bad):
-                raise no_number(f"scores of chunk {chunk}")
+        self.check_scores()
         check_nothing_evicted(self.method.name, self._behind_last, self.cache)
         trace = self.trace
         self.note_peak()
@@ -266,16 +268,7 @@ def prefill(
     record: bool = False,
     memo: dict[Any, Any] | None = None,
 ) -> tuple[Prefill, torch.Tensor]:
-    """Fill the cache with a prompt under a method.
-
-    Args:
-        language: the decoder.
-        method: for the family of the model.
-        prompt: with positions by the method's rule.
-        features: each [V, d]; see `Prefill`.
-        max_new_tokens: room that decoding will need.
-        record: also keep scores and kept indices.
-        memo: what has been computed from these features alone, for other prompts on the same video.
+    """Fill the cache with a prompt under a method. The arguments are those of `generate`; `record`: see `Prefill`.
 
     Returns:
         What has been prefilled, and the last hidden state [d] of the prompt.

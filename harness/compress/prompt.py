@@ -50,6 +50,8 @@ class Prompt:
         grid_lengths: tokens of each grid [G]; they add up to V.
         frames_per_grid: frames that share one grid of tokens (1 in families without temporal merging).
         context: C, tokens per layer that may stay in the cache; `None` = no limit.
+        evidence: grids that show what is asked about, where the benchmark says so; only for methods that serve as a
+            bound.
     """
 
     input_ids: torch.Tensor
@@ -58,6 +60,7 @@ class Prompt:
     grid_lengths: tuple[int, ...]
     frames_per_grid: int = 2
     context: int | None = None
+    evidence: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.context is not None and self.context < 1:

@@ -18,10 +18,16 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "release_2025": {"semantics": "release_2025"},
         "release_2026": {"semantics": "release_2026"},
     },
+    "video_x2l": {
+        "self_attention": {"compressor": "self_attention"},
+        "squeezed": {"memory_ids": "squeezed", "compressor": "self_attention"},
+        "ends_in_detail": {"ends_in_detail": True},
+        "at random": {"relevance": "random"},
+    },
 }
 """Per yaml: more cases, and the options in which they differ from it. What a setting `form` may be needs no row."""
 
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {"video_x2l": {"high": 12}}
 """Per yaml: options that its published values cannot have on a video of a few dozen tokens."""
 
 OWN_BUDGET = {
@@ -30,6 +36,10 @@ OWN_BUDGET = {
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
     "none": "keeps everything",
     "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
+    **dict.fromkeys(
+        ("video_x2l", *(f"video_x2l {form}" for form in FORMS["video_x2l"])),
+        "loads whole chunks at either level, so that less than one of them stays empty",
+    ),
 }
 """Cases whose published form does not fill the context exactly, and why. They have to report what they measure."""
 
@@ -45,6 +55,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 CHANGES_VALUES: dict[str, str] = {
     "sparsevlm": "means of what is dropped",
     "sparsevlm native": "means of what is dropped",
+    **dict.fromkeys(("video_x2l", "video_x2l ends_in_detail", "video_x2l at random"), "means of runs of tokens"),
 }
 """Cases whose cached values are not those of single tokens, and why (merging)."""
 
