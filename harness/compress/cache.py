@@ -79,6 +79,10 @@ class CompressedCache:
         """Cached keys [length, head dim] of one key-value head, rotated; a view."""
         return self._layers[layer].head(0, head)
 
+    def head_values(self, layer: int, head: int) -> torch.Tensor:
+        """Cached values [length, head dim] of one key-value head; a view."""
+        return self._layers[layer].head(1, head)
+
     def positions(self, layer: int) -> torch.Tensor:
         """Position ids [r, length] of the cached tokens, where the layer is; only with `track_positions`."""
         ids = self._positions[layer]

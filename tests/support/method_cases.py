@@ -53,6 +53,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 """Cases that exist for some families only."""
 
 CHANGES_VALUES: dict[str, str] = {
+    "look_m": "evicted tokens are merged into kept ones",
     "sparsevlm": "means of what is dropped",
     "sparsevlm native": "means of what is dropped",
     **dict.fromkeys(("video_x2l", "video_x2l ends_in_detail", "video_x2l at random"), "means of runs of tokens"),
