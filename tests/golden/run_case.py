@@ -55,7 +55,8 @@ def run_case(case: dict[str, Any], weights: Path, backend: str = "sdpa") -> dict
     options = {"chunk_frames": case["chunk_frames"], "reforge": case.get("reforge", False)}
     if case.get("method") == "pivotkv":
         marked = {"key_patches": True, "key_patches_synced": case.get("sync", False)} if "dpselect" in case else {}
-        method = build_method("retake", **options, quirks=marked).for_family(family)
+        method = build_method("retake", **options, frame_ratio=case.get("dpselect", 1.0), quirks=marked)
+        method = method.for_family(family)
     else:
         method = build_method(
             "adaretake",

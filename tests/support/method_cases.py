@@ -18,6 +18,10 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "release_2025": {"semantics": "release_2025"},
         "release_2026": {"semantics": "release_2026"},
     },
+    "retake": {
+        "key patches": {"quirks": {"key_patches": True}},
+        "key frames": {"frame_ratio": 0.5, "quirks": {"key_patches": True, "key_patches_synced": True}},
+    },
     "video_x2l": {
         "self_attention": {"compressor": "self_attention"},
         "squeezed": {"memory_ids": "squeezed", "compressor": "self_attention"},
@@ -34,6 +38,8 @@ OWN_BUDGET = {
     "adaretake release_2025": "shares are rounded down behind a floor, and layers are scaled without regard to the sum",
     "adaretake release_2026": "shares are rounded down behind a floor, and a chunk that stays whole keeps its guide",
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
+    "retake key patches": "as retake",
+    "retake key frames": "as retake, and that of the prompt before frames were dropped",
     "none": "keeps everything",
     "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""ReTaKe (arXiv 2412.20504), as its code: PivotKV, optionally with the key patches of DPSelect.
+"""ReTaKe (arXiv 2412.20504), as its code: PivotKV, optionally with the key frames and key patches of DPSelect.
 
 A chunk scores itself, so no question is needed; the same share of every chunk stays in every layer.
 """
@@ -14,21 +14,28 @@ import torch
 
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts
-from harness.compress.key_patches import key_patches
-from harness.compress.method import Method, checked_quirks
-from harness.compress.methods.adaretake.release import half_of_a_short_video, highest_by_topk, sample_ratio
+from harness.compress.key_patches import key_frames, key_patches
+from harness.compress.method import Method, Pruned, checked_quirks
+from harness.compress.methods.adaretake.release import half_of_a_short_video, highest_by_topk
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
+from harness.setting import check_settings, setting
 
 QUIRKS = {
     # Mark key patches and prefer them. The published configurations do so except for Video-MME with Qwen2-VL.
     "key_patches": False,
-    # Key patches are decided for whole grids. Off: for each patch position, as published.
+    # Key patches, and key frames, are decided for whole grids. Off: for each patch position, as published.
     "key_patches_synced": False,
     # A key patch is given score 1, which is the mean of all scores, though it was meant to come first. Off: first.
     "key_patches_at_mean": True,
+    # Key frames have the ids of as many first grids, whichever they are, and the question those that it had behind the
+    # whole video. Off: every token has its own ids.
+    "key_frames_take_first_ids": True,
+    # PivotKV's ratio is that of the prompt before frames were dropped, so that less than the context stays. Off: of
+    # what is left.
+    "ratio_before_frames_are_dropped": True,
     # Scores are computed and summed in the number format of the model. Off: in float32.
     "scores_in_model_precision": True,
 }
@@ -39,6 +46,8 @@ class ReTaKe(ReforgingEvictor):
     """PivotKV; `Prefill.state` holds the mask [V] of key patches, where they are marked.
 
     Attributes:
+        frame_ratio: share of the grids that DPSelect keeps, at every patch position; 1 drops nothing, as in every
+            published configuration.
         quirks: see `QUIRKS`.
     """
 
@@ -46,7 +55,12 @@ class ReTaKe(ReforgingEvictor):
     sees_question: ClassVar[bool] = False
     reusable: ClassVar[bool] = True
 
+    frame_ratio: float = setting(1.0, above=0, most=1, neutral=1.0)
     quirks: dict[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, "method.")
 
     def for_family(self, family: str) -> Method:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -64,20 +78,49 @@ class ReTaKe(ReforgingEvictor):
     def squeeze_ratio(self, run: Prefill, n_kept: int, n_judged: int) -> float:
         return n_kept / n_judged
 
+    def compresses(self, prompt: Prompt) -> bool:
+        return prompt.over_context or self.frame_ratio < 1
+
+    def prune(self, run: Prefill) -> Pruned | None:
+        if self.frame_ratio == 1:
+            return None
+        n, synced = run.prompt.grid_lengths[0], self.quirks["key_patches_synced"]
+        features, device = run.features[0], run.language.device
+        grids = run.of_video(
+            ("key_frames", self.frame_ratio, synced),
+            lambda: key_frames(features, n, device, ratio=self.frame_ratio, synced=synced),
+        )
+        kept = (grids * n + torch.arange(n)).flatten()  # in the order of the grids kept at each patch position
+        moved = self.quirks["key_frames_take_first_ids"]
+        kept = kept if moved else kept.sort().values
+        if self.quirks["key_patches"]:
+            run.state = self._key_patches(run)[kept]
+        if moved:
+            return Pruned(torch.arange(len(kept)), tuple(feature[kept] for feature in run.features))
+        return Pruned(kept)
+
+    def _key_patches(self, run: Prefill) -> torch.Tensor:
+        n, synced = run.prompt.grid_lengths[0], self.quirks["key_patches_synced"]
+        return key_patches(run.features[0], n, run.language.device, synced=synced)
+
     def cut(self, prompt: Prompt) -> list[int]:
         return half_of_a_short_video(prompt, self.chunk_frames)
 
     def begin(self, run: Prefill) -> None:
         super().begin(run)
         if run.compress:
-            run.trace.chunk_ratio = [sample_ratio(run.prompt, of_whole_prompt=True)] * len(run.trace.chunk_lengths)
-        if run.compress and self.quirks["key_patches"]:
-            n, synced = run.prompt.grid_lengths[0], self.quirks["key_patches_synced"]
-            run.state = key_patches(run.features[0], n, run.language.device, synced=synced)
+            run.trace.chunk_ratio = [self._ratio(run)] * len(run.trace.chunk_lengths)
+        if run.compress and self.quirks["key_patches"] and run.state is None:
+            run.state = self._key_patches(run)
+
+    def _ratio(self, run: Prefill) -> float:
+        """The share of every chunk that may stay."""
+        before = self.quirks["ratio_before_frames_are_dropped"]
+        length = run.prompt.n_text + (run.trace.n_encoded if before else run.prompt.n_video)
+        return 1.0 if run.prompt.context is None else min(1.0, run.prompt.context / length)
 
     def budgets(self, run: Prefill, lengths: Sequence[int]) -> list[int]:
-        ratio = sample_ratio(run.prompt, of_whole_prompt=True)
-        return [max(1, int(ratio * c)) for c in lengths]
+        return [max(1, int(self._ratio(run) * c)) for c in lengths]
 
     def score(self, view: LayerView) -> torch.Tensor:
         """Attention that each token gets from its whole chunk, later tokens included."""

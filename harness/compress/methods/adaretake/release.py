@@ -161,7 +161,7 @@ def half_of_a_short_video(prompt: Prompt, chunk_frames: int) -> list[int]:
     A video of fewer grids than `chunk_frames` is therefore cut into chunks of half its length, not in chunks of
     `chunk_frames` frames, and a chunk may end inside a grid.
     """
-    size = min(chunk_frames, prompt.n_grids) * prompt.grid_lengths[0] // prompt.frames_per_grid
+    size = min(chunk_frames, prompt.n_grids) * max(prompt.grid_lengths) // prompt.frames_per_grid
     return cut(prompt.n_video, max(1, size))
 
 
