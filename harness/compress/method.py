@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,18 +49,22 @@ class Candidates:
         frames: the pixels uint8 [T, height, width, 3]; `None` where they were not kept.
         frames_per_grid: frames that share one grid; they stay together.
         question: what is asked.
-        words: embeddings [m, d] of the question's tokens.
+        embed: embeddings [m, d] of a text's tokens, on the host.
         room: grids that fit the context beside the text; `None` = no limit.
+        device: where the model is.
         memo: what has been computed from the video alone, kept for the next question.
+        judges: other models that score frames, by path; loaded once and kept beside the model.
     """
 
     features: torch.Tensor
     frames: np.ndarray | None
     frames_per_grid: int
     question: str
-    words: torch.Tensor
+    embed: Callable[[str], torch.Tensor]
     room: int | None
+    device: torch.device
     memo: dict[Any, Any]
+    judges: dict[str, Any]
 
 
 @dataclass(frozen=True)

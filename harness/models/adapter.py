@@ -40,6 +40,7 @@ class Adapter(ABC):
         language: the decoder, as `compress` needs it.
         device, dtype, attention_backend: what was chosen; recorded with each run.
         eos_token_ids: tokens that end an answer.
+        judges: other models that methods have loaded to choose frames, by path.
     """
 
     version: ClassVar[int] = 1
@@ -62,6 +63,7 @@ class Adapter(ABC):
         )
         self.device, self.dtype = self.language.device, model.dtype
         self.eos_token_ids = end_tokens(model, self.tokenizer)
+        self.judges: dict[str, Any] = {}
 
     @classmethod
     def load(
@@ -240,16 +242,17 @@ class Adapter(ABC):
             return video, False
         if method.needs_frames and video.frames is None:
             raise UserError(f"method {method.name} looks at frames, which were not kept: encode(..., keep_frames=True)")
-        ids = self.tokenizer(question, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         room = None if context is None else (context - self.prompt(question, video).n_text) // video.tokens_per_grid
         candidates = Candidates(
             video.features.view(video.grid[0], video.tokens_per_grid, -1),
             video.frames,
             self.frames_per_grid,
             question,
-            self.language.embed(ids).cpu(),
+            self._words,
             room,
+            self.device,
             video.memo,
+            self.judges,
         )
         chosen = method.select_frames(candidates)
         if chosen is None:
@@ -261,6 +264,11 @@ class Adapter(ABC):
             assert video.frames is not None
             return self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid), True
         return video.of_grids(grids, second_per_grid), False
+
+    def _words(self, text: str) -> torch.Tensor:
+        """Embeddings [m, d] of a text's tokens, on the host."""
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return self.language.embed(ids).detach().cpu()
 
 
 def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

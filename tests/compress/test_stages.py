@@ -222,7 +222,7 @@ class SelectsFrames(Method):
     count: int = 16
 
     def select_frames(self, candidates):
-        words = candidates.words.mean(0)[None]
+        words = candidates.embed(candidates.question).mean(0)[None]
         grids = torch.nn.functional.cosine_similarity(candidates.features.mean(1), words, dim=-1)
         best = grids.topk(self.count // 2).indices.sort().values
         return torch.stack((2 * best, 2 * best + 1), dim=1).flatten()

@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.compress.methods import dycoke, evs, v_cast, vidcom2
+from harness.compress.methods import aks, bolt, dycoke, evs, v_cast, vidcom2
 from harness.compress.prune import highest_of_all, highest_per_grid
+from harness.compress.select import scaled
 
 CPU = torch.device("cpu")
 Case = dict[str, Any]
@@ -114,10 +115,24 @@ def _dycoke_ttm(case: Case) -> Outputs:
     return outputs
 
 
+def _frame_selection(case: Case) -> Outputs:
+    scores, outputs = scaled(case["score"]), {}
+    limits = (case["aks_t1"], case["aks_t2"], case["aks_depth"])
+    for name, count in _asked(case, "aks/"):
+        few = len(scores) < count  # then the code keeps all
+        found = torch.arange(len(scores)) if few else aks.adaptive(scores, int(count), *limits)
+        outputs[f"aks/{name}"] = found
+    for key in (key for key in case if key.startswith("bolt/")):
+        _, count, power = key.split("/")
+        outputs[key] = bolt.inverse_transform(scores, int(count), float(power))
+    return outputs
+
+
 METHODS: dict[str, Callable[[Case], Outputs]] = {
     "vidcom2": _vidcom2,
     "vidcom2_vllm": _vidcom2_vllm,
     "evs": _evs,
     "v_cast": _v_cast,
     "dycoke_ttm": _dycoke_ttm,
+    "frame_selection": _frame_selection,
 }

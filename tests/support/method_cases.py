@@ -46,6 +46,8 @@ OWN_BUDGET = {
         ("video_x2l", *(f"video_x2l {form}" for form in FORMS["video_x2l"])),
         "loads whole chunks at either level, so that less than one of them stays empty",
     ),
+    "aks": "keeps whole grids, so that less than one grid of the context stays empty",
+    "bolt": "keeps whole grids, so that less than one grid of the context stays empty",
 }
 """Cases whose published form does not fill the context exactly, and why. They have to report what they measure."""
 
