@@ -5,7 +5,8 @@ Methods that see the question find it, random does not. Which methods there are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from harness.toy.world import compose
 FRAMES, SHARE, NEEDLES = 256, 16, 8
 
 ONE_ROW = "ranks by the last token alone, which in the layer that it asks does not attend to what the question is about"
-BLIND = {"fastv": ONE_ROW, "pyramiddrop": ONE_ROW}
+MEANS = "holds means of two and of twelve tokens, in which two tokens are lost: to the relevance and to the model"
+BLIND = {"fastv": ONE_ROW, "pyramiddrop": ONE_ROW, "video_x2l": MEANS, "video_x2l ends_in_detail": MEANS}
 """Cases that see the question and cannot find the needle, and why: by their nature, see the last test."""
 
 
@@ -82,12 +84,16 @@ AWARE = [case for case in CASES if case.build().for_family("qwen2_5_vl").sees_qu
 
 @pytest.mark.parametrize("case", AWARE, ids=lambda case: case.name)
 def test_what_sees_the_question_finds_it(toy, needles, case: Case) -> None:
-    method = build_method(case.method, **case.options)
+    method, needles = build_method(case.method, **case.options), list(needles)
     try:
         right = count_found(toy, needles, method)
     except QuestionError as error:
         assert case.own_budget, error
-        pytest.skip(f"cannot keep so little: {error}")
+        (least,) = re.findall(r"context of at least (\d+)", str(error))
+        if int(least) > SHARE / 4 * needles[0].context:
+            pytest.skip(f"needs more than a quarter: {error}")
+        needles = [replace(needle, context=int(least) + 8) for needle in needles]  # a question may be so much longer
+        right = count_found(toy, needles, method)
     if case.name in BLIND:
         assert right <= NEEDLES / 2, f"it finds {right}, though it {BLIND[case.name]}"
     else:
@@ -95,7 +101,7 @@ def test_what_sees_the_question_finds_it(toy, needles, case: Case) -> None:
 
 
 def test_one_row_is_what_makes_a_method_blind(toy, needles) -> None:
-    """The same methods with more rows find it; others with the last row alone do not."""
+    """The same method with more rows finds it; another with the last row alone does not."""
     assert set(BLIND) <= {case.name for case in AWARE}
     assert count_found(toy, needles, build_method("fastv", rows="all")) >= NEEDLES - 1
     assert count_found(toy, needles, build_method("snapkv", max_guide_length=1)) <= NEEDLES / 2
