@@ -39,6 +39,7 @@ OWN_BUDGET = {
     "adaretake release_2026": "shares are rounded down behind a floor, and a chunk that stays whole keeps its guide",
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
     "retake key patches": "as retake",
+    "retake_release": "as retake",
     "retake key frames": "as retake, and that of the prompt before frames were dropped",
     "none": "keeps everything",
     "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
