@@ -44,8 +44,8 @@ VERBS: dict[str, list[str]] = {
     "score": ["score"],
     "score again": ["score"],
     "report": ["report"],
-    "baseline": ["check", "--update-baseline"],
-    "check": ["check"],
+    "baseline": ["check", "--update-baseline", "check.exact=true"],
+    "check": ["check", "check.exact=true"],
     "submit": ["submit", "task=videomme"],
 }
 """Name -> the words of the command; all but `score`, which comes first, find the scores made."""

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 Item = Mapping[str, Any]
@@ -106,6 +107,7 @@ def values(tag: Any) -> list[str]:
     return [str(value) for value in (tag if isinstance(tag, list | tuple) else [tag])]
 
 
+@lru_cache(maxsize=4096)
 def group_name(prefix: str, value: str) -> str:
     """Name of a group's metric: ``type_temporal_grounding``."""
     return f"{prefix}_{re.sub(r'[^a-z0-9]+', '_', value.lower()).strip('_')}"

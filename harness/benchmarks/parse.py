@@ -58,15 +58,14 @@ def parse_lmms_eval(text: str, options: Mapping[str, str]) -> str | None:
     for stop in ",.!?;:'\"":
         text = text.strip(stop)
     bare, text = text.strip(), f" {text} "
+    lower = text.lower()
+    behind = [start + len(phrase) for phrase in LMMS_EVAL_PHRASES if (start := lower.find(phrase)) >= 0]
     found: list[tuple[int, int, str]] = []  # priority, position, letter
     for letter in LMMS_EVAL_CHOICES:
         for priority, form in LMMS_EVAL_FORMATS:
             if (place := text.rfind(form.format(letter))) >= 0:
                 found.append((priority, place, letter))
-        for phrase in LMMS_EVAL_PHRASES:
-            start = text.lower().find(phrase)
-            if start >= 0 and (place := text.find(letter, start + len(phrase))) >= 0:
-                found.append((7, place, letter))
+        found += [(7, place, letter) for start in behind if (place := text.find(letter, start)) >= 0]
         if bare.startswith(letter) and not bare[1:2].isalpha():
             found.append((10, 0, letter))
         if bare.endswith(letter) and not bare[-2:-1].isalpha():

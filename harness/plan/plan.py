@@ -94,19 +94,21 @@ def make_plan(config: Config) -> Plan:
     problems: list[str] = []
     groups = build_groups(config, problems)
     asked, records = AskedOnce(Path(config.data.root).absolute()), FrameRecords(config.results)
-    notes = []
-    for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
-        try:
-            check_weights(cell.model)
-        except UserError as error:
-            problems.append(str(error))
-        notes += [wrong] if (wrong := mismatch(cell.record())) else []
     plans = []
     for group in groups:
         try:
             plans.append(_plan_group(config, group, asked, records))
         except UserError as error:
             problems.append(str(error))
+    done = {id(plan.group) for plan in plans if not plan.to_answer}
+    notes = []
+    for cell in {group.cells[0].model.path: group.cells[0] for group in groups if id(group) not in done}.values():
+        try:  # takes a while, and only what is loaded has to be whole
+            check_weights(cell.model)
+        except UserError as error:
+            problems.append(str(error))
+    for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
+        notes += [wrong] if (wrong := mismatch(cell.record())) else []
     work = [work for plan in plans for work in plan.work]
     rates = measured_rates(Path(config.results), [each.cell for each in work])
     taking = {device: [own.seconds(each) for each in work] for device, own in rates.items()}

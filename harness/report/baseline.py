@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.benchmark import benchmark
 from harness.config import REPO
 from harness.errors import UserError
 from harness.report.cells import MISSING, CellResult
-from harness.report.choose import setting_key
+from harness.report.choose import key_of, setting_key
 from harness.store import Answer, FrameRecords
 from harness.store.answers import now
 
@@ -66,7 +65,7 @@ class Baseline:
 
     def find(self, cell: CellResult) -> BaselineCell | None:
         """The stored cell of the same setting, or None."""
-        key = setting_key(cell.cell)
+        key = key_of(cell)
         return next((stored for stored in self.cells if stored.key == key), None)
 
 
@@ -124,9 +123,9 @@ def make_baseline(
     stored = [
         BaselineCell(
             name=readable if names.count(readable) == 1 else cell.id,
-            key=setting_key(cell.cell),
+            key=key_of(cell),
             made_with={part: cell.cell[part] for part in MADE_WITH if part in cell.cell},
-            score=benchmark(cell.benchmark).metrics.scores(cell.items()),
+            score=cell.scores(),
             answers=answer_rows(cell),
         )
         for cell, readable in zip(cells, names, strict=True)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.benchmarks.benchmark import benchmark, benchmark_names
-from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.plan.weights import mismatch
-from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_answers, read_manifest, read_questions
+from harness.report.asked import Asked, AskedOnce
+from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_answers, read_manifest
 from harness.store.records import EditedError, NotRecordError, unseal
 
+T = TypeVar("T")
 OK, FAILED, MISSING = "ok", "failed", "missing"
 SCORE = "score.json"
 COLUMNS = ["question_id", "video_id", "status", "letter", "answer", "correct", "tags"]
@@ -32,13 +35,25 @@ class CellResult:
 
     folder: Path
     manifest: Manifest
-    questions: list[QuestionRecord]
+    asked: Asked
     answers: dict[str, Answer]
     frames: FrameRecords
     """What the answers' records of frames are found in; all of them have been looked at."""
     score: dict[str, Any] | None = None
     """Content of ``score.json``, where lmms-eval has scored the cell."""
-    _parsed: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns for this cell; it is called the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
+
+    @property
+    def questions(self) -> list[QuestionRecord]:
+        """In the order asked."""
+        return self.asked.questions
 
     @property
     def id(self) -> str:
@@ -156,19 +171,54 @@ class CellResult:
             parser: one of the benchmark's ``parsers``; the protocol's own when None.
         """
         name = parser or self.parser
-        if name not in self._parsed:
-            parse = benchmark(self.benchmark).parsers[name]
-            rows = [self._outcome(question, parse) for question in self.questions]
-            self._parsed[name] = pd.DataFrame(rows, columns=COLUMNS)
-        return self._parsed[name]
+        return self.once(("frame", name), lambda: self._frame(name))
 
-    def _outcome(self, question: QuestionRecord, parse: Parser) -> tuple[Any, ...]:
-        answer = self.answers.get(question.question_id)
-        status = MISSING if answer is None else answer.status
-        letter = parse(answer.text, question.options) if answer is not None and status == OK else None
-        known = question.answer is not None and status != MISSING
-        correct = float(letter is not None and letter == question.answer) if known else math.nan
-        return question.question_id, question.video_id, status, letter, question.answer, correct, question.tags
+    def _frame(self, parser: str) -> pd.DataFrame:
+        letters, questions = self.letters(parser), self.questions
+        columns = (
+            [question.question_id for question in questions],
+            [question.video_id for question in questions],
+            self.statuses,
+            letters,
+            [question.answer for question in questions],
+            self.correct(parser),
+            [question.tags for question in questions],
+        )
+        series = {name: pd.Series(of, dtype=object) for name, of in zip(COLUMNS, columns, strict=True)}
+        return pd.DataFrame(series | {"correct": series["correct"].astype(float)})
+
+    @cached_property
+    def statuses(self) -> list[str]:
+        """Per question: ok, failed or missing."""
+        answers = (self.answers.get(question.question_id) for question in self.questions)
+        return [MISSING if answer is None else answer.status for answer in answers]
+
+    def letters(self, parser: str | None = None) -> list[str | None]:
+        """Per question the letter of its answer; None where there is no answer, or no letter in it."""
+        name = parser or self.parser
+        return self.once(("letters", name), lambda: self._letters(name))
+
+    def _letters(self, parser: str) -> list[str | None]:
+        parse, asked = benchmark(self.benchmark).parsers[parser], self.asked
+        return [
+            asked.letter(parser, parse, place, self.answers[question.question_id].text) if status == OK else None
+            for place, (question, status) in enumerate(zip(self.questions, self.statuses, strict=True))
+        ]
+
+    def correct(self, parser: str | None = None) -> NDArray[np.float64]:
+        """Per question 1.0 or 0.0, [n]; NaN where the answer is missing or the right one is not known."""
+        name = parser or self.parser
+        return self.once(("correct", name), lambda: self._correct(name))
+
+    def _correct(self, parser: str) -> NDArray[np.float64]:
+        rows = zip(self.questions, self.statuses, self.letters(parser), strict=True)
+        known = (
+            float(letter is not None and letter == question.answer)
+            if question.answer is not None and status != MISSING
+            else math.nan
+            for question, status, letter in rows
+        )
+        return np.fromiter(known, float, self.n)
 
     def answered(self, parser: str | None = None) -> pd.DataFrame:
         """The rows with a score: answered or failed, and with a gold answer."""
@@ -177,8 +227,13 @@ class CellResult:
 
     def items(self, parser: str | None = None) -> list[dict[str, Any]]:
         """Scored questions in the form that ``harness.benchmarks.metrics`` takes."""
-        rows = self.answered(parser)
-        return [{"score": correct, "tags": tags} for correct, tags in zip(rows["correct"], rows["tags"], strict=True)]
+        rows = zip(self.correct(parser).tolist(), self.questions, strict=True)
+        return [{"score": correct, "tags": question.tags} for correct, question in rows if not math.isnan(correct)]
+
+    def scores(self, parser: str | None = None) -> dict[str, float]:
+        """Every metric in percent, see ``harness.benchmarks.metrics``."""
+        name = parser or self.parser
+        return self.once(("scores", name), lambda: benchmark(self.benchmark).metrics.scores(self.items(name)))
 
     @property
     def n(self) -> int:
@@ -188,17 +243,18 @@ class CellResult:
     @property
     def failed(self) -> int:
         """Questions whose answer is a stored failure; they count as wrong."""
-        return int((self.frame()["status"] == FAILED).sum())
+        return self.statuses.count(FAILED)
 
     @property
     def missing(self) -> int:
         """Questions without any answer; they count nowhere."""
-        return int((self.frame()["status"] == MISSING).sum())
+        return self.statuses.count(MISSING)
 
     @property
     def unparsed(self) -> int:
         """Answers in which no letter was found; they count as wrong."""
-        return int(((self.frame()["status"] == OK) & self.frame()["letter"].isna()).sum())
+        pairs = zip(self.statuses, self.letters(), strict=True)
+        return sum(status == OK and letter is None for status, letter in pairs)
 
     @cached_property
     def slots(self) -> float | None:
@@ -235,14 +291,14 @@ def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellRe
             raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
     if patterns:
         folders = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
-    frames = FrameRecords(results)
-    return sorted((_load(folder, frames) for folder in folders), key=_place)
+    frames, asked = FrameRecords(results), AskedOnce()
+    return sorted((_load(folder, frames, asked) for folder in folders), key=_place)
 
 
-def _load(folder: Path, frames: FrameRecords) -> CellResult:
+def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:
     answers = read_answers(folder)
     frames.check(answers.values())
-    return CellResult(folder, read_manifest(folder), read_questions(folder), answers, frames, _read_score(folder))
+    return CellResult(folder, read_manifest(folder), asked.of(folder), answers, frames, _read_score(folder))
 
 
 def _read_score(folder: Path) -> dict[str, Any] | None:

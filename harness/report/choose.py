@@ -39,7 +39,8 @@ class Chosen:
     @property
     def absent(self) -> list[str]:
         """Ids that are wanted and not stored."""
-        return [name for name in self.wanted if name not in {cell.id for cell in self.stored}]
+        stored = {cell.id for cell in self.stored}
+        return [name for name in self.wanted if name not in stored]
 
 
 def choose(config: Config) -> Chosen:
@@ -58,10 +59,19 @@ def newest(cells: Sequence[CellResult]) -> list[CellResult]:
     """The latest cell of each setting: older ones stem from other code, weights or prompts."""
     latest: dict[str, CellResult] = {}
     for cell in cells:
-        key = json.dumps(setting_key(cell.cell), sort_keys=True)
+        key = _key_text(cell)
         if key not in latest or cell.manifest.created > latest[key].manifest.created:
             latest[key] = cell
     return list(latest.values())
+
+
+def _key_text(cell: CellResult) -> str:
+    return cell.once("key text", lambda: json.dumps(key_of(cell), sort_keys=True))
+
+
+def key_of(cell: CellResult) -> dict[str, Any]:
+    """The `setting_key` of a cell."""
+    return cell.once("key", lambda: setting_key(cell.cell))
 
 
 def setting_key(record: dict[str, Any]) -> dict[str, Any]:

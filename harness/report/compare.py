@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.report.baseline import Baseline, BaselineCell, Row, answer_rows
 from harness.report.cells import CellResult
-from harness.report.choose import differing, setting_key
+from harness.report.choose import differing, key_of
 
 PASS, REGRESSION, INCOMPLETE, DRIFT = "pass", "regression", "incomplete", "environment drift"
 ALPHA = 0.01
@@ -137,7 +137,7 @@ def check_cells(
     checks: list[CellCheck] = []
     used: set[str] = set()
     for stored in baseline.cells:
-        cell = next((c for c in cells if setting_key(c.cell) == stored.key), None)
+        cell = next((c for c in cells if key_of(c) == stored.key), None)
         if cell is None:
             checks.append(_without_cell(stored, cells, used, run))
             continue
@@ -219,7 +219,7 @@ def drifted(baseline: Baseline, stored: BaselineCell, cell: CellResult) -> tuple
 def _without_cell(stored: BaselineCell, cells: Sequence[CellResult], used: set[str], run: str) -> CellCheck:
     """The baseline's cell is not there: another setting of the same row is a change, nothing at all is incomplete."""
     for cell in cells:
-        key = setting_key(cell.cell)
+        key = key_of(cell)
         if cell.id not in used and all(_at(key, path) == _at(stored.key, path) for path in NEAR):
             changed = differing(stored.key, key)
             if all(line.startswith(LADDER) for line in changed):

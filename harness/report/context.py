@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.benchmarks.benchmark import benchmark as benchmark_of
-from harness.benchmarks.metrics import Metric, group_name, values
-from harness.errors import UserError
+from harness.report.asked import Asked
 from harness.report.baseline import Baseline, BaselineCell
 from harness.report.cells import FAILED, CellResult
 from harness.report.config import ReportConfig
@@ -44,13 +43,13 @@ class Context:
         """
         name = metric or main_metric(cell.benchmark)
         key = ("estimate", cell, name, parser or cell.parser)
-        return self._once(key, lambda: self._score(cell, name, cell.answered(parser)))
+        return self._once(key, lambda: self._score(cell, name, cell.correct(parser)))
 
     def best_case(self, cell: CellResult, metric: str, parser: str) -> Estimate | None:
         """The score if every failed answer had been right."""
-        rows = cell.answered(parser).copy()
-        rows.loc[rows["status"] == FAILED, "correct"] = 1.0
-        return self._score(cell, metric, rows)
+        correct = cell.correct(parser)
+        failed = np.array(cell.statuses, object) == FAILED
+        return self._score(cell, metric, np.where(failed & ~np.isnan(correct), 1.0, correct))
 
     def paired(
         self, a: CellResult, b: CellResult, metric: str | None = None, parser: str | None = None
@@ -76,18 +75,17 @@ class Context:
         asked = (cell.benchmark, main_metric(cell.benchmark), cell.setting["model"])
         return [n for n in numbers if (n.task, n.metric, n.setting.get("model")) == asked]
 
-    def _score(self, cell: CellResult, metric: str, rows: pd.DataFrame) -> Estimate | None:
-        taken = sample(cell.benchmark, metric, rows)
+    def _score(self, cell: CellResult, metric: str, correct: NDArray[np.float64]) -> Estimate | None:
+        taken = sample(cell.asked, cell.benchmark, metric, correct, np.arange(cell.n))
         if not len(taken.values):
             return None
         return score(taken.values, taken.videos, taken.groups, **self._draws)
 
     def _difference(self, a: CellResult, b: CellResult, metric: str, parser: str | None) -> Difference | None:
-        both = [cell.answered(parser) for cell in (a, b)]
-        shared = set(both[0]["question_id"]) & set(both[1]["question_id"])
+        correct = a.correct(parser), b.correct(parser)
         first, second = (
-            sample(a.benchmark, metric, rows[rows["question_id"].isin(shared)].sort_values("question_id"))
-            for rows in both
+            sample(cell.asked, a.benchmark, metric, own, places)
+            for cell, own, places in zip((a, b), correct, shared(a.asked, b.asked, *correct), strict=True)
         )
         if not len(first.values) or not np.array_equal(first.units, second.units):
             return None
@@ -110,8 +108,20 @@ class Sample:
 
     units: NDArray[np.object_]
     values: NDArray[np.float64]
-    videos: NDArray[np.object_]
-    groups: NDArray[np.object_] | None
+    videos: NDArray[np.intp]
+    groups: NDArray[np.intp] | None
+
+
+def shared(
+    a: Asked, b: Asked, right_a: NDArray[np.float64], right_b: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places of the questions scored in both, sorted by their ids, in a and in b."""
+    places_a, places_b = a.by_name[~np.isnan(right_a[a.by_name])], b.by_name[~np.isnan(right_b[b.by_name])]
+    if a is b:
+        both = places_a[~np.isnan(right_b[places_a])]
+        return both, both
+    of_a, of_b = a.names[places_a], b.names[places_b]
+    return places_a[np.isin(of_a, of_b)], places_b[np.isin(of_b, of_a)]
 
 
 def main_metric(benchmark: str) -> str:
@@ -119,39 +129,25 @@ def main_metric(benchmark: str) -> str:
     return benchmark_of(benchmark).metrics.main
 
 
-def sample(benchmark: str, metric: str, rows: pd.DataFrame) -> Sample:
+def sample(asked: Asked, benchmark: str, metric: str, correct: NDArray[np.float64], places: NDArray[np.intp]) -> Sample:
     """The questions in which ``metric`` is a mean, or a mean of means.
 
     Args:
-        benchmark: its name.
-        metric: ``overall``, ``m_avg``, or a group's metric such as ``duration_long``.
-        rows: scored questions, see ``CellResult.answered``.
+        asked: the questions.
+        benchmark, metric: as for ``Asked.counted``.
+        correct: per question, see ``CellResult.correct``.
+        places: of the questions to take, in this order.
 
     Returns:
         The sample; empty when no question counts in the metric.
-
-    Raises:
-        UserError: the benchmark has no such metric.
     """
-    spec = benchmark_of(benchmark).metrics
-    if metric in spec.whole:
-        return _whole(spec.whole[metric], rows)
-    prefix = next((p for p in sorted(spec.groups, key=len, reverse=True) if metric.startswith(f"{p}_")), None)
-    if prefix is None:
-        known = [*spec.whole, *(f"{p}_<{tag}>" for p, tag in spec.groups.items())]
-        raise UserError(f"metric {metric!r} is not one of {benchmark}; known: {', '.join(known)}")
-    tag = spec.groups[prefix]
-    inside = [any(group_name(prefix, v) == metric for v in values(tags.get(tag))) for tags in rows["tags"]]
-    return _whole(spec.within, rows[np.array(inside, bool)])
-
-
-def _whole(metric: Metric, rows: pd.DataFrame) -> Sample:
-    table = rows[["question_id", "video_id", "correct"]].astype({"correct": float}).reset_index(drop=True)
-    tags = list(rows["tags"])
-    table["unit"] = [t.get(metric.unit) for t in tags] if metric.unit else table["question_id"]
-    table["type"] = [next(iter(values(t.get(metric.mean_of))), None) for t in tags] if metric.mean_of else ""
-    table = table[table["type"].notna()]  # a question without a type counts in no type's mean
-    units = table.groupby("unit", sort=bool(metric.unit)).agg({"correct": "min", "video_id": "first", "type": "first"})
-    types = units["type"].to_numpy(object) if metric.mean_of else None
-    videos = units["video_id"].to_numpy(object)
-    return Sample(units.index.to_numpy(object), units["correct"].to_numpy(float), videos, types)
+    counted = asked.counted(benchmark, metric)
+    at = places[counted.inside[places] & ~np.isnan(correct[places])]
+    types = None if counted.types is None else counted.types[at]
+    if counted.units is None:
+        return Sample(asked.names[at], correct[at], asked.videos[at], types)
+    table = {"unit": counted.units[at], "correct": correct[at], "video": asked.videos[at]}
+    table |= {} if types is None else {"type": types}
+    units = pd.DataFrame(table).groupby("unit").agg({"correct": "min"} | dict.fromkeys(list(table)[2:], "first"))
+    groups = None if types is None else units["type"].to_numpy(np.intp)
+    return Sample(units.index.to_numpy(object), units["correct"].to_numpy(float), units["video"].to_numpy(), groups)

@@ -114,6 +114,10 @@ class Cost:
 
 def cost(cell: CellResult) -> Cost:
     """What an answer of a cell costs on average."""
+    return cell.once("cost", lambda: _cost(cell))
+
+
+def _cost(cell: CellResult) -> Cost:
     answers = [answer for answer in cell.answers.values() if answer.ok]
     shape = find_shape(cell.cell["model"]["name"], cell.cell["model"].get("path", ""))
     stages = sorted({stage for answer in answers for stage in answer.seconds})

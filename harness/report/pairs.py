@@ -86,7 +86,7 @@ def find_pairs(context: Context) -> list[Pair]:
     """
     singles: list[Pair] = []
     pools: dict[str, list[Pair]] = defaultdict(list)
-    for b, a in combinations(newest(context.cells), 2):
+    for b, a in candidates(newest(context.cells)):
         axis = axis_of(a, b)
         found = context.paired(a, b) if axis else None
         if axis is None or found is None:
@@ -102,6 +102,36 @@ def find_pairs(context: Context) -> list[Pair]:
             difference = mean_difference([pair.difference for pair in parts])
             pooled.append(Pair(parts[0].axis, tuple(pair.cells[0] for pair in parts), difference))
     return [*singles, *pooled]
+
+
+def candidates(cells: Sequence[CellResult]) -> list[tuple[CellResult, CellResult]]:
+    """Every two cells that `axis_of` may find alike but for one axis, in the order of `combinations`.
+
+    Cells that agree on all but one key meet under what is left without it. Those of two methods meet under what every
+    method has; where neither is without a context, under that too.
+    """
+    settings = [{k: v for k, v in cell.setting.items() if k != "questions"} for cell in cells]
+    keys = sorted(set().union(*settings))
+    meeting: dict[str, list[int]] = defaultdict(list)
+    found: set[tuple[int, int]] = set()
+    everywhere = [key for key in keys if all(key in setting for setting in settings)]
+    for i, setting in enumerate(settings):
+        for axis in keys:
+            apart = {axis} | (OF_SEMANTICS if axis == "semantics" else set())
+            meeting[json.dumps([axis, {k: v for k, v in setting.items() if k not in apart}], sort_keys=True)].append(i)
+    for group in meeting.values():
+        found.update(combinations(group, 2))
+    methods: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, setting in enumerate(settings):
+        left_out = {"method", "positions", "context"} | OF_SEMANTICS
+        key = json.dumps({k: setting[k] for k in everywhere if k not in left_out}, sort_keys=True)
+        methods[key][setting["context"]].append(i)
+    for of_context in methods.values():
+        whole = of_context.pop("full", [])
+        for group in [*of_context.values(), []]:
+            joined = sorted([*group, *whole])
+            found.update((i, j) for i, j in combinations(joined, 2) if settings[i]["method"] != settings[j]["method"])
+    return [(cells[i], cells[j]) for i, j in sorted(found)]
 
 
 def axis_of(a: CellResult, b: CellResult) -> str | None:

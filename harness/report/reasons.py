@@ -118,13 +118,13 @@ def _budget(cell: CellResult) -> Iterator[Reason]:
 
 def _parsers(cell: CellResult) -> Iterator[Reason]:
     metric, before = main_metric(cell.benchmark), cell.answered()["correct"].to_numpy()
-    own = benchmark(cell.benchmark).metrics.scores(cell.items()).get(metric)
+    own = cell.scores().get(metric)
     if own is None:
         return
     lines = []
     for name in cell.other_parsers:
         changed = int((cell.answered(name)["correct"].to_numpy() != before).sum())
-        score = benchmark(cell.benchmark).metrics.scores(cell.items(name))[metric]
+        score = cell.scores(name)[metric]
         lines.append(f"`{name}` changes {changed} of {len(before)} verdicts (score {score:.1f} instead of {own:.1f})")
     yield Reason("parser", f"The table's score is parsed with `{cell.parser}`; {'; '.join(lines)}.")
 

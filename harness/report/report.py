@@ -50,7 +50,8 @@ def main(config: Config) -> int:
         return 1
     found = find(chosen.stored, config.report)
     shown = chosen.cells or chosen.stored
-    print_findings(found if len(shown) == len(chosen.stored) else find(shown, config.report), console)
+    only = found if len(shown) == len(chosen.stored) else find(shown, config.report, found.context)
+    print_findings(only, console)
     if not all(cell.toy for cell in shown):
         print_verdicts(found, console)
     written = write_files(found, config.report.folder(config.results))
@@ -66,9 +67,14 @@ def main(config: Config) -> int:
     return 0
 
 
-def find(cells: Sequence[CellResult], settings: ReportConfig) -> Findings:
-    """Judge every published number and claim by these cells; of cells with the same setting, by the newest."""
-    context = Context(cells, load_tables(settings.expected), load_baselines(settings.baselines), settings)
+def find(cells: Sequence[CellResult], settings: ReportConfig, more: Context | None = None) -> Findings:
+    """Judge every published number and claim by these cells; of cells with the same setting, by the newest.
+
+    Args:
+        more: the evidence of more cells than these; its estimates are not made again.
+    """
+    more = more or Context(cells, load_tables(settings.expected), load_baselines(settings.baselines), settings)
+    context = replace(more, cells=cells)
     judging = replace(context, cells=newest(cells))
     numbers, claims = judge_numbers(judging), judge_claims(judging)
     return Findings(context, score_rows(context), find_pairs(context), ladder(context, "context"), numbers, claims)

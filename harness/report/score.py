@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 from harness.advice import harness
-from harness.benchmarks.benchmark import benchmark
 from harness.config import REPO, Config, TaskConfig
 from harness.errors import UserError
 from harness.report.cells import SCORE, CellResult
@@ -52,8 +51,8 @@ def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
     digest = inputs_digest(cell)
     if cell.score is not None and (cell.score.get("schema"), cell.score.get("inputs")) == (SCHEMA, digest):
         return cell.score, False
-    own, main = benchmark(cell.benchmark).metrics.scores(cell.items()), main_metric(cell.benchmark)
-    others = {name: benchmark(cell.benchmark).metrics.scores(cell.items(name)).get(main) for name in cell.other_parsers}
+    own, main = cell.scores(), main_metric(cell.benchmark)
+    others = {name: cell.scores(name).get(main) for name in cell.other_parsers}
     record = {
         "schema": SCHEMA,
         "cell_id": cell.id,

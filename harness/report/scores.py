@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.benchmarks.benchmark import benchmark
 from harness.report.cells import CellResult
-from harness.report.choose import differing, setting_key
+from harness.report.choose import differing, key_of
 from harness.report.compare import compare
 from harness.report.context import Context, main_metric
 from harness.report.costs import cost
@@ -63,7 +62,7 @@ def _of_baseline(cell: CellResult, metric: str, context: Context) -> tuple[str, 
     stored = context.baseline_of(cell)
     if stored is not None:
         return f"{stored.score[metric]:.1f}", [stored.score[metric]], compare(stored, cell).summary
-    key = setting_key(cell.cell)
+    key = key_of(cell)
     near = [
         differing(other.key, key)
         for baseline in context.baselines
@@ -109,7 +108,7 @@ def scores_frame(context: Context) -> pd.DataFrame:
     rows = []
     for cell in context.cells:
         main, spent = main_metric(cell.benchmark), cost(cell)
-        own = [(name, cell.parser) for name in benchmark(cell.benchmark).metrics.scores(cell.items())]
+        own = [(name, cell.parser) for name in cell.scores()]
         for metric, parser in own + [(main, name) for name in cell.other_parsers]:
             found = context.estimate(cell, metric, parser)
             if found is None:

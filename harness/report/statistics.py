@@ -12,8 +12,9 @@ Units: values are fractions (0 or 1 per question) or their differences; every re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,8 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 POINTS = 100.0
+KEPT_DRAWS = 16_000_000
+"""Draws up to this number are kept for the next call."""
 ZERO = 1e-9
 """Standard errors below this many points are rounding noise of identical clusters."""
 
@@ -156,16 +159,33 @@ def bootstrap(
     cell = codes * n_groups + labels
     sums = np.bincount(cell, values, n_clusters * n_groups).reshape(n_clusters, n_groups)
     counts = np.bincount(cell, minlength=n_clusters * n_groups).reshape(n_clusters, n_groups).astype(float)
-    rng = np.random.default_rng(seed)
     replicates = []
-    block = max(1, 4_000_000 // n_clusters)  # about 32 MB of draws at a time
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        draws = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size).astype(float)
+    for counted in _draws(n_clusters, resamples, seed):
+        draws = counted.astype(float)
         drawn_sums, drawn_counts = draws @ sums, draws @ counts
         means = np.divide(drawn_sums, drawn_counts, out=np.full_like(drawn_sums, np.nan), where=drawn_counts > 0)
         replicates.append(np.nanmean(means, axis=1))
     return POINTS * np.concatenate(replicates)
+
+
+def _draws(n_clusters: int, resamples: int, seed: int) -> Iterable[NDArray[np.uint16]]:
+    """How often each video is drawn, in blocks [resamples of the block, n_clusters]."""
+    size = n_clusters, resamples, seed
+    return _kept_draws(*size) if n_clusters * resamples <= KEPT_DRAWS else _new_draws(*size)
+
+
+def _new_draws(n_clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    rng = np.random.default_rng(seed)
+    block = max(1, 4_000_000 // n_clusters)  # about 32 MB of draws at a time
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        yield rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size).astype(np.uint16)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(n_clusters: int, resamples: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    """The same for every cell of a benchmark: their videos are as many."""
+    return tuple(_new_draws(n_clusters, resamples, seed))
 
 
 def questions_for_width(estimate: Estimate, half_width: float, confidence: float) -> int | None:
