@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +16,8 @@ from numpy.typing import NDArray
 from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.errors import UserError
 from harness.plan.weights import mismatch
-from harness.report.asked import Asked, AskedOnce
-from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_answers, read_manifest
-from harness.store.records import EditedError, NotRecordError, unseal
+from harness.report.asked import Asked
+from harness.store import Answer, FrameRecords, Manifest, QuestionRecord
 
 T = TypeVar("T")
 OK, FAILED, MISSING = "ok", "failed", "missing"
@@ -271,49 +269,3 @@ class CellResult:
 def subtitles(protocol: str) -> bool:
     """Whether a protocol shows the model the subtitles."""
     return "subtitles" in protocol
-
-
-def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellResult]:
-    """All cells below ``results/runs``, in the order of the tables.
-
-    Args:
-        results: the results folder.
-        patterns: cell names or ids, ``*`` allowed; empty for all.
-
-    Raises:
-        UserError: a pattern that matches nothing, or a folder that is damaged.
-    """
-    root = Path(results) / "runs"
-    folders = sorted(path.parent for path in root.glob("*/manifest.json"))
-    for pattern in patterns:
-        if not fnmatch.filter([f.name for f in folders], pattern):
-            known = "\n  ".join(f.name for f in folders) or f"none: {root} has no cell yet (python -m harness run)"
-            raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
-    if patterns:
-        folders = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
-    frames, asked = FrameRecords(results), AskedOnce()
-    return sorted((_load(folder, frames, asked) for folder in folders), key=_place)
-
-
-def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:
-    answers = read_answers(folder)
-    frames.check(answers.values())
-    return CellResult(folder, read_manifest(folder), asked.of(folder), answers, frames, _read_score(folder))
-
-
-def _read_score(folder: Path) -> dict[str, Any] | None:
-    """Content of ``score.json``; None where there is none or it is not as it was written: it is made again."""
-    try:
-        return unseal((folder / SCORE).read_bytes())
-    except (OSError, NotRecordError, EditedError):
-        return None
-
-
-def _place(cell: CellResult) -> tuple[Any, ...]:
-    """Order of the tables: toy first, then model, benchmark, frames, context (uncompressed first), the ablation's own
-    order."""
-    setting, order = cell.setting, ("no_both", "no_layer", "no_temporal", "full", "")
-    context = setting["context"] if isinstance(setting["context"], int) else 0
-    where = (not cell.toy, setting["model"], cell.benchmark, cell.task, setting["frames"], setting["fps"], context)
-    method = (setting.get("semantics", ""), setting["method"], order.index(cell.variant))
-    return (*where, *method, cell.id)

@@ -14,7 +14,8 @@ from harness.errors import UserError
 from harness.models.config import ModelConfig
 from harness.plan.cell import GROUPS
 from harness.plan.matrix import build_cells
-from harness.report.cells import CellResult, load_cells
+from harness.report.cells import CellResult
+from harness.report.loading import load_cells
 from harness.setting import REQUIRED, rule_of
 from harness.video.config import VideoConfig
 

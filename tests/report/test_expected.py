@@ -9,8 +9,8 @@ from cell_folders import questions, write_cell
 
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
-from harness.report.cells import load_cells
 from harness.report.expected import load_tables
+from harness.report.loading import load_cells
 
 REPO = Path(__file__).resolve().parents[2]
 SOURCE = REPO.parent / "shared" / "expected_tables.md"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, configuration, questions, rewrite, write_cell
 
-from harness.report.cells import load_cells
 from harness.report.config import ReportConfig
+from harness.report.loading import load_cells
 from harness.report.pages import published_markdown, published_table, tone
 from harness.report.report import find, main
 

@@ -6,9 +6,9 @@ import re
 import pytest
 from cell_folders import questions, rewrite, write_cell
 
-from harness.report.cells import load_cells
 from harness.report.costs import SEVEN, Shape, answer_flops, cost, find_shape
 from harness.report.expected import load_tables
+from harness.report.loading import load_cells
 from harness.report.reasons import reasons
 from harness.store import Answer
 

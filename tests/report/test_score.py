@@ -15,7 +15,7 @@ from harness.benchmarks.questions import load_questions
 from harness.config import TaskConfig
 from harness.errors import UserError
 from harness.report import score
-from harness.report.cells import load_cells
+from harness.report.loading import load_cells
 from harness.store import QuestionRecord
 
 

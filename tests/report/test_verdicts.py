@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, cell_record, questions, rewrite, write_cell
 
-from harness.report.cells import load_cells
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.expected import Claim, Published, load_tables
+from harness.report.loading import load_cells
 from harness.report.statistics import Difference, Estimate
 from harness.report.verdicts import judge_claims, judge_difference, judge_numbers, judge_score
 

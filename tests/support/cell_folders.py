@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config, compose_config
-from harness.report.cells import CellResult, load_cells
+from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
 from harness.report.context import Context
+from harness.report.loading import load_cells
 from harness.store import (
     Answer,
     FrameRecords,
