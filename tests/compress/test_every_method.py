@@ -17,8 +17,10 @@ import torch
 from method_cases import CASES, CHANGES_VALUES, Case
 from tiny_checkpoints import save_tiny
 from tiny_llava import checkpoint as save_tiny_llava
+from tiny_models import Sample, decoder, tiny_model
 
 from harness.compress.cache import CompressedCache
+from harness.compress.generate import generate
 from harness.compress.method import Method, build_method
 from harness.compress.trace import Generation, Trace
 from harness.errors import QuestionError
@@ -316,3 +318,30 @@ def test_it_says_truly_whether_the_question_takes_part(model, video, case: Case)
     one, other = (of_video(model, video, case.build(), question) for question in (QUESTION, OTHER))
     same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert same != case.build().for_family(model.family).sees_question
+
+
+ODD = [
+    Sample(1, grids=1),
+    Sample(2, grids=3, h=6, w=6),
+    Sample(3, grids=9, h=2, w=2),
+    Sample(4, grids=11, pre=1, post=1),
+    Sample(5, grids=8, h=4, w=10),
+]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.own_budget is None], ids=lambda case: case.name)
+def test_the_budget_is_exact_whatever_the_shape(case: Case) -> None:
+    """One grid, one token per grid, no whole number of chunks, hardly any text, wide frames."""
+    language, method = decoder(tiny_model(0, 4)), case.build().for_family("qwen2_5_vl")
+    if type(method).select_frames is not Method.select_frames:
+        pytest.skip("chooses frames, which is not the decoder's")
+    for sample in ODD:
+        text = sample.n_prompt - sample.n_video
+        for context in sorted({text + 1, text + sample.n_video // 3 + 1, sample.n_prompt - 1}):
+            prompt = sample.prompt(method.position_rule, context)
+            try:
+                trace = generate(language, method, prompt, (sample.features,), max_new_tokens=1).trace
+            except QuestionError as error:
+                assert f"context={context}" in str(error)
+                continue
+            assert sum(trace.cache_length) == pytest.approx(4 * context) and sum(trace.chunk_budget) == context - text
