@@ -69,6 +69,9 @@ CHANGES_VALUES: dict[str, str] = {
 }
 """Cases whose cached values are not those of single tokens, and why (merging)."""
 
+MOVES_IDS = {"retake_release": "reforge moves every segment right behind the one before it, evicting or not"}
+"""Cases whose ids depend on the chunks even where nothing is evicted, and why: chunks show, and nothing is the identity."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -103,7 +106,9 @@ def cases() -> list[Case]:
             found.append(Case(f"{path.stem} {form}", method, {**options, **more}))
     names = {case.name for case in found}
     assert {case.method for case in found} == set(method_names()), "every method has a yaml, and every yaml a method"
-    assert {*OWN_BUDGET, *ONLY, *CHANGES_VALUES} <= names and {*FORMS, *SMALL} <= names, "a table names no case"
+    assert {*OWN_BUDGET, *ONLY, *CHANGES_VALUES, *MOVES_IDS} <= names and {*FORMS, *SMALL} <= names, (
+        "a table names no case"
+    )
     return found
 
 
