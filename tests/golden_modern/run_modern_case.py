@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.compress.methods import aks, bolt, dycoke, evs, v_cast, vidcom2
+from harness.compress.methods import aks, bolt, dycoke, evs, infinipot_v, v_cast, vidcom2
 from harness.compress.prune import highest_of_all, highest_per_grid
 from harness.compress.select import scaled
 
@@ -128,6 +128,62 @@ def _frame_selection(case: Case) -> Outputs:
     return outputs
 
 
+def _infinipot_v(case: Case) -> Outputs:
+    keys, values, n, system = case["keys"], case["values"], case["tokens_per_frame"], case["system"]
+    total, found = case["keep_frames"] * n, []
+    for layer in range(len(keys)):
+        shape = infinipot_v.pooling_of(layer, len(keys)) if case["adaptive_pooling"] else (0, 1)
+        kept, _ = infinipot_v.keep_of(
+            keys[layer, :, system:],
+            values[layer, :, system:],
+            n,
+            total,
+            tar=case["tar_ratio"],
+            newest=case["query_ratio"],
+            pooling=(*shape, case["height_width"]),
+        )
+        found.append(_behind(system, kept))
+    m = keys.shape[2] - system
+    even = torch.tensor([int(i * (m / total)) for i in range(total)])
+    controls = {"uniform": even, "swa": torch.arange(m - total, m)}
+    outputs = {"kept/infinipot-v": torch.stack(found)}
+    for name, kept in controls.items():  # the code's own controls: even, and the newest
+        outputs[f"kept/{name}"] = _behind(system, kept.expand(*keys.shape[:2], -1))
+    return outputs
+
+
+def _behind(system: int, kept: torch.Tensor) -> torch.Tensor:
+    """Indices that count the first `system` tokens too, which all stay."""
+    first = torch.arange(system).expand(*kept.shape[:-1], -1)
+    return torch.cat((first, kept + system), dim=-1)
+
+
+def _infinipot_v_rolling(case: Case) -> Outputs:
+    keys, values, n, system = case["keys"], case["values"], case["tokens_per_step"], case["system"]
+    keep, block = case["compress_frame_num"], case["block_size"]
+    held = torch.empty(*keys.shape[:2], 0, dtype=torch.int64)
+    outputs, passed = {}, 0
+    plan = infinipot_v.blocks(case["steps"], n, block * n, keep / block)
+    for i, (new, left) in enumerate(plan):
+        came = torch.arange(passed, passed + new * n).expand(*keys.shape[:2], -1)
+        held, passed = torch.cat((held, came), dim=-1), passed + new * n
+        if left < held.shape[-1]:
+            kept = [
+                infinipot_v.keep_of(
+                    *(state[layer, :, system:].take_along_dim(held[layer][..., None], 1) for state in (keys, values)),
+                    n,
+                    left,
+                    tar=case["tar_ratio"],
+                    newest=case["query_ratio"],
+                )[0]
+                for layer in range(len(keys))
+            ]
+            held = held.take_along_dim(torch.stack(kept), -1)
+            outputs[f"kept_original/{i}"] = _behind(system, held)
+    outputs["kept_original/final"] = _behind(system, held)
+    return outputs
+
+
 METHODS: dict[str, Callable[[Case], Outputs]] = {
     "vidcom2": _vidcom2,
     "vidcom2_vllm": _vidcom2_vllm,
@@ -135,4 +191,5 @@ METHODS: dict[str, Callable[[Case], Outputs]] = {
     "v_cast": _v_cast,
     "dycoke_ttm": _dycoke_ttm,
     "frame_selection": _frame_selection,
+    "infinipot_v": lambda case: (_infinipot_v_rolling if "block_size" in case else _infinipot_v)(case),
 }
