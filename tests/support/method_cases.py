@@ -70,7 +70,7 @@ CHANGES_VALUES: dict[str, str] = {
 """Cases whose cached values are not those of single tokens, and why (merging)."""
 
 MOVES_IDS = {"retake_release": "reforge moves every segment right behind the one before it, evicting or not"}
-"""Cases whose ids depend on the chunks even where nothing is evicted, and why: chunks show, and nothing is the identity."""
+"""Cases whose ids depend on the chunks even where nothing is evicted, and why: chunks show, nothing is the identity."""
 
 
 @dataclass(frozen=True)
