@@ -186,8 +186,8 @@ class Bench:
 
     def compressed(self, prompt: tuple, name: str = "adaretake", **options: Any) -> Any:
         """One prefill through the compress room; returns the run."""
+        from harness.compress.generate import prefill
         from harness.compress.method import build_method
-        from harness.compress.prefill import prefill
 
         asked, features = prompt
         method = build_method(name, chunk_frames=self.how.chunk_frames, **options).for_family("qwen2_5_vl")

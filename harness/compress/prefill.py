@@ -14,6 +14,7 @@ import torch
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
+from harness.compress.first_passes import Forward, Pass, once, passes_of
 from harness.compress.first_token import check_nothing_evicted, slots
 from harness.compress.language import Alive, LanguageModel, LayerInput
 from harness.compress.memo import reused
@@ -53,6 +54,7 @@ class Prefill:
         max_new_tokens: int,
         record: bool,
         memo: dict[Any, Any] | None = None,
+        repeats: bool = False,
     ) -> None:
         if len(features[0]) != prompt.n_video:
             raise ValueError(f"{len(features[0])} features for {prompt.n_video} video tokens")
@@ -62,6 +64,7 @@ class Prefill:
         self.prompt, self.features = prompt, tuple(features)
         self.state: Any = None
         self._memo = {} if memo is None else memo
+        self._passes = passes_of(self._memo, prompt.input_ids, repeats=repeats)
         self._choices: list[torch.Tensor] = []
         self._margins: list[torch.Tensor] = []
         self._no_numbers: list[torch.Tensor] = []
@@ -71,6 +74,7 @@ class Prefill:
             self.features = pruned.features or tuple(f[pruned.kept.to(f.device)] for f in self.features)
             self.prompt = prompt = prompt.keep_video(pruned.kept, pruned.positions)
             trace.n_prompt, trace.n_video = prompt.n_prompt, prompt.n_video
+            self._memo, self._passes = {}, None  # both are of the whole video
         self.segments = method.segments(prompt)
         trace.chunk_lengths = [segment.n_video for segment in self.segments if segment.chunk is not None]
         trace.chunk_budget, trace.chunk_ratio = list(trace.chunk_lengths), [1.0] * len(trace.chunk_lengths)
@@ -123,6 +127,7 @@ class Prefill:
             added_at=self.places(segment) if added else None,
             output=guide is None and segment.tokens.stop == prompt.n_prompt,
             recorded=segment.chunk is None or not self.compress,
+            once=not segment.chunk and between is None,
         )
 
     def decode(self, token: int, ids: torch.Tensor, index: int) -> torch.Tensor:
@@ -148,8 +153,6 @@ class Prefill:
 
     def of_video(self, key: Hashable, compute: Callable[[], T]) -> T:
         """What `compute` makes of the video's features alone: computed once for all prompts and methods on a video."""
-        if self.trace.n_video != self.trace.n_encoded:  # a method's own choice of features
-            return compute()
         return reused(self._memo, key, compute)
 
     def grid_distances(self) -> list[float]:
@@ -176,8 +179,8 @@ class Prefill:
 
     def check_scores(self) -> None:
         """Raise QuestionError where some score was not a number."""
-        for chunk, bad in enumerate(self._no_numbers):
-            if bool(bad):
+        for chunk, bad in enumerate(torch.stack(self._no_numbers).tolist() if self._no_numbers else ()):
+            if bad:
                 raise no_number(f"scores of chunk {chunk}")
 
     def finish(self) -> None:
@@ -224,13 +227,17 @@ class Prefill:
         decoded: bool = False,
         output: bool,
         recorded: bool,
+        once: bool = False,
     ) -> torch.Tensor | None:
         layers = self.language.num_layers
         layer_ids = self.method.layer_ids(self, ids, decoded=decoded)
         self.ids = layer_ids or [ids] * layers
         alive = [torch.arange(ids.shape[1])] * layers
         reduce = None if between is None else Alive(between, alive)
-        hidden = self.language.forward(
+        forward = self.language.forward
+        if once and not output and layer_ids is None and self._passes is not None:
+            forward = self._once(self._passes, ids, index, observer)
+        hidden = forward(
             embeds,
             ids,
             self.cache,
@@ -253,41 +260,13 @@ class Prefill:
             self._behind_last = slots(self.cache)
         return hidden
 
+    def _once(self, passes: dict[Any, Pass], ids: torch.Tensor, index: int, observer: Observer | None) -> Forward:
+        """The forward pass of a segment that begins at `index`, not run again where nothing was evicted before."""
+        if any(length != index for layer in range(self.cache.num_layers) for length in self.cache.head_lengths(layer)):
+            return self.language.forward
+        before = self.prompt.positions[:, :index].numpy().tobytes()
+        return once(self.language.forward, passes, (before, ids.cpu().numpy().tobytes(), observer is None))
+
     def note_peak(self) -> None:
         """Remember how much is cached; to be called by a stage that makes the cache longer without a forward pass."""
         self.trace.cache_peak = max(self.trace.cache_peak, mean(self.cache.lengths))
-
-
-def prefill(
-    language: LanguageModel,
-    method: Method,
-    prompt: Prompt,
-    features: Sequence[torch.Tensor],
-    *,
-    max_new_tokens: int,
-    record: bool = False,
-    memo: dict[Any, Any] | None = None,
-) -> tuple[Prefill, torch.Tensor]:
-    """Fill the cache with a prompt under a method. The arguments are those of `generate`; `record`: see `Prefill`.
-
-    Returns:
-        What has been prefilled, and the last hidden state [d] of the prompt.
-
-    Raises:
-        QuestionError: a context that leaves no room for this question's video, or scores that are not numbers.
-    """
-    run = Prefill(language, method, prompt, features, max_new_tokens=max_new_tokens, record=record, memo=memo)
-    method.begin(run)
-    hidden = None
-    for segment in run.segments:
-        if segment.chunk is None and segment.tokens.stop == run.prompt.n_prompt:
-            method.before_question(run)
-        hidden = method.feed(run, segment)
-        if segment.chunk is not None:
-            if len(run.trace.kept) <= segment.chunk:
-                run.trace.kept.append([segment.n_video] * language.num_layers)
-            run.trace.cache_after_chunk.append(run.cache.lengths)
-    run.finish()
-    if hidden is None:
-        raise ValueError(f"the segments of method {method.name} do not end with the prompt")
-    return run, hidden

@@ -208,8 +208,11 @@ class Adapter(ABC):
         *,
         max_new_tokens: int = 128,
         record: bool = False,
+        repeats: bool = False,
     ) -> Generation:
         """Answer a question about a video under a method and a context of so many tokens.
+
+        With `repeats` the next question is the same one, under another method; what both share is then computed once.
 
         Raises:
             QuestionError: this question cannot be asked under this context.
@@ -229,6 +232,7 @@ class Adapter(ABC):
             eos=self.eos_token_ids,
             record=record,
             memo=video.memo,
+            repeats=repeats,
         )
         if not anew and method.needs_features:
             generation.trace.n_encoded = encoded

@@ -59,6 +59,8 @@ def make_answer(
     known: dict[str, Any],
     seconds: dict[str, float],
     start: str,
+    *,
+    repeats: bool = False,
 ) -> Answer:
     """Ask one question under one cell's method and budget.
 
@@ -70,6 +72,7 @@ def make_answer(
         known: fields of the answer that are facts of the video.
         seconds: spent on the video, this answer's part.
         start: names this start of the run.
+        repeats: whether the same question is asked next, under another method or budget.
 
     Raises:
         UserError: what cannot be answered, see `harness.run.failures`.
@@ -79,7 +82,12 @@ def make_answer(
     began = time.perf_counter()
     with device_peak(parameter.device for parameter in adapter.model.parameters()) as peak:
         generation = adapter.answer(
-            features, question.prompt, cell.method, cell.context, max_new_tokens=cell.task.max_new_tokens
+            features,
+            question.prompt,
+            cell.method,
+            cell.context,
+            max_new_tokens=cell.task.max_new_tokens,
+            repeats=repeats,
         )
         peak_memory = peak()
     seconds = {**seconds, "generate": time.perf_counter() - began}

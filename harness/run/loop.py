@@ -131,13 +131,17 @@ class Loop:
         exhausted: dict[int, Failure] = {}  # cell -> why it has no room for this video
         failure: Failure | None = None
         answered = False
-        for ask in work.asks:
+        following = [ask.question.question_id for ask in work.asks[1:]] + [None]
+        for ask, next_question in zip(work.asks, following, strict=True):
+            repeats = ask.question.question_id == next_question
             if ask.cell in exhausted:
                 self._fail([ask], exhausted[ask.cell], known)
                 continue
             cell, answer, start = self.siblings.cells[ask.cell], None, time.perf_counter()
             try:
-                answer = make_answer(self.adapter, features, ask.question, cell, known, seconds, self.start)
+                answer = make_answer(
+                    self.adapter, features, ask.question, cell, known, seconds, self.start, repeats=repeats
+                )
             except Exception as error:
                 failure = failure_of(error, f"question {ask.question.question_id} in {cell.id}", cell)
             self.status.counters.seconds_answering += time.perf_counter() - start

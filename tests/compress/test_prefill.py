@@ -9,6 +9,7 @@ from tiny_models import Sample, decoder, stock_logits, tiny_model
 from harness.compress.generate import generate
 from harness.compress.method import Method, build_method
 from harness.compress.prompt import Segment
+from harness.compress.trace import Generation
 from harness.errors import QuestionError
 
 ALLOCATIONS = [(False, False), (True, False), (False, True), (True, True)]
@@ -191,3 +192,59 @@ def test_repetition_penalty_of_the_checkpoint_is_applied(model, run) -> None:
 def test_any_number_of_layers(run, layers: int) -> None:
     trace = run(Sample(), 40, on=tiny_model(7, layers)).trace
     assert sum(trace.cache_length) == layers * 40
+
+
+@pytest.mark.parametrize("semantics", ["paper", "release_2026"])
+def test_what_methods_share_before_evicting_is_computed_once(model, semantics: str) -> None:
+    sample, passes = Sample(4, grids=12), []
+    variants = [
+        build_method("adaretake", semantics=semantics, chunk_frames=4, temporal=temporal, layers=layers)
+        for temporal, layers in ALLOCATIONS
+    ]
+    variants = [method.for_family("qwen2_5_vl") for method in variants]
+    language = decoder(model)
+    stock = language.forward
+    language.forward = lambda *args, **options: passes.append(args[0].shape[0]) or stock(*args, **options)
+
+    def answers(memo: dict | None, context: int) -> list[Generation]:
+        return [
+            generate(
+                language,
+                method,
+                sample.prompt(method.position_rule, context),
+                (sample.features,),
+                max_new_tokens=2,
+                record=True,
+                memo=memo,
+                repeats=memo is not None and method is not variants[-1],
+            )
+            for method in variants
+        ]
+
+    text = sample.n_prompt - sample.n_video
+    for context in (text + 5, text + sample.n_video // 2):
+        passes.clear()
+        alone = answers(None, context)
+        n_alone, memo = len(passes), {}
+        passes.clear()
+        shared = answers(memo, context)
+        assert len(passes) == n_alone - 2 * (len(variants) - 1)  # the text in front and the first chunk
+        assert "first_passes" not in memo
+        for a, b in zip(alone, shared, strict=True):
+            assert a.tokens == b.tokens and a.trace.kept_digest == b.trace.kept_digest
+            assert a.trace.prefilled == b.trace.prefilled and a.trace.cache_peak == b.trace.cache_peak
+            assert torch.equal(a.trace.recording.logits, b.trace.recording.logits)
+            for layer in range(3):
+                assert torch.equal(a.trace.recording.cache.keys(layer), b.trace.recording.cache.keys(layer))
+
+
+def test_another_question_shares_no_passes(model) -> None:
+    method = build_method("adaretake", chunk_frames=4).for_family("qwen2_5_vl")
+    first, second, memo = Sample(4), Sample(4, post=9), {}
+    context = first.n_prompt - first.n_video + 8
+    options = {"max_new_tokens": 2, "record": True}
+    for sample in (first, second):
+        prompt = sample.prompt("float", context)
+        shared = generate(decoder(model), method, prompt, (first.features,), memo=memo, repeats=True, **options)
+        alone = generate(decoder(model), method, prompt, (first.features,), **options)
+        assert torch.equal(shared.trace.recording.logits, alone.trace.recording.logits)
