@@ -16,12 +16,20 @@ MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fal
 def top_hits(scores: Sequence[torch.Tensor], top: int) -> list[int]:
     """How many of the `top` largest scores of all layers lie in each layer [L]; ties by lower layer, then index."""
     device = scores[0].device
-    pooled = torch.stack([s.to(device) for s in scores])  # [L, c]: small, even when the layers are on many devices
-    least = pooled.flatten().topk(top, sorted=False).values.min()
-    above, equal = torch.stack(((pooled > least).sum(dim=1), (pooled == least).sum(dim=1))).tolist()
-    rest = top - sum(above)
-    before = itertools.accumulate(equal, initial=0)  # hits among the equal scores of lower layers
-    return [more + min(same, max(rest - b, 0)) for more, same, b in zip(above, equal, before, strict=False)]
+    pooled = torch.stack([s.to(device) for s in scores])  # small, even when the layers are on many devices
+    return top_hits_of_each(pooled[None], top)[0]
+
+
+def top_hits_of_each(pools: torch.Tensor, top: int) -> list[list[int]]:
+    """How many of the `top` largest of each pool [p, r, c] lie in each of its rows [p][r]; ties by row, then index."""
+    least = pools.flatten(1).topk(top, sorted=False).values.amin(1)[:, None, None]
+    counted = torch.stack(((pools > least).sum(-1), (pools == least).sum(-1))).tolist()
+    found = []
+    for above, equal in zip(*counted, strict=True):
+        rest = top - sum(above)
+        before = itertools.accumulate(equal, initial=0)  # hits among the equal scores of lower rows
+        found.append([more + min(same, max(rest - b, 0)) for more, same, b in zip(above, equal, before, strict=False)])
+    return found
 
 
 def pooled(scores: Sequence[torch.Tensor], budget: int) -> list[int]:

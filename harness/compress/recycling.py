@@ -28,7 +28,7 @@ class Gathered:
     @staticmethod
     def _unrotated(run: Prefill, segment: Segment, layer: int) -> torch.Tensor:
         keys = run.cache.keys(layer)[:, -segment.length :]
-        return run.language.unrotate(keys, run.ids[layer][:, : segment.length])
+        return run.language.unrotate(keys, run.ids[layer], slice(0, segment.length))
 
     def write(self, run: Prefill, segment: Segment, layer: int) -> None:
         """Put the means where the centres are cached; keys are averaged before rotation."""
@@ -36,7 +36,7 @@ class Gathered:
         members, at = places[self.tokens], places[self.centres]
         keys, values = (s[:, -segment.length :] for s in (run.cache.keys(layer), run.cache.values(layer)))
         means = group_means(self._unrotated(run, segment, layer)[:, members], self.member_of, count)
-        keys[:, at] = run.language.rotate(means, run.ids[layer][:, at.cpu()])
+        keys[:, at] = run.language.rotate(means, run.ids[layer], at)
         values[:, at] = group_means(values[:, members], self.member_of, count)
 
 
@@ -90,9 +90,8 @@ def recycled_count(budget: int, length: int, recycled: float, clusters: float, m
 
 def best_dropped(scores: torch.Tensor, kept: torch.Tensor, share: float) -> torch.Tensor:
     """The share [n] of the tokens that are not `kept` [k] with the highest scores [c], at least one; ascending."""
-    dropped = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-    dropped[kept] = False
-    tokens = dropped.nonzero().flatten()
+    stays = torch.zeros(len(scores), dtype=torch.int8, device=scores.device).index_fill(0, kept, 1)
+    tokens = stays.sort(stable=True).indices[: len(scores) - len(kept)]  # as `nonzero`, which waits for the device
     count = min(len(tokens), max(1, int(share * len(tokens))))
     order = torch.sort(scores[tokens], descending=True, stable=True).indices[:count]
     return tokens[order.sort().values]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 
 from harness.compress.allocation import largest_remainder
-from harness.compress.layers import pooled_margin, top_hits
+from harness.compress.layers import pooled_margin, top_hits_of_each
 from harness.compress.methods.snapkv import SnapKV
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
@@ -32,15 +31,15 @@ class AdaKV(SnapKV):
         budget = run.trace.chunk_budget[segment.chunk]
         for of_layer in scores:
             run.note_margin(pooled_margin(list(of_layer), budget))
-        return [head_counts(list(of_layer), budget, self.floor) for of_layer in scores]
+        return head_counts(torch.stack([s.to(scores[0].device) for s in scores]), budget, self.floor)
 
 
-def head_counts(scores: Sequence[torch.Tensor], budget: int, floor: float) -> list[int]:
-    """Tokens per head [kv] of one layer with scores [kv][c]; they add up to kv * budget."""
-    total = len(scores) * budget
-    hits = top_hits(scores, total) if total else [0] * len(scores)
-    even = Fraction(floor)
-    return largest_remainder([(1 - even) * hit + even * budget for hit in hits], total)
+def head_counts(scores: torch.Tensor, budget: int, floor: float) -> list[list[int]]:
+    """Tokens per layer and head [L][kv] by scores [L, kv, c]; of each layer they add up to kv * budget."""
+    layers, heads, _ = scores.shape
+    total, even = heads * budget, Fraction(floor)
+    hits = top_hits_of_each(scores, total) if total else [[0] * heads] * layers
+    return [largest_remainder([(1 - even) * hit + even * budget for hit in row], total) for row in hits]
 
 
 METHOD = AdaKV

@@ -64,14 +64,13 @@ class LookM(ChunkEvictor):
         of_keys = [run.cache.head_keys(layer, head)[-segment.length :] for head in heads]
         of_values = [run.cache.head_values(layer, head)[-segment.length :] for head in heads]
         keys, values = (torch.stack([state[places] for state in states]) for states in (of_keys, of_values))
-        ids = run.ids[layer][:, : segment.length][:, places.cpu()]
         if self.content:
-            keys = run.language.unrotate(keys, ids)
+            keys = run.language.unrotate(keys, run.ids[layer], places)
         keys, values = merged(keys, values, kept, self.merge, unlike=self.unlike)
         for head in heads:
             of_head = keys[head : head + 1]
             if self.content:
-                of_head = run.language.rotate(of_head, ids[:, kept[head].cpu()])
+                of_head = run.language.rotate(of_head, run.ids[layer], places[kept[head]])
             of_keys[head][places[kept[head]]] = of_head[0]
             of_values[head][places[kept[head]]] = values[head]
 
@@ -92,8 +91,8 @@ def merged(
         unlike: whether tokens whose s is below the mean over all evicted ones are merged too.
     """
     k = kept.shape[1]
-    evicted = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device).scatter(1, kept, False)
-    gone = evicted.nonzero()[:, 1].view(len(keys), -1)  # [kv, e], ascending
+    stays = torch.zeros(keys.shape[:2], dtype=torch.int8, device=keys.device).scatter(1, kept, 1)
+    gone = stays.sort(stable=True).indices[:, : keys.shape[1] - k]  # [kv, e], ascending
 
     def of(states: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         return states.float().gather(1, indices[..., None].expand(-1, -1, states.shape[2]))

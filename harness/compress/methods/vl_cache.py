@@ -72,7 +72,8 @@ class VLCache(ChunkEvictor):
     def layer_counts(self, run: Prefill, segment: Segment, scores: list[torch.Tensor]) -> list[int]:
         assert segment.chunk is not None
         budget, length = run.trace.chunk_budget[segment.chunk], segment.n_video
-        density = [1 - float(sparsity) for sparsity in run.state]
+        device = run.state[0].device
+        density = (1 - torch.stack([sparsity.to(device) for sparsity in run.state])).tolist()
         return layer_budgets(density, budget, length, self.least(budget, length), renormalise=self.renormalise)
 
     def least(self, budget: int, length: int) -> int:

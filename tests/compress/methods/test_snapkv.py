@@ -114,11 +114,11 @@ def test_a_pyramid_is_a_line_and_adds_up() -> None:
 
 def test_heads_share_a_layer() -> None:
     rich, poor = torch.linspace(2, 3, 10), torch.linspace(0, 1, 10)
-    assert head_counts([rich, poor], 4, 0.0) == [8, 0]
-    assert head_counts([rich, poor], 4, 0.2) == [7, 1]  # 0.8 * 8 + 0.8 = 7.2
-    assert head_counts([rich, poor], 4, 1.0) == [4, 4]
-    assert head_counts([poor, poor], 4, 0.0) == [4, 4] and head_counts([rich, poor], 0, 0.2) == [0, 0]
-    assert head_counts([rich, poor], 10, 0.2) == [10, 10]
+    assert head_counts(torch.stack([rich, poor])[None], 4, 0.0) == [[8, 0]]
+    assert head_counts(torch.stack([rich, poor])[None], 4, 0.2) == [[7, 1]]  # 0.8 * 8 + 0.8 = 7.2
+    assert head_counts(torch.stack([rich, poor])[None], 4, 1.0) == [[4, 4]]
+    assert head_counts(torch.stack([poor, poor])[None], 4, 0.0) == [[4, 4]] and head_counts(torch.stack([rich, poor])[None], 0, 0.2) == [[0, 0]]
+    assert head_counts(torch.stack([rich, poor])[None], 10, 0.2) == [[10, 10]]
 
 
 @pytest.mark.parametrize("name", ["snapkv", "pyramidkv", "adakv"])
