@@ -117,7 +117,9 @@ def test_heads_share_a_layer() -> None:
     assert head_counts(torch.stack([rich, poor])[None], 4, 0.0) == [[8, 0]]
     assert head_counts(torch.stack([rich, poor])[None], 4, 0.2) == [[7, 1]]  # 0.8 * 8 + 0.8 = 7.2
     assert head_counts(torch.stack([rich, poor])[None], 4, 1.0) == [[4, 4]]
-    assert head_counts(torch.stack([poor, poor])[None], 4, 0.0) == [[4, 4]] and head_counts(torch.stack([rich, poor])[None], 0, 0.2) == [[0, 0]]
+    assert head_counts(torch.stack([poor, poor])[None], 4, 0.0) == [[4, 4]] and head_counts(
+        torch.stack([rich, poor])[None], 0, 0.2
+    ) == [[0, 0]]
     assert head_counts(torch.stack([rich, poor])[None], 10, 0.2) == [[10, 10]]
 
 
