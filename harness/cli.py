@@ -18,6 +18,7 @@ VERBS = {
     "report": ("harness.report.report", "tables, intervals and verdicts from the stored answers"),
     "check": ("harness.report.check", "compare with a stored baseline: 0 pass, 1 regression, 2 incomplete, 3 drift"),
     "submit": ("harness.benchmarks.submit", "write a leaderboard file"),
+    "fit": ("harness.run.fit", "what a method takes from calibration videos, such as the recipe of fitprune"),
     "demo": ("harness.explore.demo", "one video, one question: the answer and which tokens were kept"),
     "doctor": ("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }

@@ -30,7 +30,7 @@ from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
 from harness.plan.config import Axes, MatrixConfig, ProfileAxes, Row, settle
 from harness.report.config import CheckConfig, ReportConfig
-from harness.run.config import EngineConfig, RunConfig
+from harness.run.config import EngineConfig, FitConfig, RunConfig
 from harness.setting import check_settings, setting
 from harness.video.config import VideoConfig
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Axes)
 
 __all__ = [
-    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
+    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig", "FitConfig",
     "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
     "as_yaml", "compose_config", "explain", "options", "quoted",
 ]  # fmt: skip
@@ -66,6 +66,7 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)

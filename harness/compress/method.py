@@ -128,6 +128,17 @@ class Method:
         """
         return self
 
+    def settled(self, weights: str) -> Method:
+        """This method with what it takes from files filled in, as it enters the identity of a cell.
+
+        Args:
+            weights: digest of the model's files, or `unknown`.
+
+        Raises:
+            UserError: a file that is missing, or is not of these weights.
+        """
+        return self
+
     def compresses(self, prompt: Prompt) -> bool:
         """Whether anything is to be removed from this prompt."""
         return False

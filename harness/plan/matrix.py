@@ -117,6 +117,12 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
         if variant is not None:
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
         method = resolve_method(dataclasses.replace(config.method, **changes), config.task)
+        try:
+            method = method.settled(weights)
+        except UserError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
         video = dataclasses.replace(
             config.video,
             max_frames=config.video.max_frames if frames is None else frames,

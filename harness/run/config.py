@@ -25,6 +25,14 @@ class EngineConfig:
 
 
 @dataclass
+class FitConfig:
+    """What a method is fitted on: a file of videos and questions, or on the toy profile so many toy videos."""
+
+    samples: str | None = None
+    toy_videos: int = setting(16, least=1, most=100_000)
+
+
+@dataclass
 class RunConfig:
     """How a run is carried out; ``feature_dir_gb`` null sets no limit."""
 

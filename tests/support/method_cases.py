@@ -31,7 +31,10 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Per yaml: more cases, and the options in which they differ from it. What a setting `form` may be needs no row."""
 
-SMALL: dict[str, dict[str, Any]] = {"video_x2l": {"high": 12}}
+SMALL: dict[str, dict[str, Any]] = {
+    "fitprune": {"recipe": "results/recipes/fitprune-toy.json"},
+    "video_x2l": {"high": 12},
+}
 """Per yaml: options that its published values cannot have on a video of a few dozen tokens."""
 
 OWN_BUDGET = {
