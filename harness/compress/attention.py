@@ -29,8 +29,11 @@ Heads = torch.Tensor | list[torch.Tensor]
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
-Observer = Callable[[int, torch.Tensor, Heads, float], None]
-"""Called once per layer with: layer index, queries [h, n, d] and all keys (`Heads`) after rotation, logit scale."""
+Observer = Callable[[int, torch.Tensor, Heads, float], "tuple[Heads, Heads] | None"]
+"""Called once per layer with: layer index, queries [h, n, d] and all keys (`Heads`) after rotation, logit scale.
+
+It may answer with other keys and values, which the layer then attends to instead.
+"""
 
 
 def last_keys(keys: Heads, count: int) -> torch.Tensor:
@@ -178,8 +181,8 @@ def _interface(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
         **_kwargs: object,
     ) -> tuple[torch.Tensor, None]:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        if observer is not None:
-            observer(module.layer_idx, query[0], key, scale)
+        if observer is not None and (instead := observer(module.layer_idx, query[0], key, scale)) is not None:
+            key, value = instead
         if module.layer_idx == final_layer:
             raise KeysCached
         return attend(kernel, query, key, value, scale).transpose(1, 2), None

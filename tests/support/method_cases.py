@@ -18,6 +18,10 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "release_2025": {"semantics": "release_2025"},
         "release_2026": {"semantics": "release_2026"},
     },
+    "rekv": {
+        "squeezed": {"memory_ids": "squeezed"},
+        "narrow": {"window": 12},
+    },
     "retake": {
         "key patches": {"quirks": {"key_patches": True}},
         "key frames": {"frame_ratio": 0.5, "quirks": {"key_patches": True, "key_patches_synced": True}},
@@ -40,6 +44,9 @@ SMALL: dict[str, dict[str, Any]] = {
 OWN_BUDGET = {
     "adaretake release_2025": "shares are rounded down behind a floor, and layers are scaled without regard to the sum",
     "adaretake release_2026": "shares are rounded down behind a floor, and a chunk that stays whole keeps its guide",
+    **dict.fromkeys(
+        ("rekv", "rekv squeezed", "rekv narrow"), "loads whole grids, so that less than one of the context stays empty"
+    ),
     "retake": "the share of the whole prompt, rounded down per chunk; text is not subtracted",
     "retake key patches": "as retake",
     "retake_release": "as retake",
