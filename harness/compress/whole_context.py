@@ -10,7 +10,6 @@ from fractions import Fraction
 import torch
 
 from harness.compress.allocation import largest_remainder
-from harness.compress.cache import Kept
 from harness.compress.evict import Counts, highest, video_budget
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
@@ -45,17 +44,21 @@ class WholeContextEvictor(Method):
             run.note_scores(chunk, [of_layer[:, chunk.video] for of_layer in scores])
         kept = highest(run, scores, self.counts(run, scores))
         run.note_choice(kept)
-        run.trace.chunk_budget = _per_chunk(kept, chunks)
+        run.trace.chunk_budget = per_chunk([of_head for of_layer in kept for of_head in of_layer], chunks)
         run.trace.chunk_ratio = [b / c.n_video for b, c in zip(run.trace.chunk_budget, chunks, strict=True)]
         video = Segment(slice(run.prompt.video_start, run.prompt.video_stop), slice(0, run.prompt.n_video))
         for layer, of_layer in enumerate(kept):
             run.cache.keep_of_last(layer, video.length, [run.kept_places(video, of_head) for of_head in of_layer])
 
 
-def _per_chunk(kept: Sequence[Kept], chunks: Sequence[Segment]) -> list[int]:
-    """Tokens that are left of each chunk [K], a mean over layers and heads in whole numbers that add up."""
-    heads = [of_head for of_layer in kept for of_head in of_layer]
+def per_chunk(kept: Sequence[torch.Tensor], chunks: Sequence[Segment]) -> list[int]:
+    """Tokens that are left of each chunk [K], on average over heads, in whole numbers that add up.
+
+    `kept` holds for every layer and head which of the video's tokens it keeps.
+    """
     ends = torch.tensor([chunk.video.stop for chunk in chunks])
-    total = sum(torch.bucketize(h.cpu(), ends, right=True).bincount(minlength=len(chunks)) for h in heads)
-    shares = [Fraction(int(count), len(heads)) for count in torch.as_tensor(total).tolist()]
+    total = torch.zeros(len(chunks), dtype=torch.long)
+    for of_head in kept:
+        total += torch.bucketize(of_head.cpu(), ends, right=True).bincount(minlength=len(chunks))
+    shares = [Fraction(int(count), len(kept)) for count in total.tolist()]
     return largest_remainder(shares, round(sum(shares)))

@@ -116,9 +116,8 @@ def cases() -> list[Case]:
             found.append(Case(f"{path.stem} {form}", method, {**options, **more}))
     names = {case.name for case in found}
     assert {case.method for case in found} == set(method_names()), "every method has a yaml, and every yaml a method"
-    assert {*OWN_BUDGET, *ONLY, *CHANGES_VALUES, *MOVES_IDS} <= names and {*FORMS, *SMALL} <= names, (
-        "a table names no case"
-    )
+    rows = {*FORMS, *SMALL, *OWN_BUDGET, *ONLY, *CHANGES_VALUES, *MOVES_IDS}
+    assert rows <= names, f"no such case: {rows - names}"
     return found
 
 

@@ -17,6 +17,7 @@ from harness.compress.evict import margin, video_budget
 from harness.compress.method import Method, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
+from harness.compress.whole_context import per_chunk
 from harness.setting import check_settings, setting
 
 QUIRKS = {
@@ -122,6 +123,14 @@ class InfiniPotV(Method):
         if choices:
             run.note_choice(choices)
         run.trace.kept.append(counts)
+
+    def before_question(self, run: Prefill) -> None:
+        if run.compress:
+            number = torch.full((run.prompt.n_prompt,), -1)
+            number[run.prompt.video] = torch.arange(run.prompt.n_video)
+            heads = [number[of_head] for of_layer in run.state for of_head in of_layer]
+            chunks = [segment for segment in run.segments if segment.chunk is not None]
+            run.trace.chunk_budget = per_chunk([of_head[of_head >= 0] for of_head in heads], chunks)
 
     def _pooling(self, run: Prefill, layer: int) -> tuple[int, int, int]:
         """Dimensions, width, and rows of a grid for `pooled`."""
