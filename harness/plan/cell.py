@@ -108,6 +108,8 @@ class Cell:
         return {
             "name": self.id,
             "variant": self.variant,
+            "sees_question": self.method.sees_question,
+            "reusable": self.method.reusable,
             **{name: dataclasses.asdict(getattr(self, name)) for name in GROUPS},
             "context": self.context,
             "weights": self.weights,

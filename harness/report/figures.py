@@ -6,41 +6,35 @@ Each drawing function makes one matplotlib figure, or returns None when there is
 from __future__ import annotations
 
 import io
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.benchmarks.benchmark import benchmark
-from harness.report.cells import CellResult
-from harness.report.costs import Cost, cost
+from harness.report import method_figures
+from harness.report.cost_figures import accuracy_cost, costs
 from harness.report.pages import Findings
 from harness.report.pairs import TITLES, Pair, Rung, ladder
 from harness.report.scores import ScoreRow
 from harness.report.statistics import Estimate
+from harness.report.style import (
+    CYCLE,
+    INK,
+    MARKERS,
+    MUTED,
+    OURS,
+    ROOM,
+    ROW,
+    STYLE,
+    THEIRS,
+    WIDTH,
+    label_rows,
+    task_title,
+    words_of,
+)
 
 Lines = dict[str, dict[str, list[tuple[float, Estimate]]]]
 """Panel -> line -> points."""
-OURS, THEIRS, MUTED, INK = "#1f5fa8", "#d1521a", "#8a93a0", "#39424e"
-CYCLE = ("#1f5fa8", "#d1521a", "#2a8a57", "#8b4fa3", "#b28a00", "#5d6b7a")
-MARKERS = "osD^vP"
-WIDTH, ROOM, ROW = 5.6, 0.75, 0.3
-"""Inches; narrow enough that the text stays readable on a phone."""
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 9,
-    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#b9c0c9", "axes.labelcolor": INK,
-    "axes.grid": True, "grid.color": "#e8ebef", "axes.axisbelow": True,
-    "xtick.color": INK, "ytick.color": INK, "svg.fonttype": "none", "svg.hashsalt": "report",
-    "figure.facecolor": "white", "savefig.bbox": "tight", "savefig.pad_inches": 0.06,
-}  # fmt: skip
-COST_PANELS: dict[str, Callable[[Cost], float | None]] = {
-    "tokens kept": lambda spent: spent.kept,
-    "seconds": lambda spent: spent.total,
-    "GFLOP": lambda spent: None if spent.flops is None else spent.flops / 1e9,
-    "peak GiB": lambda spent: None if spent.peak_memory is None else spent.peak_memory / 2**30,
-}
 MANY = 30
 """Rows of a picture of paired differences; of more, only those pooled over benchmarks are drawn."""
 
@@ -74,6 +68,7 @@ def draw_all(found: Findings) -> dict[str, tuple[Any, str]]:
                 ("frames", "Accuracy against the most frames", lines(frames, confidence, "max frames", "percent")),
                 ("context", "Accuracy against the context", lines(context, confidence, tokens, "percent")),
                 ("effects", "What variants are worth: a − b", lines(effects(pairs), confidence, tokens, "points")),
+                *method_figures.draw([entry for entry in found.entries if entry.cells[0].toy == toy], confidence),
                 ("cost", "What one answer costs", costs([row.cell for row in rows])),
                 ("accuracy_cost", "Accuracy against the work of one answer", accuracy_cost(rows, confidence)),
             ]
@@ -110,7 +105,9 @@ def score_bars(rows: Sequence[ScoreRow]) -> list[Bar]:
     """Score of each cell, with the published numbers (or the toy's baseline) beside it."""
     cells = [row.cell for row in rows]
     return [
-        Bar(", ".join([row.cell.short_title, *_words(row.cell, cells)]), found, OURS, not row.cell.complete, row.marks)
+        Bar(
+            ", ".join([row.cell.short_title, *words_of(row.cell, cells)]), found, OURS, not row.cell.complete, row.marks
+        )
         for row in rows
         if (found := row.estimate) is not None
     ]
@@ -123,7 +120,7 @@ def difference_bars(pairs: Sequence[Pair], confidence: float) -> list[Bar]:
     bars = []
     for pair in shown:
         low, high = pair.difference.interval(confidence)
-        where = pair.benchmark if pair.pooled else _title(pair.cells[0][0])
+        where = pair.benchmark if pair.pooled else task_title(pair.cells[0][0])
         method = [] if pair.axis in TITLES else [pair.cells[0][0].short_title]
         words = [where, *method, " − ".join(pair.names)]
         label = ", ".join(
@@ -146,7 +143,7 @@ def forest(bars: Sequence[Bar], x_label: str, confidence: float) -> Any | None:
         face = "white" if bar.hollow else bar.colour
         axis.plot(bar.estimate.value, y, "o", color=bar.colour, markerfacecolor=face, ms=6)
         axis.plot(bar.marks, [y] * len(bar.marks), "d", color=THEIRS, ms=6, alpha=0.9)
-    _label_rows(axis, [bar.label for bar in bars])
+    label_rows(axis, [bar.label for bar in bars])
     axis.set_xlabel(x_label)
     return figure
 
@@ -209,86 +206,6 @@ def lines(panels: Lines, confidence: float, x_label: str, y_label: str) -> Any |
         axis.set_xlabel(x_label)
         axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.34), borderaxespad=0)
     return figure
-
-
-def costs(cells: Sequence[CellResult]) -> Any | None:
-    """Kept tokens, seconds per stage and language-model work per answer."""
-    shown = [(cell, cost(cell)) for cell in cells]
-    shown = [(cell, found) for cell, found in shown if found.kept is not None or found.total is not None]
-    if not shown:
-        return None
-    import matplotlib.pyplot as plt
-
-    panels = [title for title, has in COST_PANELS.items() if any(has(found) for _, found in shown)]
-    size = (WIDTH + 1.2, ROOM + ROW * len(shown) + 0.3)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    stages = sorted({stage for _, found in shown for stage in found.seconds})
-    for axis, panel in zip(axes[0], panels, strict=True):
-        axis.set_title(panel)
-        axis.locator_params(axis="x", nbins=3)
-        axis.grid(axis="y", visible=False)
-        for y, (_, found) in enumerate(shown):
-            if panel != "seconds":
-                axis.barh(y, COST_PANELS[panel](found) or 0, color=OURS, height=0.6)
-                continue
-            left = 0.0
-            for stage, colour in zip(stages, itertools.cycle(CYCLE)):
-                width = found.seconds.get(stage, 0.0)
-                axis.barh(y, width, left=left, color=colour, height=0.6, label=stage if y == 0 else None)
-                left += width
-    if stages:
-        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=len(stages))
-    _label_rows(axes[0, 0], [", ".join([cell.short_title, *_words(cell, cells)]) for cell, _ in shown])
-    return figure
-
-
-def accuracy_cost(rows: Sequence[ScoreRow], confidence: float) -> Any | None:
-    """Accuracy against language-model work per answer: a marker per benchmark, a colour per method."""
-    spent = [(row, cost(row.cell).flops) for row in rows]
-    points = [(flops / 1e9, row.estimate, row.cell) for row, flops in spent if flops is not None and row.estimate]
-    if len({round(x, 9) for x, *_ in points}) < 2:
-        return None
-    import matplotlib.pyplot as plt
-
-    tasks = list(dict.fromkeys(_title(cell) for *_, cell in points))
-    methods = list(dict.fromkeys(cell.short_title for *_, cell in points))
-    colours = {method: CYCLE[i % len(CYCLE)] for i, method in enumerate(methods)}
-    markers = {task: MARKERS[i % len(MARKERS)] for i, task in enumerate(tasks)}
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
-    for x, found, cell in points:
-        colour = colours[cell.short_title]
-        axis.plot([x, x], found.interval(confidence), color=colour, alpha=0.35, lw=1.2)
-        axis.plot(x, found.value, markers[_title(cell)], color=colour, ms=5.5, alpha=0.85)
-    for method, colour in colours.items():
-        axis.plot([], [], "o", color=colour, label=method)
-    for task, marker in markers.items():
-        axis.plot([], [], marker, color=MUTED, label=task)
-    axis.set_xlabel("GFLOP of the language model per answer, counted from shapes")
-    axis.set_ylabel("percent")
-    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=5)
-    return figure
-
-
-def _title(cell: CellResult) -> str:
-    """The task's name in print."""
-    task = cell.cell["task"]
-    return benchmark(cell.benchmark).task_title(task["split"], task["protocol"])
-
-
-def _words(cell: CellResult, cells: Sequence[CellResult]) -> list[str]:
-    """The benchmark, and of the setting only what differs among the cells."""
-    words = [_title(cell)]
-    units = {"model": "{}", "semantics": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
-    for key, form in units.items():
-        if len({str(c.setting[key]) for c in cells if key in c.setting}) > 1 and key in cell.setting:
-            words.append(form.format(cell.setting[key]))
-    return words
-
-
-def _label_rows(axis: Any, labels: list[str]) -> None:
-    axis.set_yticks(range(len(labels)), labels, fontsize=8)
-    axis.set_ylim(len(labels) - 0.4, -0.6)
-    axis.tick_params(axis="y", length=0)
 
 
 def _saved(figure: Any, form: str, **options: Any) -> bytes:

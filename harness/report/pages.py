@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.report.account import Entry, section
 from harness.report.cells import CellResult
 from harness.report.context import Context
 from harness.report.expected import PublishedTable
@@ -45,6 +46,7 @@ class Findings:
     rows: list[ScoreRow]
     pairs: list[Pair]
     rungs: list[Rung]
+    entries: list[Entry]
     numbers: list[NumberVerdict]
     claims: list[ClaimVerdict]
 
@@ -55,6 +57,7 @@ def markdown(found: Findings) -> str:
     sections = [
         scores(found.rows, settings),
         over_context(found.rungs, found.pairs, settings),
+        section(found.entries, settings.confidence),
         differences(found.pairs, settings),
         numbers(found.numbers, settings),
         claims(found.claims, settings),
@@ -91,6 +94,7 @@ def html(found: Findings, figures: Figures) -> str:
         ],
         remarks=scores(found.rows, settings).remarks,
         ladder=over_context(found.rungs, found.pairs, settings),
+        account=section(found.entries, settings.confidence),
         pairs=differences(found.pairs, settings),
         numbers=numbers(judged, settings),
         incomparable=numbers(incomparable, settings),

@@ -16,12 +16,17 @@ from harness.report.statistics import Difference, Estimate, mean_difference, mea
 
 APART = {"task", "split", "subset"}
 """Cells that differ in one of these answered other questions and make no pair."""
-OF_TASK = APART | {"protocol", "subtitles", "questions", "max_new_tokens", "reforge", "max_guide_length"}
+OF_TASK = {
+    "task", "split", "protocol", "subtitles", "questions", "max_new_tokens", "reforge", "max_guide_length",
+}  # fmt: skip
 """What a benchmark brings along: cells of several benchmarks that agree on the rest are pooled."""
 OF_SEMANTICS = {"positions", "reforge", "quirks"}
 """What a semantics brings along: no axis of its own where the semantics differ."""
 TITLES = ("method", "semantics", "variant")
 """Axes whose values are part of a method's title."""
+MANY = 6
+REFERENCES = ("none", "random", "adaretake")
+"""What many methods are compared with: no compression, luck, and the subject of the harness."""
 EQUAL_BUDGET = 0.05
 """Measured cache slots may differ by this share before two cells are not at equal budget."""
 
@@ -45,7 +50,7 @@ class Pair:
     @property
     def benchmark(self) -> str:
         """Name of the benchmark, or of how many the mean is taken."""
-        return f"mean of {len(self.cells)}" if self.pooled else self.cells[0][0].task
+        return benchmark_title([a for a, _ in self.cells])
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -82,11 +87,15 @@ class Pair:
 def find_pairs(context: Context) -> list[Pair]:
     """Every two cells that differ in exactly one axis, then the same pooled over benchmarks.
 
-    Of cells of one setting the newest counts. The later cell in the order of the tables is ``a``.
+    Of cells of one setting the newest counts. The later cell in the order of the tables is ``a``. Where more than
+    `MANY` methods were run, each is compared with those of `REFERENCES` only.
     """
     singles: list[Pair] = []
     pools: dict[str, list[Pair]] = defaultdict(list)
+    many = len({cell.setting["method"] for cell in context.cells}) > MANY
     for b, a in candidates(newest(context.cells)):
+        if many and len({a.setting["method"], b.setting["method"], *REFERENCES}) > len(REFERENCES) + 1:
+            continue
         axis = axis_of(a, b)
         found = context.paired(a, b) if axis else None
         if axis is None or found is None:
@@ -174,7 +183,7 @@ class Rung:
     @property
     def benchmark(self) -> str:
         """Name of the benchmark, or of how many the mean is taken."""
-        return self.cells[0].task if len(self.cells) == 1 else f"mean of {len(self.cells)}"
+        return benchmark_title(self.cells)
 
     @property
     def slots(self) -> float | None:
@@ -213,6 +222,14 @@ def ladder(context: Context, axis: str) -> list[Rung]:
     for rung in rungs:
         values[rung.title, rung.benchmark].add(rung.at)
     return [rung for rung in rungs if len(values[rung.title, rung.benchmark]) > 1]
+
+
+def benchmark_title(cells: Sequence[CellResult]) -> str:
+    """Name of the benchmark of these cells, or of how many a mean is taken; with the subset."""
+    if len(cells) == 1:
+        return cells[0].task
+    subset = cells[0].cell["task"].get("subset")
+    return f"mean of {len(cells)}{f' ({subset})' if subset else ''}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.advice import harness
 from harness.config import Config
-from harness.report import pages, tables
+from harness.report import account, pages, tables
 from harness.report.baseline import load_baselines
 from harness.report.cells import CellResult
 from harness.report.choose import choose, newest
@@ -19,7 +19,7 @@ from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.expected import load_tables
 from harness.report.pages import Findings
-from harness.report.pairs import find_pairs, ladder
+from harness.report.pairs import Pair, find_pairs, ladder
 from harness.report.scores import score_rows, scores_frame
 from harness.report.verdicts import JUDGED, judge_claims, judge_numbers, verdict_counts
 from harness.store import write_atomic
@@ -28,6 +28,8 @@ WIDTH = 150
 """Columns to print when the output is no terminal."""
 MANY = 16
 """Paired differences that a terminal shows; of more, only those pooled over benchmarks."""
+TOO_MANY = 60
+"""Scores, and paired differences along one axis, that a terminal leaves to the files."""
 
 SETTING = ("model", "protocol", "frames", "fps", "context")
 """Columns that a terminal shows once, in the title, where all rows agree."""
@@ -36,9 +38,9 @@ SETTING = ("model", "protocol", "frames", "fps", "context")
 def main(config: Config) -> int:
     """Print the configured matrix's tables and write the whole report.
 
-    Files, in the report's folder: ``report.md``; ``scores.csv``, ``differences.csv``, ``numbers.csv``, ``claims.csv``;
-    ``tables/*.md`` and ``*.tex``, the published tables with our numbers beside; with ``report.html`` on also
-    ``report.html`` and ``figures/*.svg`` and ``*.png``.
+    Files, in the report's folder: ``report.md``; ``scores.csv``, ``account.csv``, ``differences.csv``, ``numbers.csv``,
+    ``claims.csv``; ``tables/*.md`` and ``*.tex``, the published tables with our numbers beside; with ``report.html`` on
+    also ``report.html`` and ``figures/*.svg`` and ``*.png``.
 
     Returns:
         0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
@@ -77,23 +79,39 @@ def find(cells: Sequence[CellResult], settings: ReportConfig, more: Context | No
     context = replace(more, cells=cells)
     judging = replace(context, cells=newest(cells))
     numbers, claims = judge_numbers(judging), judge_claims(judging)
-    return Findings(context, score_rows(context), find_pairs(context), ladder(context, "context"), numbers, claims)
+    return Findings(
+        context,
+        score_rows(context),
+        find_pairs(context),
+        ladder(context, "context"),
+        account.entries(context),
+        numbers,
+        claims,
+    )
 
 
 def print_findings(found: Findings, console: Console) -> None:
     """Scores, what the context does to them, and paired differences."""
     settings = found.context.settings
-    scores = tables.scores(found.rows, settings)
-    scores.show(console, leave_out=("metric", *tables.silent(found.rows)), hoist=SETTING)
-    tables.over_context(found.rungs, found.pairs, settings).show(console, hoist=SETTING)
+    pooled_entries = [entry for entry in found.entries if len(entry.cells) > 1]
+    if len(found.rows) <= TOO_MANY or not pooled_entries:
+        scores = tables.scores(found.rows, settings)
+        scores.show(console, leave_out=("metric", *tables.silent(found.rows)), hoist=SETTING)
+        tables.over_context(found.rungs, found.pairs, settings).show(console, hoist=SETTING)
+    else:
+        console.print(f"scores of {len(found.rows)} cells are in report.md and scores.csv; here their means")
+    taken = account.section(pooled_entries or found.entries, settings.confidence)
+    taken.show(console, leave_out=("n",), hoist=SETTING)
     pooled = [pair for pair in found.pairs if pair.pooled] if len(found.pairs) > MANY else []
-    shown = pooled or found.pairs
-    for axis in dict.fromkeys(pair.axis for pair in shown) or [""]:
-        section = tables.differences([pair for pair in shown if pair.axis == axis], settings)
+    along: dict[str, list[Pair]] = {}
+    for pair in pooled or found.pairs:
+        along.setdefault(pair.axis, []).append(pair)
+    along = {axis: pairs for axis, pairs in along.items() if len(pairs) <= TOO_MANY}
+    for pairs in list(along.values()) or ([[]] if not found.pairs else []):
+        section = tables.differences(pairs, settings)
         section.show(console, leave_out=("p",), hoist=(*SETTING, "method", "axis"))
-    if pooled:
-        rest = len(found.pairs) - len(pooled)
-        console.print(f"{rest} paired differences of single benchmarks are in report.md and differences.csv")
+    if rest := len(found.pairs) - sum(map(len, along.values())):
+        console.print(f"{rest} more paired differences are in report.md and differences.csv")
 
 
 def print_verdicts(found: Findings, console: Console) -> None:
@@ -112,6 +130,7 @@ def write_files(found: Findings, output: Path) -> str:
     settings = found.context.settings
     frames = {
         "scores": scores_frame(found.context),
+        "account": account.section(found.entries, settings.confidence).frame,
         "differences": tables.differences(found.pairs, settings).frame,
         "numbers": tables.numbers(found.numbers, settings).frame,
         "claims": tables.claims(found.claims, settings).frame,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.report.account import account
 from harness.report.cells import CellResult
 from harness.report.choose import differing, key_of
 from harness.report.compare import compare
@@ -67,7 +68,7 @@ def _of_baseline(cell: CellResult, metric: str, context: Context) -> tuple[str, 
         differing(other.key, key)
         for baseline in context.baselines
         for other in baseline.cells
-        if (other.key["task"]["name"], other.key["model"]["name"]) == (key["task"]["name"], key["model"]["name"])
+        if all(other.key[group]["name"] == key[group]["name"] for group in ("task", "model", "method"))
     ]
     return "-", [], f"no baseline: {_some(min(near, key=len))}" if near else "no baseline"
 
@@ -107,7 +108,7 @@ def scores_frame(context: Context) -> pd.DataFrame:
     """One line per cell, metric and, for the published metric, parser; every setting in its own column."""
     rows = []
     for cell in context.cells:
-        main, spent = main_metric(cell.benchmark), cost(cell)
+        main, spent, took = main_metric(cell.benchmark), cost(cell), account([cell])
         own = [(name, cell.parser) for name in cell.scores()]
         for metric, parser in own + [(main, name) for name in cell.other_parsers]:
             found = context.estimate(cell, metric, parser)
@@ -134,7 +135,15 @@ def scores_frame(context: Context) -> pd.DataFrame:
                     "unparsed": cell.unparsed,
                     "missing": cell.missing,
                     "prompt_tokens": spent.tokens,
-                    "slots": cell.slots,
+                    "encoded": took.encoded,
+                    "prefilled": took.prefilled,
+                    "slots": took.slots,
+                    "slots_largest_layer": took.largest,
+                    "slots_peak": took.peak,
+                    "host_bytes": took.host,
+                    "moved_bytes": took.moved,
+                    "sees_question": took.sees_question,
+                    "reusable": took.reusable,
                     "seconds": spent.total,
                     "flops": spent.flops,
                 }

@@ -1,0 +1,158 @@
+"""The account of a method: what passes the model, what is cached, and what the cache is good for, beside its accuracy.
+
+A retention ratio says none of this: methods count tokens that enter the model, tokens that leave it, or a mean over
+layers. Two budgets are measured: tokens through the language model at prefill, and cache slots at answer time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.report.cells import CellResult
+from harness.report.choose import newest
+from harness.report.context import Context
+from harness.report.pairs import OF_TASK, benchmark_title
+from harness.report.section import Section, interval_text, number_text
+from harness.report.statistics import Estimate, mean_estimate
+from harness.store import Answer
+
+MIB = 2.0**20
+
+
+@dataclass(frozen=True)
+class Account:
+    """Means over the answers of some cells; None where no answer says.
+
+    Attributes:
+        prompt: tokens of the prompt, uncompressed.
+        encoded: video tokens that the vision tower made.
+        entered: of these, the ones that entered the language model.
+        prefilled: tokens through the language model before the first new one, guides included, mean over layers.
+        peak: most cache slots until then, mean over layers.
+        slots: cache slots at answer time, mean over layers.
+        largest: of the layer that holds most.
+        host, moved: bytes of keys and values that waited in host memory, and that were copied for an answer.
+        sees_question: whether the question takes part in choosing what is encoded, passed on or kept.
+        reusable: whether the cache of the video serves further questions.
+    """
+
+    prompt: float | None
+    encoded: float | None
+    entered: float | None
+    prefilled: float | None
+    peak: float | None
+    slots: float | None
+    largest: float | None
+    host: float | None
+    moved: float | None
+    sees_question: bool | None
+    reusable: bool | None
+
+
+def account(cells: Sequence[CellResult]) -> Account:
+    """What an answer of these cells takes, each cell with the same weight."""
+
+    def mean(of: Callable[[Answer], float | None]) -> float | None:
+        return _mean([_mean([of(a) for a in cell.answers.values() if a.ok]) for cell in cells])
+
+    def said(key: str) -> bool | None:
+        found = {cell.cell.get(key) for cell in cells}
+        return found.pop() if len(found) == 1 else None
+
+    return Account(
+        prompt=mean(lambda a: a.n_prompt),
+        encoded=mean(lambda a: a.n_encoded),
+        entered=mean(lambda a: a.n_video),
+        prefilled=mean(lambda a: a.prefilled),
+        peak=mean(lambda a: a.cache_peak),
+        slots=mean(lambda a: a.n_cache_mean),
+        largest=mean(lambda a: max(a.cache_length, default=None)),
+        host=mean(lambda a: a.host_bytes),
+        moved=mean(lambda a: a.moved_bytes),
+        sees_question=said("sees_question"),
+        reusable=said("reusable"),
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method at one budget, on one benchmark or on several: its account, and its accuracy (their mean)."""
+
+    cells: tuple[CellResult, ...]
+    account: Account
+    estimate: Estimate | None
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of how many the mean is taken."""
+        return benchmark_title(self.cells)
+
+
+def entries(context: Context) -> list[Entry]:
+    """Means over benchmarks where cells are alike but for that, then an entry per cell; of one setting the newest."""
+    single, alike = [], defaultdict(list)
+    for cell in newest(context.cells):
+        single.append(Entry((cell,), account([cell]), context.estimate(cell)))
+        kept = {key: value for key, value in cell.setting.items() if key not in OF_TASK}
+        alike[json.dumps(kept, sort_keys=True)].append(single[-1])
+    pooled = []
+    for group in alike.values():
+        parts = list({entry.cells[0].benchmark: entry for entry in reversed(group)}.values())[::-1]
+        found = [entry.estimate for entry in parts if entry.estimate is not None]
+        if len(parts) > 1 and len(found) == len(parts):
+            cells = tuple(entry.cells[0] for entry in parts)
+            pooled.append(Entry(cells, account(cells), mean_estimate(found)))
+    return [*pooled, *single]
+
+
+def section(found: Sequence[Entry], confidence: float) -> Section:
+    """The account of every entry beside its accuracy."""
+    frame = pd.DataFrame([_row(entry, f"{100 * confidence:g} % interval", confidence) for entry in found])
+    notes = (
+        "Means per answer, measured. encoded: video tokens that the vision tower made. prefilled: tokens through the "
+        "language model before the first new one, guides and second passes included, mean over layers. peak, slots, "
+        "largest: cache slots per layer, the most until then, and at answer time the mean over layers and the layer "
+        "with most. asked: the context that was set, nothing more.",
+        "host, moved: MiB of keys and values that waited in host memory, and that were copied for the answer.",
+        "sees question: it takes part in choosing what is encoded, passed on or kept. reusable: the cache of the video "
+        "serves further questions, so that their prefill is only the question.",
+    )
+    return Section("What an answer takes", frame, ("benchmark", "model", "method", "sees question", "reusable"), notes)
+
+
+def _row(entry: Entry, interval: str, confidence: float) -> dict[str, str]:
+    cell, took, score = entry.cells[0], entry.account, entry.estimate
+    return {
+        "benchmark": entry.benchmark,
+        "model": cell.setting["model"],
+        "method": cell.method_title,
+        "frames": str(cell.setting["frames"]),
+        "asked": str(cell.setting["context"]),
+        "score": number_text(None if score is None else score.value, ".1f"),
+        interval: "-" if score is None else interval_text(score.interval(confidence)),
+        "n": "-" if score is None else str(score.n),
+        "encoded": number_text(took.encoded),
+        "prefilled": number_text(took.prefilled),
+        "peak": number_text(took.peak),
+        "slots": number_text(took.slots),
+        "largest": number_text(took.largest),
+        "host": number_text(None if took.host is None else took.host / MIB, ".3g"),
+        "moved": number_text(None if took.moved is None else took.moved / MIB, ".3g"),
+        "sees question": _yes(took.sees_question),
+        "reusable": _yes(took.reusable),
+    }
+
+
+def _yes(value: bool | None) -> str:
+    return "-" if value is None else ("yes" if value else "no")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
