@@ -30,7 +30,8 @@ class Item:
 
     ``video`` are the places below the benchmark's folder where its file may lie, ``options`` maps letters to texts,
     ``answer`` is the right letter or None (test splits), ``tags`` are the groups that the question counts in,
-    ``video_s`` is the video's length in seconds where the annotation has one. Statistics cluster by ``video_id``.
+    ``video_s`` is the video's length in seconds where the annotation has one, ``evidence`` when the answer is to be
+    seen (from, to), in seconds. Statistics cluster by ``video_id``.
     """
 
     question_id: str
@@ -40,6 +41,7 @@ class Item:
     answer: str | None
     tags: dict[str, str | list[str]]
     video_s: float | None = None
+    evidence: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Question:
     answer: str | None
     tags: dict[str, str | list[str]]
     video_s: float | None = None
+    evidence: tuple[tuple[float, float], ...] = ()
     problem: str | None = None
 
 
@@ -107,5 +108,6 @@ def question_of(asked: Benchmark, row: Row, item: Item, protocol: str, folder: F
         answer=item.answer,
         tags=item.tags,
         video_s=item.video_s,
+        evidence=item.evidence,
         problem=problem,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,7 +19,7 @@ from harness.compress.trace import Generation
 from harness.errors import UserError
 from harness.models.chat import check_text, tokens_of
 from harness.models.checkpoint import check_loaded, check_processor, check_tensors
-from harness.models.features import VideoFeatures, whole_grids_of
+from harness.models.features import VideoFeatures, host_buffer, whole_grids_of
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
 
@@ -209,10 +209,12 @@ class Adapter(ABC):
         max_new_tokens: int = 128,
         record: bool = False,
         repeats: bool = False,
+        evidence: Sequence[tuple[float, float]] = (),
     ) -> Generation:
         """Answer a question about a video under a method and a context of so many tokens.
 
-        With `repeats` the next question is the same one, under another method; what both share is then computed once.
+        `evidence` says when the answer is to be seen (from, to), in seconds, for methods that serve as a bound. With
+        `repeats` the next question is the same one, under another method; what both share is then computed once.
 
         Raises:
             QuestionError: this question cannot be asked under this context.
@@ -221,8 +223,12 @@ class Adapter(ABC):
         check_text(question)
         method = method.for_family(self.family)
         encoded = len(video.features)
-        video, anew = self._chosen(video, question, method, context)
-        prompt = self.prompt(question, video, rule=method.position_rule, context=context)
+        shown = video.grids_at(evidence)
+        chosen, anew = self._chosen(video, question, method, context)
+        prompt = self.prompt(question, chosen, rule=method.position_rule, context=context)
+        if shown and chosen is video:
+            prompt = dataclasses.replace(prompt, evidence=shown)
+        video = chosen
         generation = generate(
             self.language,
             method,
@@ -291,8 +297,3 @@ def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
                 waiting, count = [], 0
     if waiting:
         yield np.concatenate(waiting)
-
-
-def host_buffer(tokens: int, like: torch.Tensor) -> torch.Tensor:
-    """An empty [tokens, d] tensor in host memory, pinned where `like` [., d] is on CUDA."""
-    return torch.empty(tokens, like.shape[-1], dtype=like.dtype, pin_memory=like.device.type == "cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,15 @@ class VideoFeatures:
     frames: np.ndarray | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def grids_at(self, spans: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+        """The grids that show some spans of time (from, to), in seconds from the start of the video."""
+        step = self.second_per_grid
+        return tuple(
+            grid
+            for grid in range(self.grid[0])
+            if any(start < (grid + 1) * step and stop >= grid * step for start, stop in spans)
+        )
+
     def of_grids(self, grids: torch.Tensor, second_per_grid: float) -> VideoFeatures:
         """A video of some grids [k] of this one; nothing that was computed from all of them comes along."""
         n = self.tokens_per_grid
@@ -48,3 +58,8 @@ def whole_grids_of(frames: torch.Tensor, frames_per_grid: int) -> torch.Tensor |
     grids = frames[::frames_per_grid] // frames_per_grid
     whole = (grids[:, None] * frames_per_grid + torch.arange(frames_per_grid)).flatten()
     return grids if torch.equal(whole, frames) else None
+
+
+def host_buffer(tokens: int, like: torch.Tensor) -> torch.Tensor:
+    """An empty [tokens, d] tensor in host memory, pinned where `like` [., d] is on CUDA."""
+    return torch.empty(tokens, like.shape[-1], dtype=like.dtype, pin_memory=like.device.type == "cuda")

@@ -88,6 +88,7 @@ def make_answer(
             cell.context,
             max_new_tokens=cell.task.max_new_tokens,
             repeats=repeats,
+            evidence=question.evidence,
         )
         peak_memory = peak()
     seconds = {**seconds, "generate": time.perf_counter() - began}

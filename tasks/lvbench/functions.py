@@ -38,7 +38,18 @@ def item(row: Row) -> Item:
         answer=row["answer"],
         tags={"question_type": list(row["question_type"]), "video_type": row["type"]},
         video_s=None if minutes is None else 60.0 * minutes,
+        evidence=_evidence(row.get("time_reference") or ""),
     )
+
+
+def _evidence(reference: str) -> tuple[tuple[float, float], ...]:
+    """A time reference such as ``00:15-00:19`` in seconds; nothing where it is of another form."""
+    clock = r"((?:\d+:)?\d+:\d+(?:\.\d+)?)"
+    found = re.fullmatch(rf"\s*{clock}\s*-\s*{clock}\s*", reference)
+    if found is None:
+        return ()
+    start, stop = (sum(float(x) * 60**i for i, x in enumerate(reversed(t.split(":")))) for t in found.groups())
+    return ((start, stop),) if start <= stop else ()
 
 
 def prompt(row: Row, protocol: str, folder: Folder) -> str:

@@ -243,3 +243,21 @@ def test_a_tokenizer_is_never_asked_of_the_hub(monkeypatch):
     monkeypatch.setenv("ADARETAKE_TOKENIZER", "Qwen/Qwen2.5-VL-7B-Instruct-not-here")
     with pytest.raises(TokenizerMissingError, match="there is none on this machine at Qwen/.*model.path=DIR"):
         cut_to_tokens("a b c", "q?", limit=6)
+
+
+@pytest.mark.parametrize(
+    ("reference", "seconds"),
+    [
+        ("00:15-00:19", ((15.0, 19.0),)),
+        ("1:02:03-1:02:04.5", ((3723.0, 3724.5),)),
+        ("75:00 - 76:30", ((4500.0, 4590.0),)),
+        ("00:19-00:15", ()),
+        ("from start to end", ()),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_lvbench_says_when_the_answer_is_seen(task, root, tmp_path, reference, seconds):
+    first, *_ = load_questions(task("lvbench"), with_rows(root, tmp_path, time_reference=reference))
+    assert first.evidence == seconds
+    assert all(q.evidence == () for q in load_questions(task("videomme"), root))

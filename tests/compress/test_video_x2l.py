@@ -343,3 +343,22 @@ def test_what_was_not_used_for_longest_makes_room() -> None:
 def test_wrong_options_are_named(key, value) -> None:
     with pytest.raises(UserError, match=f"method.{key}={value}"):
         build_method("video_x2l", **{key: value})
+
+
+def test_the_given_time_of_an_answer_is_that_of_its_chunk() -> None:
+    """On the toy: seconds of a benchmark become grids, and these the chunk that comes at low compression."""
+    from harness.models.families import open_model
+    from harness.toy import CHECKPOINT
+
+    toy = open_model(str(CHECKPOINT), device="cpu")
+    video = toy.encode(torch.randint(0, 255, (64, 112, 112, 3), dtype=torch.uint8).numpy(), second_per_grid=1.0)
+    method = build_method("video_x2l", relevance="given", reloads=1, high=16, chunk_frames=16)
+    assert video.grids_at([(3.5, 4.0), (30.2, 30.2), (40.0, 50.0)]) == (3, 4, 30)
+    text = toy.prompt("When?", video).n_text
+    for seconds, chunk in ((3.5, 0), (9.0, 1), (17.0, 2), (31.9, 3)):
+        trace = toy.answer(video, "When?", method, text + 400, max_new_tokens=1, evidence=[(seconds, seconds)]).trace
+        slots = [n // 16 for n in trace.chunk_lengths]
+        slots[chunk] = trace.chunk_lengths[chunk] // 2
+        assert trace.chunk_budget == slots
+    with pytest.raises(QuestionError, match="relevance=attention"):
+        toy.answer(video, "When?", method, text + 400, max_new_tokens=1)
