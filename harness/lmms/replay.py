@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import io
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lmms_eval import evaluator
 from lmms_eval.api.model import lmms
@@ -16,12 +17,10 @@ from lmms_eval.tasks import TaskManager
 from loguru import logger
 
 from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.files import TASKS
+from harness.benchmarks.files import TASKS, data_root
 from harness.config import TaskConfig
 from harness.errors import UserError
-from harness.lmms.task import build_task
-
-LMMS_EVAL_VERSION: str = importlib.metadata.version("lmms-eval")
+from harness.lmms.task import Rows, build_task
 
 
 class Replay(lmms):
@@ -64,38 +63,65 @@ class Replay(lmms):
         raise NotImplementedError("stored answers are of one round")
 
 
-def lmms_eval_metrics(
-    task: TaskConfig, texts: Mapping[str, str], name: str, root: Path | None = None
-) -> dict[str, float]:
-    """Every metric of stored answers, in percent, as lmms-eval computes it on their own task.
+class Scorer:
+    """Has lmms-eval score cells, one after the other.
+
+    Each annotation is read once for all cells that ask it. lmms-eval looks for garbage twice per cell; what is in
+    memory before the first one, such as all stored answers, is not looked through for that while inside.
 
     Args:
-        task: what was asked.
-        texts: question id -> answer, of all its questions; a failed one is empty.
-        name: of the cell, for messages.
         root: the data root; the environment's when None. Only annotations are read.
-
-    Raises:
-        UserError: the annotation is not there, or asks other questions than there are answers for.
     """
-    logger.disable("lmms_eval")
-    built = build_task(task, root)
-    model = Replay(texts, lambda row: benchmark(task.data).item(row).question_id, name)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
-        result = evaluator.simple_evaluate(
-            model=model,
-            tasks=[built],
-            task_manager=_task_manager(),
-            bootstrap_iters=0,
-            log_samples=False,
-            verbosity="ERROR",
-        )
-    (scores,) = result["results"].values()
-    return {
-        name.partition(",")[0]: float(value)
-        for name, value in scores.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in name
-    }
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = (root or data_root()).absolute()
+        self._rows: list[Rows] = []
+        self.version = importlib.metadata.version("lmms-eval")
+
+    def __enter__(self) -> Self:
+        gc.collect()
+        gc.freeze()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        gc.unfreeze()
+
+    def metrics(self, task: TaskConfig, texts: Mapping[str, str], name: str) -> dict[str, float]:
+        """Every metric of stored answers, in percent, as lmms-eval computes it on their own task.
+
+        Args:
+            task: what was asked.
+            texts: question id -> answer, of all its questions; a failed one is empty.
+            name: of the cell, for messages.
+
+        Raises:
+            UserError: the annotation is not there, or asks other questions than there are answers for.
+        """
+        logger.disable("lmms_eval")
+        built = build_task(task, self._root, self._rows_of(task))
+        model = Replay(texts, lambda row: benchmark(task.data).item(row).question_id, name)
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
+            result = evaluator.simple_evaluate(
+                model=model,
+                tasks=[built],
+                task_manager=_task_manager(),
+                bootstrap_iters=0,
+                log_samples=False,
+                verbosity="ERROR",
+            )
+        (scores,) = result["results"].values()
+        return {
+            name.partition(",")[0]: float(value)
+            for name, value in scores.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in name
+        }
+
+    def _rows_of(self, task: TaskConfig) -> Rows:
+        found = next((rows for rows in self._rows if rows.task == task), None)
+        if found is None:
+            found = Rows(task, self._root)
+            self._rows.append(found)
+        return found
 
 
 @lru_cache

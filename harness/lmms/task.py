@@ -49,6 +49,7 @@ class LocalTask(ConfigurableTask):
         model_name: as in lmms-eval.
         setting: what to ask, where it is not that of the name.
         root: the data root; the environment's where None.
+        rows: those of the setting below the root, where they are read already.
 
     Raises:
         UserError: the data are not there, with the command that gets them.
@@ -61,10 +62,11 @@ class LocalTask(ConfigurableTask):
         *,
         setting: TaskConfig | None = None,
         root: Path | None = None,
+        rows: Rows | None = None,
     ) -> None:
         task = setting or compose_config([f"task={config['task'].removeprefix(PREFIX)}"]).task
         asked = benchmark(task.data)
-        self._rows = Rows(task, (root or data_root()).absolute())
+        self._rows = Rows(task, (root or data_root()).absolute()) if rows is None else rows
         self._questions = {question.question_id: question for question in self._rows.questions}
         title = asked.task_title(task.split, task.protocol)
         settings = {
@@ -132,6 +134,6 @@ def metric_list(asked: Benchmark, questions: list[Question]) -> list[dict[str, A
     return [*listed, *([{"metric": "unparsed", "aggregation": unparsed, "higher_is_better": False}] if chosen else [])]
 
 
-def build_task(task: TaskConfig, root: Path | None = None) -> LocalTask:
-    """The lmms-eval task of `task`, ready for ``simple_evaluate(tasks=[...])``."""
-    return LocalTask({"task": PREFIX + task.name}, setting=task, root=root)
+def build_task(task: TaskConfig, root: Path | None = None, rows: Rows | None = None) -> LocalTask:
+    """The lmms-eval task of `task`, ready for ``simple_evaluate(tasks=[...])``; arguments as of `LocalTask`."""
+    return LocalTask({"task": PREFIX + task.name}, setting=task, root=root, rows=rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from harness.advice import harness
 from harness.config import REPO, Config, TaskConfig
@@ -16,6 +19,9 @@ from harness.report.context import main_metric
 from harness.store import write_atomic
 from harness.store.answers import now
 from harness.store.records import seal
+
+if TYPE_CHECKING:
+    from harness.lmms.replay import Scorer
 
 SCHEMA = 2
 
@@ -36,14 +42,32 @@ def main(config: Config) -> int:
     if not cells:
         print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", file=sys.stderr)
         return 1
-    for cell in cells:
-        record, fresh = score_cell(cell)
-        print(f"{cell.id}: {_line(cell, record)}{'' if fresh else ' (unchanged)'}", flush=True)
+    with lmms_eval() as scorer:
+        for cell in cells:
+            record, fresh = score_cell(cell, scorer)
+            print(f"{cell.id}: {_line(cell, record)}{'' if fresh else ' (unchanged)'}", flush=True)
     return 0
 
 
-def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
+@contextlib.contextmanager
+def lmms_eval() -> Iterator[Callable[[], Scorer]]:
+    """Gives what has lmms-eval score cells; it is made, after a slow import, when it is first called."""
+    with contextlib.ExitStack() as stack:
+
+        @cache
+        def scorer() -> Scorer:
+            from harness.lmms.replay import Scorer
+
+            return stack.enter_context(Scorer())
+
+        yield scorer
+
+
+def score_cell(cell: CellResult, scorer: Callable[[], Scorer]) -> tuple[dict[str, Any], bool]:
     """The content of the cell's ``score.json``, and whether it had to be made.
+
+    Args:
+        scorer: see `lmms_eval`.
 
     Raises:
         UserError: lmms-eval disagrees with our metrics.
@@ -69,13 +93,11 @@ def score_cell(cell: CellResult) -> tuple[dict[str, Any], bool]:
         "time": now(),
     }
     if cell.complete:
-        from harness.lmms.replay import LMMS_EVAL_VERSION, lmms_eval_metrics  # a slow import
-
         said = {question.question_id: cell.answers[question.question_id] for question in cell.questions}
         texts = {name: answer.text if answer.ok else "" for name, answer in said.items()}
-        theirs = lmms_eval_metrics(TaskConfig(**cell.cell["task"]), texts, cell.id)
+        theirs = scorer().metrics(TaskConfig(**cell.cell["task"]), texts, cell.id)
         compare(cell, own | {"unparsed": unparsed_percent(cell)}, theirs)
-        record |= {"scored_by": f"lmms-eval {LMMS_EVAL_VERSION}", "metrics": theirs}
+        record |= {"scored_by": f"lmms-eval {scorer().version}", "metrics": theirs}
     write_atomic(cell.folder / SCORE, seal(record, indent=1))
     return record, True
 

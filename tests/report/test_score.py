@@ -3,6 +3,7 @@
 Scoring through lmms-eval itself, on toy-sized LVBench and MLVU annotations.
 """
 
+import gc
 import json
 import re
 
@@ -61,14 +62,34 @@ def answered(tmp_path, data, task, right, **changes):
     record = cell_record(task)
     asked = load_questions(TaskConfig(**record["task"]), data)
     records = [QuestionRecord(q.question_id, q.video_id, q.options, q.answer, q.tags) for q in asked]
+    record |= {"context": changes.pop("context", record["context"])}
     write_cell(tmp_path, records, [right(i) for i in range(len(records))], record=record, **changes)
     return next(cell for cell in load_cells(tmp_path) if cell.task == task)
+
+
+def scored(cell):
+    with score.lmms_eval() as scorer:
+        return score.score_cell(cell, scorer)
+
+
+def test_siblings_share_one_reading_of_the_annotation_and_no_search_for_garbage(tmp_path, data, monkeypatch):
+    from harness.lmms import task as lmms_task
+
+    for context in (1000, 2000, 3000):
+        answered(tmp_path, data, "lvbench", lambda i: True, context=context, digest=f"{context:08}")
+    read, frozen, load = [], [], lmms_task.load_asked
+    monkeypatch.setattr(lmms_task, "load_asked", lambda *of: read.append(of) or load(*of))
+    compare = score.compare
+    monkeypatch.setattr(score, "compare", lambda *of: frozen.append(gc.get_freeze_count()) or compare(*of))
+    assert score.main(configuration(tmp_path)) == 0
+    assert len(read) == 1 and len(frozen) == 3 and min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize("task", ["lvbench", "mlvu"])
 def test_lmms_eval_gives_our_numbers_to_the_last_digit(tmp_path, data, task):
     cell = answered(tmp_path, data, task, lambda i: i % 3 != 0, failed={1}, unparsed={2})
-    record, fresh = score.score_cell(cell)
+    record, fresh = scored(cell)
     assert fresh and record["scored_by"].startswith("lmms-eval ")
     assert set(record["metrics"]) > {"overall" if task == "lvbench" else "m_avg", "unparsed"}
     for name, value in benchmark(task).metrics.scores(cell.items()).items():
@@ -87,9 +108,9 @@ def test_a_second_score_reads_the_first(tmp_path, data, capsys, monkeypatch):
 
 def test_a_changed_answer_is_scored_again(tmp_path, data):
     cell = answered(tmp_path, data, "lvbench", lambda i: True)
-    score.score_cell(cell)
+    scored(cell)
     cell = answered(tmp_path, data, "lvbench", lambda i: i > 0)
-    record, fresh = score.score_cell(cell)
+    record, fresh = scored(cell)
     assert fresh and record["metrics"]["overall"] == pytest.approx(100 * 17 / 18)
 
 
@@ -103,7 +124,7 @@ def test_a_disagreement_names_the_cell_and_both_numbers(tmp_path, data, monkeypa
     cell = answered(tmp_path, data, "lvbench", lambda i: i % 2 == 0)
     monkeypatch.setattr(Metrics, "scores", lambda *_: {"overall": 49.9})
     with pytest.raises(UserError, match=rf"(?s){cell.id}.*overall: ours 49.9, lmms-eval 50.0"):
-        score.score_cell(cell)
+        scored(cell)
 
 
 def test_changed_annotations_are_refused(tmp_path, data):
@@ -111,13 +132,13 @@ def test_changed_annotations_are_refused(tmp_path, data):
     path = data / "lvbench" / "video_info.meta.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     with pytest.raises(UserError, match="holds 18 questions, the annotation asks 15"):
-        score.score_cell(cell)
+        scored(cell)
 
 
 def test_every_other_parsers_score_stands_beside_it(tmp_path, data):
     cell = answered(tmp_path, data, "lvbench", lambda i: True)
     rewrite(cell.folder, lambda i, answer: answer | {"text": f"Answer: {answer['text']}"})
-    record, _ = score.score_cell(load_cells(tmp_path)[0])
+    record, _ = scored(load_cells(tmp_path)[0])
     scores = {**record["other_parsers"], record["parser"]: record["metrics"]}
     right = sum(question.answer == "A" for question in cell.questions)
     assert scores["anchored"]["overall"] == 100 and scores["release"]["overall"] == pytest.approx(100 * right / 18)
@@ -125,8 +146,8 @@ def test_every_other_parsers_score_stands_beside_it(tmp_path, data):
 
 def test_an_edited_score_is_made_again(tmp_path, data):
     cell = answered(tmp_path, data, "lvbench", lambda i: True)
-    score.score_cell(cell)
+    scored(cell)
     path = cell.folder / "score.json"
     path.write_text(path.read_text().replace("100.0", "12.0"))
-    assert score.score_cell(load_cells(tmp_path)[0])[1]
-    assert not score.score_cell(load_cells(tmp_path)[0])[1]
+    assert scored(load_cells(tmp_path)[0])[1]
+    assert not scored(load_cells(tmp_path)[0])[1]
