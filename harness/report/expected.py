@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.report.cells import CellResult
 
 REPO = Path(__file__).resolve().parents[2]
-ASIDE = {"title", "metric"}
+ASIDE = {"title", "metric", "parser"}
 """Keys of a column that are no setting."""
 LABELS = {"frames": "max frames", "questions": "number of questions", "yarn_factor": "YaRN factor"}
 
@@ -134,9 +134,9 @@ class PublishedTable:
                     source=row.get("source", self.source),
                     metric=self.columns[column]["metric"],
                     score=float(score),
-                    digits=self.digits,
+                    digits=int(row.get("digits", self.digits)),
                     setting=setting,
-                    parser=self.parser,
+                    parser=self.columns[column].get("parser", self.parser),
                     quoted=bool(row.get("quoted", False)),
                 )
         return found
@@ -176,8 +176,9 @@ def _table(data: dict[str, Any]) -> PublishedTable:
             raise KeyError(f"claim {claim.id}: unknown rows or columns {sorted(unknown)}")
         if claim.direction not in ("up", "down", "none"):
             raise KeyError(f"claim {claim.id}: direction {claim.direction!r} is not up, down or none")
-    if data["parser"] not in parser_names():
-        raise KeyError(f"parser {data['parser']!r} is not one of {', '.join(parser_names())}")
+    for parser in (data["parser"], *(about.get("parser", data["parser"]) for about in data["columns"].values())):
+        if parser not in parser_names():
+            raise KeyError(f"parser {parser!r} is not one of {', '.join(parser_names())}")
     return PublishedTable(
         id=data["table"],
         name=data["name"],

@@ -210,7 +210,8 @@ def _judge_pairs(
 ) -> ClaimVerdict:
     settings, parts = context.settings, []
     for column, (a, b) in zip(columns, chosen, strict=True):
-        part = context.paired(a, b, table.numbers[claim.a, column].metric, table.parser)
+        number = table.numbers[claim.a, column]
+        part = context.paired(a, b, number.metric, number.parser)
         if part is None:
             return ClaimVerdict(claim, columns, NOT_COMPARABLE, "the cells share no scored question", cells=chosen)
         parts.append(part)

@@ -1,5 +1,6 @@
 """python -m pytest tests/report/test_expected.py"""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import yaml
 from cell_folders import questions, write_cell
 
 from harness.benchmarks.benchmark import benchmark
+from harness.compress.method import method_class, method_names
 from harness.errors import UserError
 from harness.report.expected import load_tables
 from harness.report.loading import load_cells
@@ -60,6 +62,8 @@ def test_every_number_names_a_metric_and_settings_that_cells_have(tmp_path):
     for task in ("videomme", "mlvu", "longvideobench", "lvbench"):
         write_cell(tmp_path, questions(task, 2), [True] * 6, task=task)
     words = set().union(*(cell.setting for cell in load_cells(tmp_path)))
+    words |= {field.name for name in method_names() for field in dataclasses.fields(method_class(name))}
+    words |= {f"method.{word}" for word in words}
     for table in TABLES.values():
         for number in table.numbers.values():
             assert set(number.setting) <= words, number.id
@@ -113,3 +117,34 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match="bad.yaml.*imaginary"):
         load_tables(tmp_path)
+
+
+SMALLER = {"vidcom2": -1, "bolt": 1, "flexselect": 1}
+
+
+def test_modern_methods_are_claimed_against_their_own_baseline():
+    table = TABLES["M"]
+    for claim in table.claims:
+        a, b = table.numbers[claim.a, claim.columns[0]], table.numbers[claim.b, claim.columns[0]]
+        assert a.setting["model"] == b.setting["model"] and b.setting["method"] == "none", claim.id
+        sign = SMALLER[a.setting["method"]] if claim.direction != "none" else 0
+        gaps = [table.numbers[claim.a, c].score - table.numbers[claim.b, c].score for c in claim.columns]
+        assert all((gap > 0) - (gap < 0) == sign for gap in gaps), claim.id
+        assert claim.direction == {-1: "down", 0: "none", 1: "up"}[sign]
+    assert {number.setting["split"] for number in table.numbers.values() if number.task == "mlvu"} == {"dev"}
+    assert {n.parser for n in table.numbers.values() if n.task == "longvideobench"} == {"lmms_eval_longvideobench"}
+
+
+def test_two_sources_of_plain_qwen3_vl_agree():
+    sources = [
+        {c: n.score for (r, c), n in TABLES["M"].numbers.items() if r == f"q3_32_{x}_base"} for x in ("vidcom2", "bolt")
+    ]
+    assert sources[0].keys() == sources[1].keys() and len(sources[0]) == 3
+    assert all(abs(sources[0][column] - sources[1][column]) < 0.31 for column in sources[0])
+
+
+def test_what_users_report_is_marked_as_such():
+    table = TABLES["U"]
+    assert "reported by users" in table.source and table.numbers["plain_yarn", "videomme"].setting["yarn_factor"] == 4
+    assert table.numbers["plain_yarn", "videomme"].text == "68.56"
+    assert table.numbers["plain_yarn", "videomme"].score > table.numbers["adaretake_published", "videomme"].score
