@@ -6,7 +6,7 @@ import ast
 import hashlib
 from functools import lru_cache
 
-from harness.config import REPO
+from harness.benchmarks.files import REPO
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import download, program
-from harness.config import REPO
+from harness.benchmarks.files import REPO
 from harness.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from harness.config import REPO
+from harness.benchmarks.files import REPO
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-from harness.config import REPO, EngineConfig
+from harness.benchmarks.files import REPO
 from harness.errors import UserError
+from harness.run.config import EngineConfig
 from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import worker_log
