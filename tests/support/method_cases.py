@@ -14,6 +14,7 @@ from harness.config import REPO
 from harness.setting import rule_of
 
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "random": {"one set": {"layers": False, "per_layer": False}},
     "adaretake": {
         "release_2025": {"semantics": "release_2025"},
         "release_2026": {"semantics": "release_2026"},

@@ -28,6 +28,16 @@ class Random(AdaReTaKe):
     seed: int = 0
     per_layer: bool = setting(True, neutral=True)
 
+    @property
+    def sees_question(self) -> bool:  # type: ignore[override]
+        """Only through the budgets: those of layers, and of the 2025 release over time, come from its scores."""
+        by_scores = self.semantics == "release_2025" and self.quirks.get("heavy_hitter_adaptation", True)
+        return self.layers or (self.temporal and by_scores)
+
+    @property
+    def reusable(self) -> bool:  # type: ignore[override]
+        return not self.sees_question
+
     @classmethod
     def implementations(cls) -> Mapping[str, type[AdaReTaKe]]:
         return dict(zip(SEMANTICS, (RandomPaper, RandomRelease2025, RandomRelease2026), strict=True))
