@@ -63,6 +63,13 @@ class Recipe:
             raise UserError(f"method.recipe={path} cannot be written: {error.strerror or error}") from error
 
 
+def fit_command() -> str:
+    """What makes a recipe; it can be pasted on the toy profile."""
+    return (
+        f"{advice.harness('fit', (), 'method=fitprune')} (another model: with its profile, model and fit.samples=FILE)"
+    )
+
+
 def find_recipe(path: str) -> Path:
     """A recipe's file; a relative one that does not exist is looked up below the repository."""
     found = Path(path)
@@ -75,7 +82,7 @@ def read_recipe(path: str) -> tuple[Recipe, str]:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    again = advice.harness("fit", (), "method=fitprune") + ", with the profile, model and data of your run"
+    again = fit_command()
     try:
         data = find_recipe(path).read_bytes()
     except OSError as error:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from harness import advice
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.causal import causal_weights, guide_rows, together, video_columns
@@ -16,7 +15,7 @@ from harness.compress.evict import Counts
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
-from harness.compress.recipe import Recipe, read_recipe, removed_at
+from harness.compress.recipe import Recipe, fit_command, read_recipe, removed_at
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
@@ -44,7 +43,7 @@ class FitPrune(StagedEvictor):
         if weights not in ("unknown", recipe.weights):
             raise UserError(
                 f"method.recipe={self.recipe} was fitted for other weights ({recipe.weights}, these are {weights}): "
-                f"{advice.harness('fit', (), 'method=fitprune')}, with the model of your run, or another method.recipe"
+                f"{fit_command()}, or set another method.recipe"
             )
         return dataclasses.replace(self, recipe_digest=digest)
 
@@ -63,14 +62,13 @@ class FitPrune(StagedEvictor):
         if len(run.state.rows[0].kept) != run.language.num_layers:
             raise UserError(
                 f"method.recipe={self.recipe} is of a model of {len(run.state.rows[0].kept)} layers, this one has "
-                f"{run.language.num_layers}: {advice.harness('fit', (), 'method=fitprune')}, with the model of your run"
+                f"{run.language.num_layers}: {fit_command()}"
             )
 
     def _read(self) -> tuple[Recipe, str]:
         if self.recipe is None:
             raise UserError(
-                "method.recipe=null: method fitprune needs a recipe of this model; "
-                f"{advice.harness('fit', (), 'method=fitprune')} writes one"
+                f"method.recipe=null: method fitprune needs a recipe of this model; fit it: {fit_command()}"
             )
         return read_recipe(self.recipe)
 
