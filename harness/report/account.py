@@ -37,6 +37,7 @@ class Account:
         peak: most cache slots until then, mean over layers.
         slots: cache slots at answer time, mean over layers.
         largest: of the layer that holds most.
+        evidence: share of answers with a frame in every span of time that the benchmark says shows the answer.
         host, moved: bytes of keys and values that waited in host memory, and that were copied for an answer.
         sees_question: whether the question takes part in choosing what is encoded, passed on or kept.
         reusable: whether the cache of the video serves further questions.
@@ -49,6 +50,7 @@ class Account:
     peak: float | None
     slots: float | None
     largest: float | None
+    evidence: float | None
     host: float | None
     moved: float | None
     sees_question: bool | None
@@ -73,6 +75,7 @@ def account(cells: Sequence[CellResult]) -> Account:
         peak=mean(lambda a: a.cache_peak),
         slots=mean(lambda a: a.n_cache_mean),
         largest=mean(lambda a: max(a.cache_length, default=None)),
+        evidence=mean(lambda a: a.evidence_seen),
         host=mean(lambda a: a.host_bytes),
         moved=mean(lambda a: a.moved_bytes),
         sees_question=said("sees_question"),
@@ -119,6 +122,8 @@ def section(found: Sequence[Entry], confidence: float) -> Section:
         "language model before the first new one, guides and second passes included, mean over layers. peak, slots, "
         "largest: cache slots per layer, the most until then, and at answer time the mean over layers and the layer "
         "with most. asked: the context that was set, nothing more.",
+        "evidence: of answers that the benchmark says when they are to be seen (LVBench), the percentage with a frame "
+        "there; what was not sampled no method can find.",
         "host, moved: MiB of keys and values that waited in host memory, and that were copied for the answer.",
         "sees question: it takes part in choosing what is encoded, passed on or kept. reusable: the cache of the video "
         "serves further questions, so that their prefill is only the question.",
@@ -142,6 +147,7 @@ def _row(entry: Entry, interval: str, confidence: float) -> dict[str, str]:
         "peak": number_text(took.peak),
         "slots": number_text(took.slots),
         "largest": number_text(took.largest),
+        "evidence": number_text(None if took.evidence is None else 100 * took.evidence, ".1f"),
         "host": number_text(None if took.host is None else took.host / MIB, ".3g"),
         "moved": number_text(None if took.moved is None else took.moved / MIB, ".3g"),
         "sees question": _yes(took.sees_question),

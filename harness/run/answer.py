@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import QuestionError
@@ -61,6 +61,7 @@ def make_answer(
     start: str,
     *,
     repeats: bool = False,
+    timestamps: Sequence[float] = (),
 ) -> Answer:
     """Ask one question under one cell's method and budget.
 
@@ -73,6 +74,7 @@ def make_answer(
         seconds: spent on the video, this answer's part.
         start: names this start of the run.
         repeats: whether the same question is asked next, under another method or budget.
+        timestamps: of the frames, in seconds.
 
     Raises:
         UserError: what cannot be answered, see `harness.run.failures`.
@@ -101,6 +103,17 @@ def make_answer(
         peak_memory=peak_memory,
         seconds={name: round(value, 6) for name, value in seconds.items()},
         start=start,
+        evidence_seen=evidence_seen(question.evidence, timestamps),
         **{name: getattr(generation.trace, name) for name in MEASURED},
         **known,
     )
+
+
+def evidence_seen(spans: Sequence[tuple[float, float]], timestamps: Sequence[float]) -> bool | None:
+    """Whether each span (from, to) has a frame, all in seconds; `None` where one of both is not known.
+
+    No method can answer from frames that were not sampled, so this bounds all of them.
+    """
+    if not spans or not timestamps:
+        return None
+    return all(any(start <= time <= stop for time in timestamps) for start, stop in spans)

@@ -131,6 +131,7 @@ class Loop:
         exhausted: dict[int, Failure] = {}  # cell -> why it has no room for this video
         failure: Failure | None = None
         answered = False
+        timestamps = self.records.find(known["frames"]).timestamps
         following = [ask.question.question_id for ask in work.asks[1:]] + [None]
         for ask, next_question in zip(work.asks, following, strict=True):
             repeats = ask.question.question_id == next_question
@@ -140,8 +141,9 @@ class Loop:
             cell, answer, start = self.siblings.cells[ask.cell], None, time.perf_counter()
             try:
                 answer = make_answer(
-                    self.adapter, features, ask.question, cell, known, seconds, self.start, repeats=repeats
-                )
+                    self.adapter, features, ask.question, cell, known, seconds, self.start,
+                    repeats=repeats, timestamps=timestamps,
+                )  # fmt: skip
             except Exception as error:
                 failure = failure_of(error, f"question {ask.question.question_id} in {cell.id}", cell)
             self.status.counters.seconds_answering += time.perf_counter() - start

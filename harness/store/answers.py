@@ -54,6 +54,7 @@ class Answer:
     next_position: int | None = None  # position id of the first new token
     sampling_fps: float | None = None
     second_per_grid: float | None = None  # seconds from one pair of frames to the next
+    evidence_seen: bool | None = None  # a frame lies in each span that shows the answer; None: the spans are not known
     frames: str | None = None  # name of the record of the frames that were seen, see `harness.store.frames`
     backend: str | None = None  # decoder that made the frames
     seconds: dict[str, float] = field(default_factory=dict)

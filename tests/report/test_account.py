@@ -28,6 +28,7 @@ TOOK = {
     "prefilled": [2400.0, 2600.0, 1200.0, 1400.0],
     "cache_peak": [700.0, 700.0, 500.0, 500.0],
     "cache_length": [[100, 300], [200, 200], [50, 150], [100, 100]],
+    "evidence_seen": [True, False, True, None],
     "host_bytes": [0, 4194304, 0, 0],
     "moved_bytes": [0, 1048576, 0, 0],
 }
@@ -46,6 +47,7 @@ def test_an_account_is_made_of_what_the_answers_measured(tmp_path):
         "moved": "0.25",
     }  # fmt: skip
     assert (row["sees question"], row["reusable"]) == ("yes", "no")
+    assert took.evidence == 2 / 3 and row["evidence"] == "66.7"
 
 
 def test_a_failed_answer_takes_no_part_and_an_old_one_says_nothing(tmp_path):
