@@ -98,7 +98,7 @@ class Reloading(Method):
         prompt, shifts = run.prompt, []
         for layer in range(run.cache.num_layers):
             old = run.cache.positions(layer)[:, prompt.video_start :]
-            new = without_gaps(old, int(prompt.positions[TEMPORAL, prompt.video_start]))
+            new = without_gaps(old.cpu(), int(prompt.positions[TEMPORAL, prompt.video_start]))
             rotate_again(run.language, run.cache, layer, old, new, torch.arange(old.shape[1]))
             behind = math.ceil(float(new.max())) + 1
             shifts.append(behind - int(prompt.positions[TEMPORAL, prompt.video_stop]))
