@@ -176,7 +176,7 @@ class Adapter(ABC):
             rule: for position ids, one of `positions.RULES`.
             context: tokens per layer that may stay in the cache; `None` = no limit.
         """
-        before, after = tokens_of(self.processor, self.model.config.video_token_id, text)
+        before, after = self.around(text)
         shown, is_video = self.video_tokens(video)
         input_ids = torch.cat((before, shown, after))
         return Prompt(
@@ -187,6 +187,10 @@ class Adapter(ABC):
             frames_per_grid=self.frames_per_grid,
             context=context,
         )
+
+    def around(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of the chat prompt in front of the video [a], and behind it [b], where it says `text`."""
+        return tokens_of(self.processor, self.model.config.video_token_id, text)
 
     def video_tokens(self, video: VideoFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """What stands for the video in a prompt: token ids [m], and which of them are the video's own (bool [m])."""
@@ -272,8 +276,17 @@ class Adapter(ABC):
         grids = whole_grids_of(chosen, self.frames_per_grid)
         if grids is None:
             assert video.frames is not None
-            return self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid), True
-        return video.of_grids(grids, second_per_grid), False
+            encoded = self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid)
+            return dataclasses.replace(encoded, seconds=self._seconds(video, chosen)), True
+        seconds = self._seconds(video, chosen)
+        return dataclasses.replace(video.of_grids(grids, second_per_grid), seconds=seconds), False
+
+    def _seconds(self, video: VideoFeatures, frames: torch.Tensor) -> tuple[float, ...]:
+        """When the grids are shown that some of a video's frames [k] make, the last one of them repeated if need be."""
+        times = frames.double() * video.second_per_grid / self.frames_per_grid
+        if missing := -len(times) % self.frames_per_grid:
+            times = torch.cat((times, times[-1:].repeat(missing)))
+        return tuple(times.view(-1, self.frames_per_grid).mean(1).tolist())
 
     def _words(self, text: str) -> torch.Tensor:
         """Embeddings [m, d] of a text's tokens, on the host."""

@@ -23,6 +23,7 @@ class VideoFeatures:
         second_per_grid: seconds between two grids.
         deepstack: more features, each [V, d], that some families add behind their first layers.
         frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
+        seconds: when each grid is shown [grids], where it is not as `second_per_grid` says.
         memo: what has been computed from the features alone, kept for the next question.
     """
 
@@ -32,6 +33,7 @@ class VideoFeatures:
     second_per_grid: float
     deepstack: tuple[torch.Tensor, ...] = ()
     frames: np.ndarray | None = None
+    seconds: tuple[float, ...] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def grids_at(self, spans: Sequence[tuple[float, float]]) -> tuple[int, ...]:
@@ -42,6 +44,13 @@ class VideoFeatures:
             for grid in range(self.grid[0])
             if any(start < (grid + 1) * step and stop >= grid * step for start, stop in spans)
         )
+
+    def grid_seconds(self, frames_per_grid: int) -> tuple[float, ...]:
+        """When each grid is shown, the mean of its frames, in seconds; the first frame at 0 where nothing is said."""
+        if self.seconds is not None:
+            return self.seconds
+        middle = self.second_per_grid * (frames_per_grid - 1) / (2 * frames_per_grid)
+        return tuple(grid * self.second_per_grid + middle for grid in range(self.grid[0]))
 
     def of_grids(self, grids: torch.Tensor, second_per_grid: float) -> VideoFeatures:
         """A video of some grids [k] of this one; nothing that was computed from all of them comes along."""

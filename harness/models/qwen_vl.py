@@ -36,8 +36,12 @@ class QwenVL(Adapter):
         options = {"do_sample_frames": False, "return_tensors": "pt"}
         if hasattr(video_processor, "cap_pixels_per_frame"):
             options["cap_pixels_per_frame"] = False  # the cap depends on the number of frames, so on the window
-        batch = video_processor(videos=[frames], **options)
+        batch = video_processor(videos=[frames], **options, **self.pixel_options())
         return batch["pixel_values_videos"], tuple(batch["video_grid_thw"][0].tolist())
+
+    def pixel_options(self) -> dict[str, object]:
+        """What else the video processor is told."""
+        return {}
 
     def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
         """M-RoPE ids [3, N]."""

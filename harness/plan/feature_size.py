@@ -22,8 +22,6 @@ TYPICAL_SIZE = (1280, 720)
 """Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""
 TYPICAL_HIDDEN = 3584
 """Of the 7B models; assumed where the weights are not on disk."""
-MERGED_PATCH = 28
-"""Pixels per side of a token in the Qwen families, two frames deep."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,14 @@ def video_tokens(cell: Cell, header: Header) -> int:
     frames, size = expected(sampling_policy(cell.video), header.seconds, header.width, header.height)
     if cell.model.tokens_per_frame is not None:
         return frames * cell.model.tokens_per_frame
-    sides = (max(1, round(side / MERGED_PATCH)) for side in size)
+    sides = (max(1, round(side / cell.model.pixels_per_token)) for side in size)
     return math.ceil(frames / 2) * math.prod(sides)
 
 
 def bytes_per_token(cell: Cell) -> int:
     """Host memory that the features of one token take."""
     width = found_architecture(cell.model.path).get("hidden_size", TYPICAL_HIDDEN)
-    return feature_bytes([(width,)], cell.model.dtype)
+    return feature_bytes([(width,)] * cell.model.features_per_token, cell.model.dtype)
 
 
 def check_feature_memory(cell: Cell, tokens_of: Mapping[Path, int], run: RunConfig) -> None:

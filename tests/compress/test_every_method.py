@@ -28,7 +28,7 @@ from harness.models.adapter import Adapter
 from harness.models.families import open_model
 from harness.models.features import VideoFeatures
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava_onevision")
 FRAMES = 24
 QUESTION = "What colour is the ring?\nOptions:\nA. blue.\nB. pink."
 OTHER = "What colour is the star?\nOptions:\nA. pink.\nB. blue."  # of as many tokens
@@ -51,8 +51,8 @@ def sharpened(adapter: Adapter) -> Adapter:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Adapter]:
     folder = tmp_path_factory.mktemp("models")
-    paths = {family: str(save_tiny(family, folder / family, layers=4)) for family in FAMILIES[:2]}
-    paths[FAMILIES[2]] = save_tiny_llava(folder / FAMILIES[2], side=6, layers=4, seed=0)
+    paths = {family: str(save_tiny(family, folder / family, layers=4)) for family in FAMILIES[:3]}
+    paths[FAMILIES[3]] = save_tiny_llava(folder / FAMILIES[3], side=6, layers=4, seed=0)
     return {family: sharpened(open_model(path, device="cpu", attention="sdpa")) for family, path in paths.items()}
 
 

@@ -69,8 +69,12 @@ NATIVE = "as published, tokens are dropped between layers in shares of their own
 ONLY: dict[str, tuple[str, ...]] = {
     "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
     "adaretake release_2026": ("qwen2_5_vl",),
+    "flexselect": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
+    **dict.fromkeys(
+        ("fastv native", "pyramiddrop native", "sparsevlm native"), ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
+    ),
 }
-"""Cases that exist for some families only."""
+"""Cases that exist for some families only; on Qwen3-VL none that drops tokens before features were added to them."""
 
 CHANGES_VALUES: dict[str, str] = {
     "look_m": "evicted tokens are merged into kept ones",

@@ -41,19 +41,29 @@ def save_tiny(family: str, target: Path, *, seed: int = 0, layers: int = 2, pena
         vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **special)
         model_class, processor_class = transformers.Qwen2_5_VLForConditionalGeneration, transformers.Qwen2_5_VLProcessor
+    elif family == "qwen3_vl":
+        vision = {"depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": HIDDEN}
+        vision |= {"patch_size": 14, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+        text |= {"head_dim": 8}
+        text["rope_parameters"] |= {"mrope_section": [2, 1, 1], "mrope_interleaved": True}
+        config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **special)
+        model_class, processor_class = transformers.Qwen3VLForConditionalGeneration, transformers.Qwen3VLProcessor
+        video_processor = transformers.Qwen3VLVideoProcessor(patch_size=14, do_sample_frames=False)
     else:
         vision = {"depth": 2, "embed_dim": 16, "hidden_size": HIDDEN, "num_heads": 2, "mlp_ratio": 2}
         config = transformers.Qwen2VLConfig(text_config=text, vision_config=vision, **special)
         model_class, processor_class = transformers.Qwen2VLForConditionalGeneration, transformers.Qwen2VLProcessor
+    size = {"shortest_edge": 28 * 28, "longest_edge": 16384 * 28 * 28}
+    if family != "qwen3_vl":
+        video_processor = Qwen2VLVideoProcessor(size=size, do_sample_frames=False)
     torch.manual_seed(seed)
     model: Any = model_class._from_config(config, dtype=torch.float32)
     options = {} if penalty is None else {"repetition_penalty": penalty}
     model.generation_config = GenerationConfig(eos_token_id=[token("<|im_end|>"), token("<|endoftext|>")], **options)
     model.save_pretrained(target)
-    size = {"shortest_edge": 28 * 28, "longest_edge": 16384 * 28 * 28}
     processor_class(
         image_processor=Qwen2VLImageProcessor(size=size),
-        video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False),
+        video_processor=video_processor,
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     ).save_pretrained(target)

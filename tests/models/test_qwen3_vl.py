@@ -1,0 +1,122 @@
+"""The Qwen3-VL adapter on a tiny random checkpoint, against transformers' own processing, positions and decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_checkpoints import save_tiny
+
+from harness.compress.method import build_method
+from harness.models.families import open_model
+from harness.models.features import VideoFeatures
+from harness.models.qwen3_vl import Qwen3VL
+
+QUESTION = "which colour ?"
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Qwen3VL:
+    path = save_tiny("qwen3_vl", tmp_path_factory.mktemp("model"), layers=4)
+    opened = open_model(str(path), device="cpu")
+    assert isinstance(opened, Qwen3VL)
+    with torch.no_grad():
+        for name, weight in opened.model.named_parameters():
+            if "q_proj" in name or "k_proj" in name:
+                weight.mul_(12)
+    return opened
+
+
+def frames(count: int = COUNT, height: int = 56, width: int = 84) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def video(adapter: Qwen3VL) -> VideoFeatures:
+    return adapter.encode(frames(), second_per_grid=1.0)
+
+
+@pytest.fixture(scope="module")
+def stock(adapter: Qwen3VL) -> Any:
+    """What transformers' processor makes of prompt and frames.
+
+    Of the template's marks around the video, which its first releases replace and later ones keep, it sees none.
+    """
+    from transformers.video_utils import VideoMetadata
+
+    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}
+    chat = adapter.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    chat = chat.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
+    metadata = VideoMetadata(total_num_frames=COUNT, fps=2.0, frames_indices=list(range(COUNT)))
+    pixels = torch.from_numpy(frames()).permute(0, 3, 1, 2)
+    return adapter.processor(
+        text=[chat], videos=[pixels], video_metadata=[metadata], do_resize=False, return_tensors="pt"
+    )
+
+
+def test_the_prompt_is_the_processors(adapter: Qwen3VL, video: VideoFeatures, stock: Any) -> None:
+    prompt = adapter.prompt(QUESTION, video)
+    assert torch.equal(prompt.input_ids, stock["input_ids"][0])
+    assert prompt.grid_lengths == (6,) * 6 and prompt.n_video == 36
+    assert "<0.2 seconds>" in adapter.tokenizer.decode(prompt.input_ids)
+
+
+@pytest.mark.parametrize("shape", [(56, 84), (84, 56), (56, 140)])
+def test_positions_are_those_of_transformers(adapter: Qwen3VL, shape: tuple[int, int]) -> None:
+    shown = adapter.encode(frames(8, *shape), second_per_grid=0.5)
+    ids = adapter.prompt(QUESTION, shown).input_ids
+    types = torch.where(ids == adapter.model.config.video_token_id, 2, 0)[None]
+    try:
+        theirs, _ = adapter.model.model.get_rope_index(ids[None], types, video_grid_thw=torch.tensor([shown.grid]))
+    except TypeError:
+        theirs, _ = adapter.model.model.get_rope_index(ids[None], video_grid_thw=torch.tensor([shown.grid]))
+    for rule in ("float", "truncated", "v5"):
+        assert torch.equal(adapter.prompt(QUESTION, shown, rule=rule).positions, theirs[:, 0])
+
+
+@pytest.mark.parametrize("chunk_frames", [2, 4, 400])
+def test_chunked_prefill_is_one_pass_of_the_stock_model(
+    adapter: Qwen3VL, video: VideoFeatures, stock: Any, chunk_frames: int
+) -> None:
+    with torch.inference_mode():
+        logits = adapter.model(**stock).logits[0, -1]
+    method = build_method("none", chunk_frames=chunk_frames)
+    ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
+    assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
+
+
+def test_tokens_are_those_of_greedy_decoding(adapter: Qwen3VL, video: VideoFeatures, stock: Any) -> None:
+    theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
+    ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
+    assert ours.tokens == theirs.tolist()
+
+
+@pytest.mark.parametrize("window", [2, 4, 128])
+def test_features_do_not_depend_on_windows(adapter: Qwen3VL, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    whole = adapter.encode(frames(9), second_per_grid=1.0)
+    assert whole.grid == (5, 4, 6) and len(whole.deepstack) == 2
+    monkeypatch.setattr(Qwen3VL, "window", window)
+    found = adapter.encode(frames(9), second_per_grid=1.0)
+    for a, b in zip((whole.features, *whole.deepstack), (found.features, *found.deepstack), strict=True):
+        assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
+
+def test_frames_that_were_chosen_keep_their_times(adapter: Qwen3VL) -> None:
+    shown = adapter.encode(frames(12), second_per_grid=1.0, keep_frames=True)
+    method = build_method("uniform_frames", chunk_frames=4)
+    context = adapter.prompt(QUESTION, shown).n_text + 20
+    chosen, _ = adapter._chosen(shown, QUESTION, method, context)
+    times = chosen.grid_seconds(2)
+    assert 0 < len(times) < 6 and times == tuple(sorted(times)) and 0 <= times[0] and times[-1] <= 5.5
+    assert adapter._seconds(shown, torch.tensor([0, 1, 6, 7, 10])) == (0.25, 3.25, 5.0)
+    text = adapter.tokenizer.decode(adapter.prompt(QUESTION, chosen).input_ids)
+    assert all(f"<{time:.1f} seconds>" in text for time in times)
+
+
+def test_adaretake_fills_the_context_exactly(adapter: Qwen3VL, video: VideoFeatures) -> None:
+    context = adapter.prompt(QUESTION, video).n_text + 10
+    trace = adapter.answer(video, QUESTION, build_method("adaretake", chunk_frames=4), context, max_new_tokens=2).trace
+    assert sum(trace.cache_length) == 4 * context
