@@ -56,7 +56,8 @@ def _figure(
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True, sharey=True)[:, 0]
     for axis, (panel, lines) in zip(axes, sorted(panels.items()), strict=True):
         for i, (name, line) in enumerate(lines.items()):
-            points = sorted((budget(entry.account) or 0.0, entry.estimate) for entry in line if entry.estimate)
+            known = ((budget(entry.account) or 0.0, entry.estimate) for entry in line if entry.estimate)
+            points = sorted(known, key=lambda point: point[0])
             x, y = [at for at, _ in points], [found.value for _, found in points]
             colour, style = CYCLE[i % len(CYCLE)], ("-", "--", ":")[i // len(CYCLE) % 3]
             axis.plot(x, y, style, marker=MARKERS[i % len(MARKERS)], color=colour, lw=1.5, ms=4.5, label=name)
