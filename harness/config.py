@@ -130,6 +130,30 @@ def compose_config(overrides: Sequence[str]) -> Config:
     return config
 
 
+def with_method(config: Config, name: str) -> Config:
+    """A composed configuration with another option of the group `method`, as composing it anew would make it.
+
+    Raises:
+        UserError: there is no such option, or a setting of the command line is none of its.
+    """
+    file = CONF / "method" / f"{name}.yaml"
+    option = OmegaConf.load(file) if file.is_file() else None
+    if not isinstance(option, DictConfig) or "defaults" in option:  # composing says why not, or knows what they are
+        return compose_config(
+            [*(word for word in config.overrides if word.split("=")[0] != "method"), f"method={name}"]
+        )
+    groups = {group: dataclasses.asdict(getattr(config, group)) for group in ("model", "video", "task")}
+    whole = OmegaConf.create({**groups, "method": option})
+    for word in config.overrides:
+        if word.startswith("method."):
+            found = OverridesParser.create().parse_override(_hydra_word(word).removeprefix("++"))
+            OmegaConf.update(whole, str(found.key_or_group), found.value(), force_add=True)
+    plain = cast(dict[str, Any], OmegaConf.to_container(whole, resolve=True))["method"]
+    made = dataclasses.replace(config, method=_typed(method_schema(str(plain.get("name"))), plain, "method"))
+    check_settings(made)
+    return made
+
+
 def _hydra_word(word: str) -> str:
     """An override in Hydra's grammar: open mappings may be added to, and a text that it cannot read is quoted.
 

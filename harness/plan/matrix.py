@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.benchmarks.config import TaskConfig
 from harness.compress.config import ContextConfig
-from harness.config import Config, compose_config, options
+from harness.config import Config, compose_config, options, with_method
 from harness.errors import UserError
 from harness.plan.cell import VARIANTS, Cell, declared_versions
 from harness.plan.config import AXES, Axes, MatrixConfig
@@ -60,11 +60,15 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             check_axes(axes, f"matrix.{place}.{name}")
     cells: dict[str, Cell] = {}
     composed: dict[tuple[str | None, ...], Config] = {}  # composing takes longer than all the rest
+    bases: dict[tuple[str | None, ...], Config] = {}
     for i, part in enumerate(matrix.parts):
         for names in itertools.product(*([*axis] if axis else [None] for axis in chosen(part))):
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in composed:
-                composed[names] = recompose(config.overrides, choice) if choice else config
+                base = bases.get(names[:2])
+                if base is None or "method" not in choice:
+                    base = bases[names[:2]] = recompose(config.overrides, choice) if choice else config
+                composed[names] = with_method(base, choice["method"]) if "method" in choice else base
             found = composed[names]
             for cell in task_cells(dataclasses.replace(found, matrix=found.matrix.parts[i]), problems):
                 cells.setdefault(cell.id, cell)

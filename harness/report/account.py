@@ -30,7 +30,7 @@ class Account:
     """Means over the answers of some cells; None where no answer says.
 
     Attributes:
-        prompt: tokens of the prompt, uncompressed.
+        prompt: tokens of the prompt, with as much of the video as enters the model.
         encoded: video tokens that the vision tower made.
         entered: of these, the ones that entered the language model.
         prefilled: tokens through the language model before the first new one, guides included, mean over layers.
