@@ -273,20 +273,13 @@ class Adapter(ABC):
             return video, False
         spread = self.frames_per_grid * video.grid[0] / len(chosen)
         second_per_grid = video.second_per_grid * spread
+        seconds = video.seconds_of(chosen, self.frames_per_grid)
         grids = whole_grids_of(chosen, self.frames_per_grid)
         if grids is None:
             assert video.frames is not None
             encoded = self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid)
-            return dataclasses.replace(encoded, seconds=self._seconds(video, chosen)), True
-        seconds = self._seconds(video, chosen)
+            return dataclasses.replace(encoded, seconds=seconds), True
         return dataclasses.replace(video.of_grids(grids, second_per_grid), seconds=seconds), False
-
-    def _seconds(self, video: VideoFeatures, frames: torch.Tensor) -> tuple[float, ...]:
-        """When the grids are shown that some of a video's frames [k] make, the last one of them repeated if need be."""
-        times = frames.double() * video.second_per_grid / self.frames_per_grid
-        if missing := -len(times) % self.frames_per_grid:
-            times = torch.cat((times, times[-1:].repeat(missing)))
-        return tuple(times.view(-1, self.frames_per_grid).mean(1).tolist())
 
     def _words(self, text: str) -> torch.Tensor:
         """Embeddings [m, d] of a text's tokens, on the host."""

@@ -52,6 +52,13 @@ class VideoFeatures:
         middle = self.second_per_grid * (frames_per_grid - 1) / (2 * frames_per_grid)
         return tuple(grid * self.second_per_grid + middle for grid in range(self.grid[0]))
 
+    def seconds_of(self, frames: torch.Tensor, frames_per_grid: int) -> tuple[float, ...]:
+        """When grids are shown that some frames [k] of this video make, the last one repeated if need be."""
+        times = frames.double() * self.second_per_grid / frames_per_grid
+        if missing := -len(times) % frames_per_grid:
+            times = torch.cat((times, times[-1:].repeat(missing)))
+        return tuple(times.view(-1, frames_per_grid).mean(1).tolist())
+
     def of_grids(self, grids: torch.Tensor, second_per_grid: float) -> VideoFeatures:
         """A video of some grids [k] of this one; nothing that was computed from all of them comes along."""
         n = self.tokens_per_grid

@@ -111,7 +111,7 @@ def test_frames_that_were_chosen_keep_their_times(adapter: Qwen3VL) -> None:
     chosen, _ = adapter._chosen(shown, QUESTION, method, context)
     times = chosen.grid_seconds(2)
     assert 0 < len(times) < 6 and times == tuple(sorted(times)) and 0 <= times[0] and times[-1] <= 5.5
-    assert adapter._seconds(shown, torch.tensor([0, 1, 6, 7, 10])) == (0.25, 3.25, 5.0)
+    assert shown.seconds_of(torch.tensor([0, 1, 6, 7, 10]), 2) == (0.25, 3.25, 5.0)
     text = adapter.tokenizer.decode(adapter.prompt(QUESTION, chosen).input_ids)
     assert all(f"<{time:.1f} seconds>" in text for time in times)
 
