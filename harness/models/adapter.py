@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,6 +22,7 @@ from harness.models.checkpoint import check_loaded, check_processor, check_tenso
 from harness.models.features import VideoFeatures, host_buffer, whole_grids_of
 from harness.models.language import Decoder
 from harness.models.loading import choose_device, choose_dtype, end_tokens, load_config, scale_rope
+from harness.video.windows import regrouped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -285,21 +286,3 @@ class Adapter(ABC):
         """Embeddings [m, d] of a text's tokens, on the host."""
         ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return self.language.embed(ids).detach().cpu()
-
-
-def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same frames in windows of exactly `size` frames, the last one with what is left."""
-    import numpy as np
-
-    waiting: list[np.ndarray] = []
-    count = 0
-    for window in windows:
-        while len(window):
-            part, window = window[: size - count], window[size - count :]
-            waiting.append(part)
-            count += len(part)
-            if count == size:
-                yield np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
-                waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting)

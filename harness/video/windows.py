@@ -1,6 +1,6 @@
 """The sampled frames of one video, read window by window."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -131,3 +131,19 @@ def too_long(path: object, who: str, timeout_s: float) -> str:
         f"{path}: {who} took longer than video.timeout_s={timeout_s:g}; the file is damaged or its disk "
         "hangs: check it with `python -m harness verify`, or raise video.timeout_s"
     )
+
+
+def regrouped(windows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same frames in windows of exactly `size` frames, the last one with what is left."""
+    waiting: list[np.ndarray] = []
+    count = 0
+    for window in windows:
+        while len(window):
+            part, window = window[: size - count], window[size - count :]
+            waiting.append(part)
+            count += len(part)
+            if count == size:
+                yield np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
+                waiting, count = [], 0
+    if waiting:
+        yield np.concatenate(waiting)

@@ -12,10 +12,10 @@ from tiny_checkpoints import save_tiny
 
 from harness.compress.method import build_method
 from harness.errors import UserError
-from harness.models.adapter import regrouped
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.models.qwen2_vl import Qwen2VL
 from harness.models.qwen_vl import QwenVL
+from harness.video.windows import regrouped
 
 ADAPTERS = {"qwen2_5_vl": Qwen25VL, "qwen2_vl": Qwen2VL}
 QUESTION = "which colour ?"
