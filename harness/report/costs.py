@@ -38,6 +38,7 @@ KNOWN = {
     "llava_onevision_7b": SEVEN,
     "llava_video_7b": SEVEN,
     "qwen3_vl_8b": Shape(36, 4096, 12288, 32, 8, 128, 151936),
+    "internvl3_5_8b": Shape(36, 4096, 12288, 32, 8, 128, 151936),
     "qwen2_5_vl_72b": Shape(80, 8192, 29568, 64, 8, 128, 152064),
 }
 """Shapes of the published checkpoints, for a report on a machine without them."""

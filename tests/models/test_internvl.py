@@ -1,0 +1,141 @@
+"""The InternVL adapter on a tiny random checkpoint, against transformers' own processing and decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_llava import tokenizer
+from tokenizers import AddedToken
+
+from harness.compress.method import build_method
+from harness.models.families import open_model
+from harness.models.features import VideoFeatures
+from harness.models.internvl import InternVL
+
+QUESTION = "which colour ?"
+COUNT = 6
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'video' %}<video>\n"
+    "{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+
+
+def save_tiny_internvl(target: Path) -> Path:
+    from transformers import (
+        GenerationConfig,
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    words = tokenizer()
+    marks = {
+        "start_image_token": "<img>", "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+    }  # fmt: skip
+    words.add_tokens([AddedToken(token, special=True) for token in marks.values()], special_tokens=True)
+    for name, token in marks.items():
+        words.init_kwargs[name] = token
+        words.init_kwargs.setdefault("extra_special_tokens", {})[name] = token
+        setattr(words, name, token)
+        setattr(words, f"{name}_id", words.convert_tokens_to_ids(token))
+    config = InternVLConfig(
+        text_config={
+            "model_type": "qwen3", "vocab_size": 288, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+        },
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": [56, 56], "patch_size": [14, 14],
+        },
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model: Any = InternVLForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=words.eos_token_id)
+    model.save_pretrained(target)
+    size = {"height": 56, "width": 56}
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size=size),
+        video_processor=InternVLVideoProcessor(size=size),
+        tokenizer=words,
+        image_seq_length=4,
+        chat_template=TEMPLATE,
+    ).save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> InternVL:
+    opened = open_model(str(save_tiny_internvl(tmp_path_factory.mktemp("model"))), device="cpu")
+    assert isinstance(opened, InternVL)
+    with torch.no_grad():
+        for name, weight in opened.model.named_parameters():
+            if "q_proj" in name or "k_proj" in name:
+                weight.mul_(12)
+    return opened
+
+
+def frames(count: int = COUNT) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, 60, 84, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def video(adapter: InternVL) -> VideoFeatures:
+    return adapter.encode(frames(), second_per_grid=1.0)
+
+
+@pytest.fixture(scope="module")
+def stock(adapter: InternVL) -> Any:
+    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}
+    chat = adapter.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    pixels = torch.from_numpy(frames()).permute(0, 3, 1, 2)
+    return adapter.processor(text=[chat], videos=[pixels], return_tensors="pt")
+
+
+def test_the_prompt_is_the_processors(adapter: InternVL, video: VideoFeatures, stock: Any) -> None:
+    prompt = adapter.prompt(QUESTION, video)
+    assert torch.equal(prompt.input_ids, stock["input_ids"][0])
+    assert prompt.grid_lengths == (4,) * COUNT and prompt.n_video == 4 * COUNT
+    assert "\nFrame6: " in adapter.tokenizer.decode(prompt.input_ids)
+
+
+@pytest.mark.parametrize("chunk_frames", [1, 4, 400])
+def test_chunked_prefill_is_one_pass_of_the_stock_model(
+    adapter: InternVL, video: VideoFeatures, stock: Any, chunk_frames: int
+) -> None:
+    with torch.inference_mode():
+        logits = adapter.model(**stock).logits[0, -1]
+    method = build_method("none", chunk_frames=chunk_frames)
+    ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
+    assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
+
+
+def test_tokens_are_those_of_greedy_decoding(adapter: InternVL, video: VideoFeatures, stock: Any) -> None:
+    theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
+    ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
+    assert ours.tokens == theirs.tolist()
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_features_do_not_depend_on_windows(
+    adapter: InternVL, video: VideoFeatures, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(InternVL, "window", window)
+    found = adapter.encode(frames(), second_per_grid=1.0)
+    assert found.grid == video.grid == (COUNT, 2, 2)
+    assert torch.allclose(found.features, video.features, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adaretake", "snapkv", "streaming", "vidcom2"])
+def test_methods_fill_the_context_exactly(adapter: InternVL, video: VideoFeatures, name: str) -> None:
+    context = adapter.prompt(QUESTION, video).n_text + 10
+    trace = adapter.answer(video, QUESTION, build_method(name, chunk_frames=4), context, max_new_tokens=2).trace
+    assert sum(trace.cache_length) == 4 * context
