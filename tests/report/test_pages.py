@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from cell_folders import VARIANTS, configuration, questions, rewrite, write_cell
+from cell_folders import VARIANTS, cell_record, configuration, questions, rewrite, write_cell
 
 from harness.report.config import ReportConfig
 from harness.report.loading import load_cells
@@ -146,3 +146,11 @@ def test_toy_numbers_never_reach_a_published_table(report):
 )
 def test_colours_follow_the_verdict(verdict, expected):
     assert tone(verdict) == expected
+
+
+def test_a_method_without_semantics_has_a_page(tmp_path):
+    record = cell_record("lvbench")
+    record["method"] = {"name": "rekv", "chunk_frames": 64, "positions": "float", "window": 15000}
+    write_cell(tmp_path, questions("lvbench", 2), [True] * 6, record=record)
+    main(configuration(tmp_path))
+    assert "rekv" in (tmp_path / "report" / "report.html").read_text()
