@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,6 +52,8 @@ def _figure(
         return None
     import matplotlib.pyplot as plt
 
+    budgets = [budget(entry.account) or 1.0 for lines in panels.values() for line in lines.values() for entry in line]
+    ticks = [2**k for k in range(math.floor(math.log2(min(budgets))), math.ceil(math.log2(max(budgets))) + 1)]
     heights = [2.6 + 0.09 * len(lines) for lines in panels.values()]
     figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights, sharex=True, sharey=True)[:, 0]
@@ -59,8 +62,9 @@ def _figure(
             known = ((budget(entry.account) or 0.0, entry.estimate) for entry in line if entry.estimate)
             points = sorted(known, key=lambda point: point[0])
             x, y = [at for at, _ in points], [found.value for _, found in points]
-            colour, style = CYCLE[i % len(CYCLE)], ("-", "--", ":")[i // len(CYCLE) % 3]
-            axis.plot(x, y, style, marker=MARKERS[i % len(MARKERS)], color=colour, lw=1.5, ms=4.5, label=name)
+            lap = i // len(CYCLE)
+            colour, marker, style = CYCLE[i % len(CYCLE)], MARKERS[(i + lap) % len(MARKERS)], ("-", "--", ":")[lap % 3]
+            axis.plot(x, y, style, marker=marker, color=colour, lw=1.5, ms=4.5, label=name)
             for at, found in points:
                 axis.plot([at, at], found.interval(confidence), color=colour, lw=1, alpha=0.3)
         for name, line in whole.items():
@@ -68,7 +72,7 @@ def _figure(
         axis.set_title(panel)
         axis.set_ylabel("percent")
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), labelcolor=MUTED)
     axes[-1].set_xlabel(label)
     return figure
@@ -76,7 +80,9 @@ def _figure(
 
 def _name(entry: Entry, entries: Sequence[Entry]) -> str:
     """The method, and of the rest what differs among all."""
-    cell, words = entry.cells[0], [entry.cells[0].short_title]
+    cell = entry.cells[0]
+    names = {e.cells[0].method_title for e in entries if e.cells[0].setting["method"] == cell.setting["method"]}
+    words = [cell.method_title if len(names) > 1 or cell.setting["method"] == "none" else cell.setting["method"]]
     if len({e.benchmark for e in entries}) > 1:
         words.append(entry.benchmark)
     for key, form in {"model": "{}", "semantics": "{}", "frames": "{} frames"}.items():

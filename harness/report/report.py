@@ -101,7 +101,8 @@ def print_findings(found: Findings, console: Console) -> None:
     else:
         console.print(f"scores of {len(found.rows)} cells are in report.md and scores.csv; here their means")
     taken = account.section(pooled_entries or found.entries, settings.confidence)
-    taken.show(console, leave_out=("n",), hoist=SETTING)
+    nothing = [str(name) for name in taken.frame if set(taken.frame[name]) <= {"-", "0"}]
+    taken.show(console, leave_out=("n", *nothing), hoist=SETTING)
     pooled = [pair for pair in found.pairs if pair.pooled] if len(found.pairs) > MANY else []
     along: dict[str, list[Pair]] = {}
     for pair in pooled or found.pairs:

@@ -106,7 +106,7 @@ def test_methods_are_drawn_over_either_budget_in_panels_of_their_kind(tmp_path):
     titles = [axis.get_title(loc="left") or axis.get_title() for axis in figures["methods"].axes]
     assert titles == ["the question is not seen", "the question is seen at prefill"]
     lines = {line.get_label(): line for axis in figures["methods"].axes for line in axis.lines}
-    assert list(lines["stride full"].get_xdata()) == [100, 200]
+    assert list(lines["stride"].get_xdata()) == [100, 200]
     assert draw(found[:2], 0.95)[0][2] is None
     pruned = dataclasses.replace(found[0].account, prefilled=500.0)
     assert kind([dataclasses.replace(found[0], account=pruned)], 2100) == "fewer tokens pass the model"
