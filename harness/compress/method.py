@@ -116,6 +116,11 @@ class Method:
         return False
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether tokens are chosen by what they got in the vision tower, so that it has to be kept."""
+        return False
+
+    @property
     def needs_features(self) -> bool:
         """Whether `select_frames` looks at what the tower makes of all frames, so that all count as encoded."""
         return True

@@ -52,6 +52,7 @@ class Prompt:
         context: C, tokens per layer that may stay in the cache; `None` = no limit.
         evidence: grids that show what is asked about, where the benchmark says so; only for methods that serve as a
             bound.
+        attention: what each video token got in the vision tower [V]; `None` where nobody asked for it.
     """
 
     input_ids: torch.Tensor
@@ -61,6 +62,7 @@ class Prompt:
     frames_per_grid: int = 2
     context: int | None = None
     evidence: tuple[int, ...] = ()
+    attention: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.context is not None and self.context < 1:
@@ -126,6 +128,7 @@ class Prompt:
             positions=self.positions[:, stays] if positions is None else positions,
             video=stays.cumsum(0)[self.video[kept]] - 1,
             grid_lengths=tuple(torch.bincount(grid_of[kept], minlength=self.n_grids).tolist()),
+            attention=None if self.attention is None else self.attention[kept],
         )
 
     def segments(self, lengths: Sequence[int]) -> list[Segment]:

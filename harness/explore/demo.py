@@ -21,7 +21,7 @@ from harness.explore.figure import Timeline, draw, kept_share
 from harness.explore.tables import chunk_table, layer_table, totals
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
-from harness.run.answer import load_model, needs_pixels
+from harness.run.answer import load_model, needs_attention, needs_pixels
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
 
@@ -70,7 +70,13 @@ def main(config: Config) -> int:
     started = time.perf_counter()
     n_frames = len(video.plan.indices)
     held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
-    features = adapter.encode(held, n_frames, video.plan.second_per_grid, keep_frames=needs_pixels([cell]))
+    features = adapter.encode(
+        held,
+        n_frames,
+        video.plan.second_per_grid,
+        keep_frames=needs_pixels([cell]),
+        keep_attention=needs_attention([cell]),
+    )
     encoded = time.perf_counter()
     context = cell.context
     if config.profile == "toy" and not _given(config, "context"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -112,6 +113,13 @@ class Adapter(ABC):
         The features are [t, d] as they enter the embeddings, followed by those of deepstack where the family has them.
         """
 
+    def watched(self, attention: list[torch.Tensor]) -> AbstractContextManager[None]:
+        """Within the context, each window that is encoded adds what its tokens got in the tower [t], on the host.
+
+        Mean over heads and patches of the last layer that sees whole grids; UserError where that is not known.
+        """
+        raise UserError(f"the vision tower of {self.family} cannot be watched: set another method than flashvid")
+
     @abstractmethod
     def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
         """Position ids [r, N] of a prompt [N] by a named rule."""
@@ -129,6 +137,7 @@ class Adapter(ABC):
         second_per_grid: float = 1.0,
         *,
         keep_frames: bool = False,
+        keep_attention: bool = False,
     ) -> VideoFeatures:
         """Encode a video window by window; only one window of pixels exists at a time.
 
@@ -137,6 +146,7 @@ class Adapter(ABC):
             n_frames: how many frames there are in all, where `frames` are windows.
             second_per_grid: seconds between two grids.
             keep_frames: keep the pixels, for methods that choose frames.
+            keep_attention: keep what each token got in the tower, for methods that choose by it.
         """
         import numpy as np
 
@@ -145,11 +155,13 @@ class Adapter(ABC):
             windows = list(windows)
             n_frames = sum(len(window) for window in windows)
         pixels: list[np.ndarray] = []
+        attention: list[torch.Tensor] = []
         grids, filled = -(-n_frames // self.frames_per_grid), 0
         buffers: list[torch.Tensor] = []
         grid = (0, 0, 0)
         for window in regrouped(windows, self.window):
-            tensors, grid = self.encode_window(window)
+            with self.watched(attention) if keep_attention else nullcontext():
+                tensors, grid = self.encode_window(window)
             if not buffers:
                 buffers = [host_buffer(grids * len(tensor) // grid[0], tensor) for tensor in tensors]
             for buffer, tensor in zip(buffers, tensors, strict=True):
@@ -166,6 +178,7 @@ class Adapter(ABC):
             second_per_grid,
             tuple(buffers[1:]),
             np.concatenate(pixels) if keep_frames else None,
+            attention=torch.cat(attention) if keep_attention else None,
         )
 
     def prompt(self, text: str, video: VideoFeatures, *, rule: str = "float", context: int | None = None) -> Prompt:
@@ -187,6 +200,7 @@ class Adapter(ABC):
             grid_lengths=(video.tokens_per_grid,) * video.grid[0],
             frames_per_grid=self.frames_per_grid,
             context=context,
+            attention=video.attention,
         )
 
     def around(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -272,15 +286,13 @@ class Adapter(ABC):
         chosen = method.select_frames(candidates)
         if chosen is None:
             return video, False
-        spread = self.frames_per_grid * video.grid[0] / len(chosen)
-        second_per_grid = video.second_per_grid * spread
-        seconds = video.seconds_of(chosen, self.frames_per_grid)
-        grids = whole_grids_of(chosen, self.frames_per_grid)
-        if grids is None:
-            assert video.frames is not None
-            encoded = self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid)
-            return dataclasses.replace(encoded, seconds=seconds), True
-        return dataclasses.replace(video.of_grids(grids, second_per_grid), seconds=seconds), False
+        second_per_grid = video.second_per_grid * (self.frames_per_grid * video.grid[0] / len(chosen))
+        seconds, grids = video.seconds_of(chosen, self.frames_per_grid), whole_grids_of(chosen, self.frames_per_grid)
+        if grids is not None:
+            return dataclasses.replace(video.of_grids(grids, second_per_grid), seconds=seconds), False
+        assert video.frames is not None
+        encoded = self.encode(video.frames[chosen.numpy()], second_per_grid=second_per_grid)
+        return dataclasses.replace(encoded, seconds=seconds), True
 
     def _words(self, text: str) -> torch.Tensor:
         """Embeddings [m, d] of a text's tokens, on the host."""

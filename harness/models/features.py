@@ -24,6 +24,7 @@ class VideoFeatures:
         deepstack: more features, each [V, d], that some families add behind their first layers.
         frames: the pixels uint8 [T, H, W, 3], where they were kept for methods that choose among them.
         seconds: when each grid is shown [grids], where it is not as `second_per_grid` says.
+        attention: that each token got in the tower [V], in host memory, where it was kept for methods that need it.
         memo: what has been computed from the features alone, kept for the next question.
     """
 
@@ -34,6 +35,7 @@ class VideoFeatures:
     deepstack: tuple[torch.Tensor, ...] = ()
     frames: np.ndarray | None = None
     seconds: tuple[float, ...] | None = None
+    attention: torch.Tensor | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def grids_at(self, spans: Sequence[tuple[float, float]]) -> tuple[int, ...]:
@@ -64,7 +66,9 @@ class VideoFeatures:
         n = self.tokens_per_grid
         tokens = (grids[:, None] * n + torch.arange(n)).flatten()
         deepstack = tuple(tensor[tokens] for tensor in self.deepstack)
-        return VideoFeatures(self.features[tokens], (len(grids), *self.grid[1:]), n, second_per_grid, deepstack)
+        attention = None if self.attention is None else self.attention[tokens]
+        shape = (len(grids), *self.grid[1:])
+        return VideoFeatures(self.features[tokens], shape, n, second_per_grid, deepstack, attention=attention)
 
 
 def whole_grids_of(frames: torch.Tensor, frames_per_grid: int) -> torch.Tensor | None:

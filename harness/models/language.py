@@ -17,7 +17,8 @@ _TABLES = 4  # rotations remembered: those of a chunk before and behind squeezin
 _ALL = slice(None)
 
 
-def _turned(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """States [..., d] turned by angles of those cosines and sines, of which either half repeats the other."""
     half = states.shape[-1] // 2
     turned = states * cos
     turned[..., :half] -= states[..., half:] * sin[..., :half]
@@ -105,13 +106,13 @@ class Decoder:
 
     def rotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = _ALL) -> torch.Tensor:
         cos, sin = self._cos_sin(states, positions)
-        return _turned(states, cos[at], sin[at])
+        return rotated(states, cos[at], sin[at])
 
     def unrotate(self, states: torch.Tensor, positions: torch.Tensor, at: Places = _ALL) -> torch.Tensor:
         # The embedding may scale as well as rotate (YaRN), so its inverse is the opposite rotation over scale squared.
         cos, sin = self._cos_sin(states, positions)
         square = float(getattr(self.text_model.rotary_emb, "attention_scaling", 1.0)) ** 2
-        turned = _turned(states, cos[at], -sin[at])
+        turned = rotated(states, cos[at], -sin[at])
         return turned if square == 1 else turned / square
 
     def _batched(self, positions: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
+from harness.compress.scorers import attention_received
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
 
@@ -50,6 +54,31 @@ class LlavaOnevision(Adapter):
         # Some transformers releases end with the newline, others append it later.
         tokens = getattr(output, "pooler_output", output)[0, : len(window) * self.side**2]
         return (tokens,), (len(window), self.side, self.side)
+
+    @contextmanager
+    def watched(self, attention: list[torch.Tensor]) -> Iterator[None]:
+        """See `Adapter`; pooled like the features."""
+        tower = self.model.model.vision_tower
+        # The pooling head of SigLIP, which the model drops, has one projection for all and is none of these.
+        module: Any = [module for module in tower.modules() if hasattr(module, "q_proj")][-1]
+
+        def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            count, heads = states.shape[1], module.num_heads
+            query, key = (
+                p(states).unflatten(-1, (heads, -1)).transpose(1, 2).float() for p in (module.q_proj, module.k_proj)
+            )
+            rows = [attention_received(q, k, q.shape[-1] ** -0.5) / count for q, k in zip(query, key, strict=True)]
+            side = math.isqrt(count)
+            plane = torch.stack(rows).view(-1, 1, side, side)
+            pooled = F.interpolate(plane, size=(self.side, self.side), mode="bilinear")
+            attention.append(pooled.flatten().cpu())
+
+        handle = module.register_forward_pre_hook(look, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _pixels(self, window: np.ndarray) -> torch.Tensor:
         """Frames as the tower takes them, squares of its own size [1, frames, 3, side, side]."""

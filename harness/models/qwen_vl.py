@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from harness.compress.positions import mrope_position_ids
+from harness.compress.scorers import attention_received
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
+from harness.models.language import rotated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +32,47 @@ class QwenVL(Adapter):
         pixels, grid = self._pixels(window)
         output = tower(pixels.to(tower.device, tower.dtype), grid_thw=torch.tensor([grid], device=tower.device))
         return (getattr(output, "pooler_output", output),), grid
+
+    @contextmanager
+    def watched(self, attention: list[torch.Tensor]) -> Iterator[None]:
+        """See `Adapter`. The tower may order its patches anew, so the numbers ride through it as one more feature."""
+        tower, merged = self.model.model.visual, self.model.config.vision_config.spatial_merge_size**2
+        whole = max(getattr(self.model.config.vision_config, "fullatt_block_indexes", None) or [len(tower.blocks) - 1])
+        seen: list[torch.Tensor] = []
+
+        def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            bounds = args[1] if len(args) > 1 else kwargs["cu_seqlens"]
+            query, key = module.qkv(states).view(len(states), 3, module.num_heads, -1).permute(1, 2, 0, 3)[:2].float()
+            cos, sin = (table.float() for table in kwargs["position_embeddings"])
+            query, key = (rotated(x, cos, sin) for x in (query, key))
+            sizes = bounds.diff().tolist()
+            parts = zip(query.split(sizes, dim=1), key.split(sizes, dim=1), strict=True)
+            weights = torch.cat([attention_received(q, k, q.shape[-1] ** -0.5) / q.shape[1] for q, k in parts])
+            seen.append(weights.view(-1, merged).mean(1))
+
+        def ride(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+            return torch.cat((output.float(), seen.pop()[:, None]), dim=1)
+
+        def alight(_module: Any, _args: Any, output: Any) -> Any:
+            both = getattr(output, "pooler_output", output)
+            attention.append(both[:, -1].cpu())
+            features = both[:, :-1].to(tower.dtype)
+            if both is output:
+                return features
+            output.pooler_output = features
+            return output
+
+        handles = [
+            tower.blocks[whole].attn.register_forward_pre_hook(look, with_kwargs=True),
+            tower.merger.register_forward_hook(ride),
+            tower.register_forward_hook(alight),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _pixels(self, window: np.ndarray) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Patches [patches, values] and their grid. The processor rounds the size to whole merged patches."""

@@ -51,6 +51,11 @@ def needs_pixels(cells: Iterable[Cell]) -> bool:
     return any(cell.method.needs_frames for cell in cells)
 
 
+def needs_attention(cells: Iterable[Cell]) -> bool:
+    """Whether a method of these cells chooses by what tokens got in the vision tower, so that it is kept."""
+    return any(cell.method.needs_attention for cell in cells)
+
+
 def make_answer(
     adapter: Adapter,
     features: Any,

@@ -59,14 +59,14 @@ class Frames:
     Args:
         cell: one of the siblings that see them.
         run: settings of the run.
-        pixels: whether the model wants the frames themselves as well; then features are not stored.
+        more: whether a method wants more than features of a video, pixels or attention; then they are not stored.
     """
 
-    def __init__(self, cell: Cell, run: RunConfig, pixels: bool = False) -> None:
+    def __init__(self, cell: Cell, run: RunConfig, more: bool = False) -> None:
         from harness.video.sampling import sampling_policy
 
         self._video, self._run, self._policy = cell.video, run, sampling_policy(cell.video)
-        self._store = _Stored(cell, run) if run.feature_dir and not pixels else None
+        self._store = _Stored(cell, run) if run.feature_dir and not more else None
         self._digests: dict[Path, str] = {}
 
     def open(self, paths: Sequence[Path]) -> Generator[OpenVideo | Exception]:

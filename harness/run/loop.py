@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from harness.errors import VideoError
-from harness.run.answer import make_answer, needs_pixels
+from harness.run.answer import make_answer, needs_attention, needs_pixels
 from harness.run.failures import Failure, Streak, failure_of, release_memory
 from harness.run.frames import Frames, OpenVideo
 from harness.run.status import StatusFile
@@ -49,7 +49,7 @@ class Loop:
     ) -> None:
         self.siblings, self.adapter, self.logs, self.frames = siblings, adapter, logs, frames
         self.status, self.streak, self.start = status, streak, start
-        self.pixels = needs_pixels(siblings.cells)
+        self.pixels, self.attention = needs_pixels(siblings.cells), needs_attention(siblings.cells)
         self.records = FrameRecords.beside(siblings.folders[0])
 
     def run(self) -> None:
@@ -104,7 +104,11 @@ class Loop:
         counters.videos_decoded += 1
         with contextlib.closing(self._timed(opened.windows(self.siblings.cells[0].video.window))) as windows:
             features = self.adapter.encode(
-                windows, len(opened.plan.indices), float(opened.plan.second_per_grid), keep_frames=self.pixels
+                windows,
+                len(opened.plan.indices),
+                float(opened.plan.second_per_grid),
+                keep_frames=self.pixels,
+                keep_attention=self.attention,
             )
         if video_digest(opened.path) != opened.digest:
             raise VideoError(f"{opened.path} was replaced while it was read; start again with run.retry=failed")

@@ -61,7 +61,9 @@ def encoded(adapter: Adapter) -> VideoFeatures:
     generator = np.random.default_rng(3)
     scenes = generator.integers(0, 200, (FRAMES // 4, 1, 1, 1, 3)).repeat(4, axis=1)
     noise = generator.integers(0, 56, (FRAMES // 4, 4, 56, 84, 3))
-    return adapter.encode((scenes + noise).astype(np.uint8).reshape(FRAMES, 56, 84, 3), keep_frames=True)
+    return adapter.encode(
+        (scenes + noise).astype(np.uint8).reshape(FRAMES, 56, 84, 3), keep_frames=True, keep_attention=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +344,7 @@ def test_the_budget_is_exact_whatever_the_shape(case: Case) -> None:
         text = sample.n_prompt - sample.n_video
         for context in sorted({text + 1, text + sample.n_video // 3 + 1, sample.n_prompt - 1}):
             prompt = sample.prompt(method.position_rule, context)
+            prompt = dataclasses.replace(prompt, attention=sample.features.norm(dim=-1))
             try:
                 trace = generate(language, method, prompt, (sample.features,), max_new_tokens=1).trace
             except QuestionError as error:

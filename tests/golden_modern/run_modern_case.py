@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from harness.compress.methods import aks, bolt, dycoke, evs, infinipot_v, v_cast, vidcom2
+from harness.compress.methods.flashvid import tokens as flashvid
 from harness.compress.prune import highest_of_all, highest_per_grid
 from harness.compress.select import scaled
 
@@ -184,12 +186,32 @@ def _infinipot_v_rolling(case: Case) -> Outputs:
     return outputs
 
 
+def _flashvid(case: Case) -> Outputs:
+    """The final tokens hang on the noise of the released clustering unless `noise_invariant` is 1."""
+    grids, attention, n = case["features"], case["attention"], case["tokens_per_frame"]
+    outputs = {}
+    for least in (4, 8):
+        outputs[f"segments/{least}"] = torch.tensor(flashvid.segments(grids, case["segment_threshold"], least))
+    for name, ratio in _asked(case, "adts_v1/"):
+        budget = math.ceil(n * ratio * case["expansion"])
+        for variant, method, by_segment, least in (("v1", "attn_div", False, 4), ("v2", "attn_div_v2", True, 8)):
+            count = math.ceil(budget * case["alpha"])
+            picked = flashvid.picked(grids, attention, count, by_segment=by_segment)
+            outputs[f"adts_{variant}/{name}"] = picked.sort().values
+            limits = case["segment_threshold"], least, case["temporal_threshold"]
+            settings = flashvid.Settings(by_segment, case["alpha"], *limits)
+            found, ids = flashvid.released(grids, attention, budget, settings)
+            outputs |= {f"final_tokens/{method}/{name}": found, f"final_ids/{method}/{name}": ids}
+    return outputs
+
+
 METHODS: dict[str, Callable[[Case], Outputs]] = {
     "vidcom2": _vidcom2,
     "vidcom2_vllm": _vidcom2_vllm,
     "evs": _evs,
     "v_cast": _v_cast,
     "dycoke_ttm": _dycoke_ttm,
+    "flashvid": _flashvid,
     "frame_selection": _frame_selection,
     "infinipot_v": lambda case: (_infinipot_v_rolling if "block_size" in case else _infinipot_v)(case),
 }

@@ -85,7 +85,7 @@ class FakeAdapter(Adapter):
     def position_ids(self, *arguments):
         raise NotImplementedError
 
-    def encode(self, windows, n_frames, second_per_grid, *, keep_frames=False):
+    def encode(self, windows, n_frames, second_per_grid, *, keep_frames=False, keep_attention=False):
         seen = sum(len(window) for window in windows)
         assert seen == n_frames
         self.encoded.append(n_frames)

@@ -77,6 +77,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 """Cases that exist for some families only; on Qwen3-VL none that drops tokens before features were added to them."""
 
 CHANGES_VALUES: dict[str, str] = {
+    "flashvid": "means of what is merged",
     "look_m": "evicted tokens are merged into kept ones",
     "sparsevlm": "means of what is dropped",
     "sparsevlm native": "means of what is dropped",
