@@ -28,7 +28,6 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "key frames": {"frame_ratio": 0.5, "quirks": {"key_patches": True, "key_patches_synced": True}},
     },
     "video_x2l": {
-        "self_attention": {"compressor": "self_attention"},
         "squeezed": {"memory_ids": "squeezed", "compressor": "self_attention"},
         "ends_in_detail": {"ends_in_detail": True},
         "at random": {"relevance": "random"},
@@ -39,6 +38,7 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
 SMALL: dict[str, dict[str, Any]] = {
     "fitprune": {"recipe": "results/recipes/fitprune-toy.json"},
     "video_x2l": {"high": 12},
+    "video_x2l_self_attention": {"high": 12},
 }
 """Per yaml: options that its published values cannot have on a video of a few dozen tokens."""
 
@@ -55,7 +55,7 @@ OWN_BUDGET = {
     "none": "keeps everything",
     "uniform_frames": "keeps whole grids, so that less than one grid of the context stays empty",
     **dict.fromkeys(
-        ("video_x2l", *(f"video_x2l {form}" for form in FORMS["video_x2l"])),
+        ("video_x2l", "video_x2l_self_attention", *(f"video_x2l {form}" for form in FORMS["video_x2l"])),
         "loads whole chunks at either level, so that less than one of them stays empty",
     ),
     "aks": "keeps whole grids, so that less than one grid of the context stays empty",
