@@ -62,7 +62,7 @@ def needles(toy: Adapter) -> list[Needle]:
         options, place = options_for(question, story, generator)
         listed = "".join(f"\n{letter}. {word}." for letter, word in zip(LETTERS, options, strict=False))
         text = f"{question.text}\nOptions:{listed}\n{ANSWER}"
-        video = toy.encode(render.draw(story), second_per_grid=1.0, keep_frames=True)
+        video = toy.encode(render.draw(story), second_per_grid=1.0, keep_frames=True, keep_attention=True)
         found.append(Needle(video, text, LETTERS[place], -(-toy.prompt(text, video).n_prompt // SHARE)))
     return found
 
