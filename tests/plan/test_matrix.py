@@ -274,6 +274,8 @@ def test_methods_are_compared_on_one_subset_and_a_setting_wins_over_rows(model):
     words = ["matrix=methods", "matrix.task=[mlvu]", "matrix.method=[none,stride]", "context.tokens=65"]
     quick = build_cells(compose_config([*words, "task.subset=ci"]))
     assert [(c.context, c.task.subset) for c in quick] == [(None, "ci"), (65, "ci")]
+    small = build_cells(compose_config(["matrix=methods", "matrix.task=[lvbench]", "matrix.context=[259]"]))
+    assert {c.context for c in small} == {None, 259} and len({c.method.name for c in small}) == len(small) > 20
     real = build_cells(compose_config([*words, "profile=published", model]))
     assert {c.task.subset for c in real} == {None}
 
