@@ -121,6 +121,7 @@ class Scorer:
         if found is None:
             found = Rows(task, self._root)
             self._rows.append(found)
+            gc.freeze()  # rows stay, too
         return found
 
 

@@ -233,6 +233,11 @@ class CellResult:
         name = parser or self.parser
         return self.once(("scores", name), lambda: benchmark(self.benchmark).metrics.scores(self.items(name)))
 
+    def main_score(self, metric: str, parser: str) -> float | None:
+        """One metric of all questions, in percent; None where no question is scored."""
+        items = self.items(parser)
+        return benchmark(self.benchmark).metrics.whole[metric](items) if items else None
+
     @property
     def n(self) -> int:
         """Questions of the cell."""

@@ -76,7 +76,7 @@ def score_cell(cell: CellResult, scorer: Callable[[], Scorer]) -> tuple[dict[str
     if cell.score is not None and (cell.score.get("schema"), cell.score.get("inputs")) == (SCHEMA, digest):
         return cell.score, False
     own, main = cell.scores(), main_metric(cell.benchmark)
-    others = {name: cell.scores(name).get(main) for name in cell.other_parsers}
+    others = {name: cell.main_score(main, name) for name in cell.other_parsers}
     record = {
         "schema": SCHEMA,
         "cell_id": cell.id,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from sys import intern
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -145,7 +146,6 @@ def parse_answers(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
         stop = data.find(b"\n", start)
         end = len(data) + 1 if stop < 0 else stop + 1
         line = data[start : end - 1]
-        again = f"To answer that question again, delete the line: sed -i '{number}d' {path}"
         try:
             record = unseal(line)
         except NotRecordError:
@@ -153,38 +153,54 @@ def parse_answers(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
                 return
             raise UserError(
                 f"{path}, line {number} is damaged: {line[:60]!r} is not a record of an answer. Only a torn last line "
-                f"can be repaired. {again}"
+                f"can be repaired. {_again(path, number)}"
             ) from None
         except EditedError as error:
             record = error.record
             if record.get("schema") == SCHEMA and "question_id" in record:
-                raise UserError(f"{path}, line {number}: {error}. Answers are never edited. {again}") from None
-        yield _to_answer(record, path, number), end
+                raise UserError(
+                    f"{path}, line {number}: {error}. Answers are never edited. {_again(path, number)}"
+                ) from None
+        try:
+            yield _to_answer(record), end
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number} {error}. Move the folder away (mv {path.parent} {path.parent}.old) or choose "
+                "another one with results=<folder>."
+            ) from error
         start = end
 
 
-def _to_answer(record: dict[str, Any], path: Path, number: int) -> Answer:
-    where = f"{path}, line {number}"
-    away = f"Move the folder away (mv {path.parent} {path.parent}.old) or choose another one with results=<folder>."
+def _again(path: Path, number: int) -> str:
+    return f"To answer that question again, delete the line: sed -i '{number}d' {path}"
+
+
+def _to_answer(record: dict[str, Any]) -> Answer:
+    """Raises ValueError saying what is wrong."""
     if "question_id" not in record:
-        raise UserError(f"{where} is not a record of an answer. {away}")
+        raise ValueError("is not a record of an answer")
     if record.get("schema") != SCHEMA:
-        raise UserError(
-            f"{where} has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}. {away}"
-        )
+        raise ValueError(f"has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}")
+    for name, own, inside in _types():
+        value = record[name] if name in record else None
+        kind = type(value)
+        if kind in own and (inside is None or kind is _NONE or _fit_inside(value, inside)):
+            continue
+        if name in record:
+            raise ValueError(f"is not a record of an answer: {name}={value!r} is no {get_type_hints(Answer)[name]}")
+    for name in SHARED:
+        if (value := record.get(name)) is not None:
+            record[name] = intern(value)
+    if seconds := record.get("seconds"):
+        record["seconds"] = {intern(stage): value for stage, value in seconds.items()}
     try:
-        for name, own, inside in _types():
-            value = record[name] if name in record else None
-            kind = type(value)
-            if kind in own and (inside is None or kind is _NONE or _fit_inside(value, inside)):
-                continue
-            if name in record:
-                raise TypeError(f"{name}={value!r} is no {get_type_hints(Answer)[name]}")
         return Answer(**record)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where} is not a record of an answer: {error}. {away}") from error
+        raise ValueError(f"is not a record of an answer: {error}") from error
 
 
+SHARED = ("question_id", "video_id", "status", "video_digest", "frames", "backend", "start")
+"""Texts that many answers have in common: one object each in memory."""
 _NONE = type(None)
 _JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, _NONE)} | {float: {int, float}}
 """Annotated type -> types under which JSON gives it back; whole numbers are numbers."""
