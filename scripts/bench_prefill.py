@@ -58,6 +58,7 @@ class Setting:
     context: int
     repeats: int
     chunk_frames: int = 32
+    semantics: str = "paper"
 
     @property
     def tokens_per_grid(self) -> int:
@@ -86,6 +87,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--context", type=int, metavar="TOKENS", help="default: 16000, on a CPU 4000")
     parser.add_argument("--repeats", type=int, metavar="N", help="pairs of sliced and full; default: 5 (quick: 9)")
     parser.add_argument("--attention", default="auto", help="auto, flash_attention_2, sdpa, eager")
+    parser.add_argument("--semantics", default="paper", help="paper, release_2025, release_2026; releases with reforge")
     args = parser.parse_args(argv)
     for name in ("frames", "context", "repeats"):
         values = getattr(args, name)
@@ -111,6 +113,7 @@ def setting(args: argparse.Namespace) -> Setting:
         width=32,
         context=args.context or (4000 if on_cpu else 16000),
         repeats=args.repeats or (9 if quick else 5),
+        semantics=args.semantics,
     )
 
 
@@ -190,6 +193,8 @@ class Bench:
         from harness.compress.method import build_method
 
         asked, features = prompt
+        if name == "adaretake":
+            options |= {"semantics": self.how.semantics, "reforge": self.how.semantics != "paper"}
         method = build_method(name, chunk_frames=self.how.chunk_frames, **options).for_family("qwen2_5_vl")
         return prefill(self.language, method, asked, (features,), max_new_tokens=0)[0]
 
