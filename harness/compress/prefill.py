@@ -233,6 +233,7 @@ class Prefill:
         layer_ids = self.method.layer_ids(self, ids, decoded=decoded)
         self.ids = layer_ids or [ids] * layers
         alive = [torch.arange(ids.shape[1])] * layers
+        before = self.cache.lengths
         reduce = None if between is None else Alive(between, alive)
         forward = self.language.forward
         if once and not output and layer_ids is None and self._passes is not None:
@@ -256,6 +257,8 @@ class Prefill:
         if not decoded:
             passed = [ids.shape[1]] if between is None else [a.numel() for a in alive]
             self.trace.prefilled += mean(passed)
+            seen = zip(passed if between is not None else passed * layers, before, strict=True)
+            self.trace.attended += sum(n * cached + n * (n + 1) / 2 for n, cached in seen) / layers
             self.note_peak()
             self._behind_last = slots(self.cache)
         return hidden

@@ -125,6 +125,7 @@ def pass_video(run: Prefill, method: Method, then: Callable[[Prefill, Segment], 
             then(aside, segment)
     aside.check_scores()
     run.trace.prefilled += aside.trace.prefilled
+    run.trace.attended += aside.trace.attended
     run.trace.cache_peak = max(run.trace.cache_peak, aside.trace.cache_peak)
     return aside
 

@@ -41,6 +41,7 @@ class Trace:
         head_lengths: [L][kv heads], only where heads differ in length.
         prefilled: tokens that passed the language model before the first new token, guides included; where layers
             differ, their mean.
+        attended: of these tokens, the keys that each one looked at, in all; a mean over layers too.
         cache_peak: the most tokens per layer, mean over layers, that were ever cached until then.
         host_bytes: of keys and values that waited in host memory for this answer.
         moved_bytes: of these, copied to the device for this answer.
@@ -63,6 +64,7 @@ class Trace:
     cache_length: list[float] = field(default_factory=list)
     head_lengths: list[list[int]] | None = None
     prefilled: float = 0
+    attended: float = 0
     cache_peak: float = 0
     host_bytes: int = 0
     moved_bytes: int = 0

@@ -70,31 +70,20 @@ def find_shape(name: str, path: str) -> Shape | None:
 
 
 def answer_flops(shape: Shape, answer: Answer) -> float | None:
-    """Floating-point operations of the language model for one answer (a multiply-add is two).
+    """Floating-point operations of the language model for one answer (a multiply-add is two), from measured counts.
 
-    The video is taken in chunks of equal length that keep ``chunk_budget`` tokens each; where something was evicted,
-    the text behind the video (taken as all the text) runs once more behind every chunk. Vision encoding is left out:
-    sibling cells share it.
+    Vision encoding is left out: sibling cells share it.
 
     Returns:
-        None when the answer does not say how much it kept.
+        None when the answer does not say what passed the model.
     """
-    if not answer.ok or answer.n_prompt is None or answer.n_video is None:
+    if not answer.ok or answer.prefilled is None or answer.attended is None:
         return None
-    chunks = max(len(answer.chunk_budget), 1)
-    text, length = answer.n_prompt - answer.n_video, answer.n_video / chunks
-    kept = list(answer.chunk_budget) or [answer.n_video]
-    compressed = sum(kept) < answer.n_video
-    cached, tokens, pairs = 0.0, 0.0, 0.0
-    for budget in kept:
-        run = length + (text if compressed else 0)
-        pairs += run * cached + run * run / 2
-        tokens += run
-        cached += budget
-    generated = text + (answer.n_new or 0)
-    pairs += generated * cached + generated * generated / 2
-    tokens += generated
-    linear = 2.0 * shape.weights_per_token * tokens + 2.0 * shape.hidden * shape.vocabulary * (answer.n_new or 1)
+    new, cached = max(answer.n_new or 0, 1), answer.n_cache_mean or 0
+    decoded = new - 1  # the last new token does not pass the model
+    tokens = answer.prefilled + decoded
+    pairs = answer.attended + decoded * cached + decoded * (decoded + 1) / 2
+    linear = 2.0 * shape.weights_per_token * tokens + 2.0 * shape.hidden * shape.vocabulary * new
     return linear + 4.0 * shape.layers * shape.heads * shape.head_dim * pairs
 
 

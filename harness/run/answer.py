@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MEASURED = (
     "n_prompt", "n_encoded", "n_video", "cache_length", "chunk_budget", "kept_digest", "kept_margin", "next_position",
-    "prefilled", "cache_peak", "host_bytes", "moved_bytes",
+    "prefilled", "attended", "cache_peak", "host_bytes", "moved_bytes",
 )  # fmt: skip
 """Fields of the trace that are stored with the answer."""
 

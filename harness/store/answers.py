@@ -45,6 +45,7 @@ class Answer:
     n_encoded: int | None = None  # video tokens that the vision tower made
     n_video: int | None = None  # of these, the ones in the prompt
     prefilled: float | None = None  # tokens through the language model before the first new one, mean over layers
+    attended: float | None = None  # keys that these looked at, in all, mean over layers
     cache_peak: float | None = None  # most cache slots until then, mean over layers
     cache_length: list[float] = field(default_factory=list)  # [L] cache slots of each layer after the prefill
     host_bytes: int | None = None  # of keys and values that waited in host memory

@@ -54,7 +54,7 @@ def test_a_failed_answer_takes_no_part_and_an_old_one_says_nothing(tmp_path):
     asked = questions("lvbench", 2, 2)
     write_cell(tmp_path, asked, [True] * 4, failed={1}, digest="0")
     (found,) = entries(context(tmp_path))
-    assert (found.account.prefilled, found.account.sees_question) == (None, None)
+    assert (found.account.prefilled, found.account.host, found.account.sees_question) == (2400, None, None)
     assert found.account.slots == 264 and section([found], 0.95).frame.iloc[0]["reusable"] == "-"
 
 

@@ -5,7 +5,10 @@ import re
 
 import pytest
 from cell_folders import questions, rewrite, write_cell
+from tiny_models import Sample, decoder, tiny_model
 
+from harness.compress.generate import generate
+from harness.compress.method import build_method
 from harness.report.costs import SEVEN, Shape, answer_flops, cost, find_shape
 from harness.report.expected import load_tables
 from harness.report.loading import load_cells
@@ -102,20 +105,31 @@ TINY = Shape(layers=2, hidden=8, intermediate=16, heads=2, kv_heads=1, head_dim=
 def test_work_is_two_operations_per_weight_and_token():
     # q and o: 8 x 8, k and v: 8 x 4, gate, up and down: 8 x 16
     assert TINY.weights_per_token == 2 * (2 * 64 + 2 * 32 + 3 * 128)
-    answer = Answer("q", "v", "ok", n_prompt=110, n_video=100, chunk_budget=[50, 50], n_new=0)
-    # 100 video tokens in two chunks, 10 of text, nothing evicted: one causal pass over 110 tokens
-    linear = 2 * TINY.weights_per_token * 110 + 2 * 8 * 10
-    attention = 4 * 2 * 2 * 4 * 110 * 110 / 2
+    answer = Answer(
+        "q", "v", "ok", n_prompt=110, prefilled=110, attended=110 * 111 / 2, cache_length=[110, 110], n_new=3
+    )
+    # one causal pass over 110 tokens, then two of the three new ones
+    linear = 2 * TINY.weights_per_token * 112 + 2 * 8 * 10 * 3
+    attention = 4 * 2 * 2 * 4 * 112 * 113 / 2
     assert answer_flops(TINY, answer) == pytest.approx(linear + attention)
+    assert answer_flops(TINY, Answer("q", "v", "ok", n_prompt=110)) is None
 
 
-def test_keeping_less_costs_less_although_the_guide_runs_again():
-    whole = Answer("q", "v", "ok", n_prompt=100_040, n_video=100_000, chunk_budget=[2500] * 40, n_new=1)
-    part = Answer("q", "v", "ok", n_prompt=100_040, n_video=100_000, chunk_budget=[250] * 40, n_new=1)
-    full, kept = answer_flops(SEVEN, whole), answer_flops(SEVEN, part)
-    assert 0.4 < kept / full < 0.8  # attention to the old cache shrinks, the linear layers do not
-    linear = 2 * SEVEN.weights_per_token * 100_000
-    assert kept > linear and SEVEN.weights_per_token == pytest.approx(6.5e9, rel=0.02)
+def test_what_passed_is_counted_where_it_passes():
+    """By the driver: chunks behind 5 tokens of text, the question of 7 behind each where something is to be evicted."""
+    sample = Sample(4, grids=8)
+    for name, context in (("none", None), ("adaretake", 12 + 8)):
+        method = build_method(name, chunk_frames=4).for_family("qwen2_5_vl")
+        options = {"max_new_tokens": 1, "record": True}
+        trace = generate(
+            decoder(tiny_model()), method, sample.prompt("float", context), (sample.features,), **options
+        ).trace
+        cached = [0, 5, *(sum(after) / 3 for after in trace.cache_after_chunk)]
+        guide = 7 if trace.compressed else 0
+        passed = [5, *(length + guide for length in trace.chunk_lengths), 7]
+        assert trace.prefilled == sum(passed)
+        pairs = [n * before + n * (n + 1) / 2 for n, before in zip(passed, cached, strict=True)]
+        assert trace.attended == pytest.approx(sum(pairs))
 
 
 def test_shapes_come_from_the_name_or_the_config(tmp_path):

@@ -159,6 +159,8 @@ def write_cell(
                     text=text,
                     n_prompt=2100,
                     n_video=2000,
+                    prefilled=2400,
+                    attended=600_000,
                     cache_length=[260, 268],
                     chunk_budget=[100, 64],
                     kept_digest="kept",

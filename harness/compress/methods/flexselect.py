@@ -100,6 +100,7 @@ class FlexSelect(Pruner):
 
         part.forward(Segment(slice(0, prompt.n_prompt), slice(0, prompt.n_video), 0), observer=observe)
         run.trace.prefilled += prompt.n_prompt * at / layers
+        run.trace.attended += prompt.n_prompt * (prompt.n_prompt + 1) / 2 * at / layers
         run.trace.cache_peak = max(run.trace.cache_peak, part.trace.cache_peak)
         return found[0]
 
