@@ -26,7 +26,7 @@ ACTS: dict[str, type[Method]] = {
 GOLDEN = {
     path.parent.name.removesuffix("_vllm").removesuffix("_ttm").removesuffix("_windows")
     for path in (REPO / "tests" / "golden_modern").glob("*/*.safetensors")
-} - {"frame_selection"} | {"adaretake", "retake", "retake_release", "aks", "bolt"}
+} - {"frame_selection"} | {"adaretake", "retake", "retake_release", "aks", "bolt", "stride", "streaming"}
 BY_YAML = {case.name: case for case in CASES if (REPO / "conf" / "method" / f"{case.name}.yaml").is_file()}
 
 
