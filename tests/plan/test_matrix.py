@@ -51,7 +51,8 @@ def test_overrides_of_a_group_reach_every_option_of_an_axis(model):
 
 
 def test_uncompressed_cells_are_not_repeated_per_variant(model):
-    config = compose_config(["matrix=ablation", "matrix.method=[none,adaretake]", "matrix.task=[mlvu]", model])
+    words = ["matrix=ablation", "profile=published", "matrix.method=[none,adaretake]", "matrix.task=[mlvu]", model]
+    config = compose_config(words)
     assert [c.variant for c in build_cells(config)] == ["none", "no_both", "no_layer", "no_temporal", "full"]
     assert len(build_groups(config)) == 1
 
