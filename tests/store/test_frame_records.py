@@ -1,4 +1,4 @@
-"""Records of frames: python -m pytest tests/store/test_frames.py"""
+"""Records of frames: python -m pytest tests/store/test_frame_records.py"""
 
 import os
 import subprocess
