@@ -23,7 +23,16 @@ PAGES = sorted(REPO.glob("*.md")) + [
 CODE = re.compile(r"```\w*\n(.*?)```|(?<=\n\n)((?:    [^\n]*\n)+)|`([^`\n]+)`", re.S | re.M)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SETTING = re.compile(r"[a-z_]+(\.\w+)*=\S+")
-MADE = ("results/runs", "results/report", "results/logs", "results/features", "results/verify", "data/", "models/")
+MADE = (
+    "results/runs",
+    "results/frames",
+    "results/report",
+    "results/logs",
+    "results/features",
+    "results/verify",
+    "data/",
+    "models/",
+)
 """Places that commands make."""
 
 PLACEHOLDER = re.compile(r"<[a-z_ ]+>|…|\b[A-Z]+\b")
