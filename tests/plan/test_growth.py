@@ -36,7 +36,7 @@ def ids(folder, *overrides):
 
 def test_a_method_an_adapter_a_benchmark_and_a_comment_leave_all_other_ids(copy):
     before = ids(copy, "matrix=ablation")
-    assert len(before) == 16
+    assert len(before) == 48
     room = copy / "harness" / "compress" / "methods"
     (room / "every_kth.py").write_text((room / "none.py").read_text())
     (copy / "conf" / "method" / "every_kth.yaml").write_text("name: every_kth\n")

@@ -29,7 +29,7 @@ def report(tmp_path_factory):
         right = list(rng.random(30) < 0.5 + context / 1000)
         changes = {"model__name": "toy", "model__path": "harness/toy/checkpoint", "digest": f"t{context}"}
         folder = write_cell(results, toy, right, task="mlvu", context=context, failed={1}, **changes)
-        rewrite(folder, lambda _, record, budget=[context] * 2: record | {"chunk_budget": budget})
+        rewrite(folder, lambda _, record, pairs=context * 2000: record | {"attended": pairs})
     assert main(configuration(results)) == 1  # some answers failed
     return results
 
