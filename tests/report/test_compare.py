@@ -31,23 +31,29 @@ def problem(cell, change):
 def test_only_the_same_answers_pass(cell):
     assert problem(cell, lambda i, row: {}) == ""
     assert problem(cell, lambda i, row: {"indices": "other"})  # one token of every answer, ties or not
-    assert problem(cell, lambda i, row: {"text": "E"} if i == 7 else {})
+    assert problem(cell, lambda i, row: {"text": "Z"} if i == 7 else {})
     assert problem(cell, lambda i, row: {"next": row["next"] + 1} if i == 7 else {})
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_rounding_that_decides_a_tie_passes(cell):
     ties = [i for i, row in enumerate(cell.answers.values()) if tied(row)][:2]
-    assert ties, "no answer of the toy has a tie: look at the tolerance"
+    if not ties:
+        pytest.skip("no answer of this cell has a tie")
     assert problem(cell, lambda i, row: {"indices": "other", "margin": TIE / 3} if i in ties else {}) == ""
     clear = [i for i, row in enumerate(cell.answers.values()) if row["indices"] and not tied(row)]
     assert problem(cell, lambda i, row: {"indices": "other", "margin": TIE / 3} if i == clear[0] else {})
 
 
+def test_ties_are_few_but_there_are_some():
+    rows = [row for cell in CELLS for row in cell.values[0].answers.values()]
+    assert 0 < sum(map(tied, rows)) < len(rows) / 4, "look at the tolerance"
+
+
 def test_the_subset_is_a_part_of_the_whole_with_the_same_answers():
     whole = read_baseline(REPO / "results" / "baselines" / "toy_ablation.json")
     part = read_baseline(REPO / "results" / "baselines" / "toy_ablation_ci.json")
-    assert len(part.cells) == len(whole.cells) == 16
+    assert len(part.cells) == len(whole.cells) == 48
     for cell in part.cells:
         key = cell.key | {"task": cell.key["task"] | {"subset": None}}
         (same,) = (other for other in whole.cells if other.key == key)
