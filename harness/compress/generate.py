@@ -92,7 +92,7 @@ def generate(
         repetition_penalty: `None` = that of the checkpoint.
         record: also return scores, kept indices, logits and the cache.
         memo: what has been computed from these features alone, for other prompts on the same video.
-        repeats: whether this prompt will come again under another method (see `prefill.prefill`).
+        repeats: whether this prompt will come again under another method (see `prefill`).
 
     Raises:
         QuestionError: a context that leaves no room for the video, or scores that are not numbers.

@@ -18,6 +18,7 @@ import torch
 from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt, Segment, whole_grids
 from harness.errors import UserError
+from harness.setting import check_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,7 @@ class Method:
     sees_question: ClassVar[bool] = False
     reusable: ClassVar[bool] = True
 
-    name: str = ""
+    name: str = "unnamed"
     chunk_frames: int = 32
     positions: str | None = None
 
@@ -99,6 +100,7 @@ class Method:
                 raise UserError(f"method.{key}={value} is too small: use 1 or more")
         if self.positions is not None:
             check_rule(self.positions)
+        check_settings(self, "method.")
 
     @property
     def position_rule(self) -> str:

@@ -16,7 +16,7 @@ from harness.compress.evict import margin, video_budget
 from harness.compress.method import Method, Pruned, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 _WINDOW = 64  # grids moved to the device at a time
 
@@ -40,7 +40,6 @@ class Pruner(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, "method.")
         checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
 
     def has(self, quirk: str) -> bool:

@@ -13,7 +13,7 @@ from harness.compress.method import Candidates, Method, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.relevance import FEATURES, ImageTextModel, by_features, question_alone
 from harness.errors import QuestionError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class FrameSelector(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, "method.")
         checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
 
     def has(self, quirk: str) -> bool:

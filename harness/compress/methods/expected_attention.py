@@ -10,7 +10,7 @@ from harness.compress.attention import Heads
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.whole_context import WholeContextEvictor
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,6 @@ class ExpectedAttention(WholeContextEvictor):
     sinks: int = setting(4, least=0)
     covariance: bool = True
     values: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def begin(self, run: Prefill) -> None:
         super().begin(run)

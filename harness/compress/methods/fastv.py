@@ -13,7 +13,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 ROWS = ("last", "all")
 
@@ -35,10 +35,6 @@ class FastV(StagedEvictor):
     rows: str = setting("last", words=ROWS)
     keep: float = setting(0.5, above=0, most=1)
     reindex: bool | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def for_family(self, family: str) -> Method:
         return in_native_form(self, FastVStates) if self.form == "native" else self

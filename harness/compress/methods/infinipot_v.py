@@ -18,7 +18,7 @@ from harness.compress.method import Method, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.whole_context import per_chunk
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 QUIRKS = {
     # Text behind the video starts as many ids late as it has tokens.
@@ -51,7 +51,6 @@ class InfiniPotV(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, "method.")
         checked_quirks(self.quirks, QUIRKS, f"method {self.name}")
 
     def compresses(self, prompt: Prompt) -> bool:

@@ -13,7 +13,7 @@ from harness.compress.layers import pooled_margin, top_hits
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.whole_context import WholeContextEvictor
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 SHARES = ("model", "head")
 _BLOCK_BYTES = 64 * 2**20  # most that the attention weights of one block of queries may take
@@ -32,10 +32,6 @@ class KVzip(WholeContextEvictor):
 
     share: str = setting("model", words=SHARES)
     strict: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def scores(self, run: Prefill) -> list[torch.Tensor]:
         found: list[list[torch.Tensor]] = [[] for _ in range(run.language.num_layers)]

@@ -15,7 +15,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 MERGES = ("pivotal", "average", "weighted", "none")
 
@@ -37,10 +37,6 @@ class LookM(ChunkEvictor):
     content: bool = False
     recent: float = setting(0.1, least=0, most=1)
     window: str = setting("last", words=WINDOWS)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def score(self, view: LayerView) -> torch.Tensor:
         """[kv, c]; the mean over all queries is in the order of their sum."""

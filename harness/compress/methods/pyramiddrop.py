@@ -19,7 +19,7 @@ from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import QuestionError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,6 @@ class PyramidDrop(StagedEvictor):
     decay: float = setting(0.5, above=0, most=1)
     first_stage_drops: bool = True
     reindex: bool | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def for_family(self, family: str) -> Method:
         return in_native_form(self, PyramidDropStates) if self.form == "native" else self

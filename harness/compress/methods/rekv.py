@@ -22,7 +22,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import Block, HostStore, Reloading, joined, load, pass_video, video_key
 from harness.compress.scorers import no_number
 from harness.errors import QuestionError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,6 @@ class ReKV(Reloading):
     chunk_frames: int = 64
     window: int = setting(15_000, least=1)
     max_guide_length: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def begin(self, run: Prefill) -> None:
         if not run.compress:

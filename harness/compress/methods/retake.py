@@ -21,7 +21,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 QUIRKS = {
     # Mark key patches and prefer them. The published configurations do so except for Video-MME with Qwen2-VL.
@@ -57,10 +57,6 @@ class ReTaKe(ReforgingEvictor):
 
     frame_ratio: float = setting(1.0, above=0, most=1, neutral=1.0)
     quirks: dict[str, bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def for_family(self, family: str) -> Method:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -12,7 +12,7 @@ from harness.compress.evict import ChunkEvictor
 from harness.compress.first_token import trapped
 from harness.compress.scorers import LayerView
 from harness.errors import UserError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 POOLINGS = ("average", "max")
 REDUCTIONS = ("mean", "max")
@@ -39,7 +39,6 @@ class SnapKV(ChunkEvictor):
         super().__post_init__()
         if self.form != "kv":
             raise trapped(f"method.form={self.form} does not exist for {self.name}", "set method.form=kv")
-        check_settings(self, "method.")
         if self.kernel % 2 == 0:
             raise UserError(f"method.kernel={self.kernel} has no middle: use an odd number, or 1 for no pooling")
 

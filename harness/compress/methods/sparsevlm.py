@@ -21,7 +21,7 @@ from harness.compress.recycling import Gathered, best_dropped, clusters_of, dens
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 _WINDOW = 4096  # video tokens moved to the device at a time
 
@@ -66,7 +66,6 @@ class SparseVLM(StagedEvictor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, "method.")
         falling = [self.keep_of, *self.keep] == sorted([self.keep_of, *self.keep], reverse=True)
         if not self.layers or len(self.layers) != len(self.keep) or self.layers != sorted(self.layers) or not falling:
             raise UserError(

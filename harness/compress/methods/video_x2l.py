@@ -22,7 +22,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import HostStore, Reloading, load, store_video, video_key
 from harness.compress.scorers import attention_received, no_number
 from harness.errors import QuestionError, UserError
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 RELEVANCE = ("attention", "random", "given")
 
@@ -86,7 +86,6 @@ class VideoX2L(Reloading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self, "method.")
         if not 1 <= self.low < self.high:
             raise UserError(f"method.low={self.low} method.high={self.high}: use 1 <= low < high, such as 2 and 32")
 

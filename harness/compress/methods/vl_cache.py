@@ -15,7 +15,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView
-from harness.setting import check_settings, setting
+from harness.setting import setting
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ class VLCache(ChunkEvictor):
     recent: float = setting(0.1, least=0, most=1)
     window: str = setting("last", words=WINDOWS)
     shared: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, "method.")
 
     def begin(self, run: Prefill) -> None:
         super().begin(run)

@@ -67,7 +67,7 @@ class Release(ReforgingEvictor, AdaReTaKe):
     defaults: ClassVar[Mapping[str, bool]] = SHARED_QUIRKS
     by_heavy_hitters: ClassVar[bool] = False
 
-    family: str = ""
+    family: str | None = None
 
     def for_family(self, family: str) -> Method:
         self.check_family(family)
