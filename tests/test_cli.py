@@ -1,12 +1,14 @@
 """The command line: verbs, errors without traceback, exit statuses."""
 
+import dataclasses
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
 from harness.cli import VERBS, parse
-from harness.config import REPO
+from harness.config import REPO, Config
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -45,5 +47,50 @@ def test_overrides_reach_the_configuration():
 def test_every_verb_has_a_module_with_main():
     import importlib
 
-    for module, _ in VERBS.values():
-        assert callable(importlib.import_module(module).main)
+    for verb in VERBS.values():
+        assert callable(importlib.import_module(verb.module).main)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_shows_its_own_settings(name, capsys):
+    verb = VERBS[name]
+    with pytest.raises(SystemExit) as stop:
+        parse([name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert verb.text in text
+    fields = dataclasses.fields(get_type_hints(Config)[verb.section]) if verb.section else ()
+    for field in fields:
+        flag = f"--{field.name.replace('_', '-')}"
+        assert (
+            field.name == verb.words or (flag if field.name in verb.flags else f"{verb.section}.{field.name}=") in text
+        )
+
+
+def test_words_and_flags_and_bare_settings_reach_the_section():
+    command = parse(["demo", "--options", "a", "b", "--video", "x=1.mp4", "output=here.png", "model=toy"])
+    assert command.own == {"options": ["a", "b"], "video": "x=1.mp4"}
+    assert command.settings == ["demo.output=here.png", "model=toy"]
+
+
+def test_words_go_to_the_verb_that_takes_them(monkeypatch):
+    monkeypatch.setitem(VERBS, "demo", dataclasses.replace(VERBS["demo"], words="options"))
+    command = parse(["demo", "first", "model=toy", "./a=b.txt"])
+    assert command.own == {"options": ["first", "./a=b.txt"]}
+    assert command.settings == ["model=toy"]
+
+
+def test_no_verb_lists_the_verbs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse([])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "a verb is missing" in error
+    assert all(name in error for name in VERBS)
+
+
+def test_a_flag_is_checked_as_its_setting_is():
+    result = run("demo", "--output", "")
+    assert result.returncode == 2
+    assert "demo.output=''" in result.stderr
+    assert "Traceback" not in result.stderr

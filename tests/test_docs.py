@@ -124,7 +124,7 @@ def test_commands_parse_and_their_settings_compose() -> None:
         for call in harness_calls(line):
             called += 1
             try:
-                why = refused(tuple(parse(call)[2]))
+                why = refused(tuple(parse(call).settings))
             except SystemExit:
                 why = "not a call of the harness"
             if why:
