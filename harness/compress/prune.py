@@ -16,6 +16,7 @@ from harness.compress.evict import margin, video_budget
 from harness.compress.method import Method, Pruned, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
+from harness.errors import UserError
 from harness.setting import setting
 
 _WINDOW = 64  # grids moved to the device at a time
@@ -69,6 +70,45 @@ class Pruner(Method):
     def ids(self, prompt: Prompt, kept: torch.Tensor) -> torch.Tensor | None:
         """Ids [r, N - V + k] of the prompt that is left; `None` = every token keeps its own."""
         return None
+
+
+@dataclass(frozen=True)
+class Merger(Pruner):
+    """Makes fewer tokens of the video's, by what each got in the vision tower; one stays at a member's place."""
+
+    @property
+    def needs_attention(self) -> bool:
+        return True
+
+    def entering(self, run: Prefill) -> int:
+        """Tokens of the video that are to enter the model."""
+        return min(self.target(run.prompt), run.prompt.n_video)
+
+    @abstractmethod
+    def merged(self, grids: torch.Tensor, attention: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [k, D] in the order in which they enter, and their numbers [k]; k is `total` but for quirks.
+
+        Args:
+            grids: [T, n, D] float32.
+            attention: what each token got [T, n].
+            total: how many tokens are to be left.
+        """
+
+    def keep(self, run: Prefill, grids: torch.Tensor, total: int) -> torch.Tensor:
+        raise NotImplementedError("its tokens are merged, see `prune`")
+
+    def prune(self, run: Prefill) -> Pruned:
+        prompt, device = run.prompt, run.language.device
+        if prompt.attention is None:
+            raise UserError(f"method {self.name} needs the tower's attention: encode(..., keep_attention=True)")
+        total, shape = self.entering(run), (prompt.n_grids, prompt.grid_lengths[0], -1)
+        grids = run.features[0].to(device).float().view(shape)
+        tokens, ids = self.merged(grids, prompt.attention.to(device).view(shape[:2]), total)
+        ids = ids.cpu()
+        kept = ids.sort().values
+        run.note_choice([kept])
+        features = (tokens.to(run.features[0].dtype), *(f[ids] for f in run.features[1:]))
+        return Pruned(kept, features, self.ids(prompt, kept))
 
 
 def counted_anew(prompt: Prompt, kept: torch.Tensor) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.compress.methods import aks, bolt, dycoke, evs, infinipot_v, v_cast, vidcom2
+from harness.compress.methods import aks, bolt, dycoke, evs, holitom, infinipot_v, v_cast, vidcom2
 from harness.compress.methods.flashvid import tokens as flashvid
 from harness.compress.prune import highest_of_all, highest_per_grid
 from harness.compress.select import scaled
@@ -205,6 +205,15 @@ def _flashvid(case: Case) -> Outputs:
     return outputs
 
 
+def _holitom_windows(case: Case) -> Outputs:
+    alike = holitom.similarity(_grids(case))
+    outputs = {"similarity": alike}
+    for name, tau in _asked(case, "windows/"):
+        windows, saved = holitom.static_windows(alike > tau)
+        outputs |= {f"windows/{name}": torch.tensor(windows), f"reduced/{name}": torch.tensor(float(saved))}
+    return outputs
+
+
 METHODS: dict[str, Callable[[Case], Outputs]] = {
     "vidcom2": _vidcom2,
     "vidcom2_vllm": _vidcom2_vllm,
@@ -213,5 +222,6 @@ METHODS: dict[str, Callable[[Case], Outputs]] = {
     "dycoke_ttm": _dycoke_ttm,
     "flashvid": _flashvid,
     "frame_selection": _frame_selection,
+    "holitom_windows": _holitom_windows,
     "infinipot_v": lambda case: (_infinipot_v_rolling if "block_size" in case else _infinipot_v)(case),
 }

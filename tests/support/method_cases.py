@@ -68,7 +68,7 @@ NATIVE = "as published, tokens are dropped between layers in shares of their own
 
 ONLY: dict[str, tuple[str, ...]] = {
     # Of four layers the first three are given features in the tiny Qwen3-VL, so that none is left to cut in.
-    "flashvid": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
+    **dict.fromkeys(("flashvid", "holitom"), ("qwen2_5_vl", "qwen2_vl", "llava_onevision")),
     "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
     "adaretake release_2026": ("qwen2_5_vl",),
     "flexselect": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
@@ -80,6 +80,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 
 CHANGES_VALUES: dict[str, str] = {
     "flashvid": "means of what is merged",
+    "holitom": "means over windows of grids, and of what is merged",
     "look_m": "evicted tokens are merged into kept ones",
     "sparsevlm": "means of what is dropped",
     "sparsevlm native": "means of what is dropped",

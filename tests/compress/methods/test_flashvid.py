@@ -17,8 +17,8 @@ from tiny_models import Sample, decoder, tiny_model
 from harness.compress.clusters import density_peaks, means
 from harness.compress.generate import generate
 from harness.compress.method import build_method
-from harness.compress.methods.flashvid import two_shares
 from harness.compress.methods.flashvid.tokens import Settings, exactly, merged_over_time, picked, segments
+from harness.compress.two_shares import two_shares
 from harness.errors import UserError
 from harness.models.families import open_model
 
