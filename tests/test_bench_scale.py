@@ -57,7 +57,7 @@ def configs(script, stores):
     """Settings -> the configuration of commands about its store, and the groups of its matrix."""
     found = {}
     for settings, (store, _) in stores.items():
-        words = [*script.overrides(store, settings), "report.cells=['*']", "report.html=false", "report.resamples=100"]
+        words = [*script.overrides(store, settings), "report.cells=['*']", "report.html=false"]
         config = compose_config(words)
         config.check.exact = True
         found[settings] = config, build_groups(config)

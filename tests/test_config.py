@@ -64,7 +64,6 @@ def test_every_file_composes_under_every_profile(word, profile):
         ("model.yarn_factor=nan", ["model.yarn_factor=nan", "at least 1"]),
         ("report.confidence=2", ["report.confidence=2", "above 0 and below 1"]),
         ("report.confidence=nan", ["report.confidence=nan", "above 0 and below 1"]),
-        ("report.resamples=0", ["report.resamples=0", "at least 100"]),
         ("report.margin=inf", ["report.margin=inf"]),
         ("check.flip_rate=2", ["check.flip_rate=2", "at most 1"]),
         ("run.feature_dir_gb=inf", ["run.feature_dir_gb=inf"]),

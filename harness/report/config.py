@@ -20,8 +20,6 @@ class ReportConfig:
     neutral_margin: float = setting(1.0, least=0, most=100)
     confidence: float = setting(0.95, above=0, below=1)
     power: float = setting(0.8, above=0, below=1)
-    resamples: int = setting(4000, least=100, most=1_000_000)
-    seed: int = setting(0, least=0, most=2**32 - 1)
     cells: list[str] = field(default_factory=list)
     """Name or id patterns (``*`` allowed) of the cells to show; empty shows every cell under results/runs."""
     output: str | None = None

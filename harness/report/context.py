@@ -79,7 +79,7 @@ class Context:
         taken = sample(cell.asked, cell.benchmark, metric, correct, np.arange(cell.n))
         if not len(taken.values):
             return None
-        return score(taken.values, taken.videos, taken.groups, **self._draws)
+        return score(taken.values, taken.videos, taken.groups)
 
     def _difference(self, a: CellResult, b: CellResult, metric: str, parser: str | None) -> Difference | None:
         correct = a.correct(parser), b.correct(parser)
@@ -89,11 +89,7 @@ class Context:
         )
         if not len(first.values) or not np.array_equal(first.units, second.units):
             return None
-        return difference(first.values, second.values, first.videos, first.groups, **self._draws)
-
-    @property
-    def _draws(self) -> dict[str, int]:
-        return {"resamples": self.settings.resamples, "seed": self.settings.seed}
+        return difference(first.values, second.values, first.videos, first.groups)
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._made:

@@ -1,19 +1,22 @@
-"""Uncertainty of scores and of differences, clustered by video.
+"""Uncertainty of scores and of differences between cells, clustered by video.
 
-Questions about one video share its difficulty, so videos, not questions, are the sampling units. A mean gets the
-cluster-robust standard error of statsmodels (CR1) and a t interval with one degree of freedom less than videos; a
-macro average over question types gets its standard error from resampling whole videos. Where no variation between
-videos is left (all right, all wrong, no answer flipped) the standard error is 0 and says nothing: a Wilson or exact
-bound takes its place, counting every video as one observation.
+Questions about one video share its difficulty, so videos, not questions, are the sampling units. The variance of a
+mean, or of a mean of types' means, is the bias-reduced cluster-robust one (CR2) with the degrees of freedom of Bell and
+McCaffrey. It sets how many independent questions the answers are worth; with few events (wrong answers, flips) that
+number leans on an assumed correlation within a video. On that many questions a score gets the interval of Agresti and
+Coull, a paired difference that of Bonett and Price, each with a t quantile: both stay honest where nothing varied.
 
-Units: values are fractions (0 or 1 per question) or their differences; every result is in points, 100 times that.
+Values are fractions (0 or 1 per question); every result is in points, 100 times that.
+
+Source: Bell and McCaffrey 2002 (CR2, degrees); Korn and Graubard 1998 (effective questions); Agresti and Coull 1998;
+Bonett and Price 2012. Their coverage here: ``scripts/bench_statistics.py``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -23,210 +26,238 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 POINTS = 100.0
-KEPT_DRAWS = 16_000_000
-"""Draws up to this number are kept for the next call."""
-ZERO = 1e-9
-"""Standard errors below this many points are rounding noise of identical clusters."""
+RHO0 = 0.2
+"""Correlation within a video that is assumed where too few events were seen to measure one."""
+KAPPA = 4.0
+"""Events that the assumption weighs as much as."""
+RHO_ALONE = 0.3
+"""Correlation assumed in a type that one single video has: nothing can be measured there."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score or a difference with its uncertainty.
+    """A score with its uncertainty.
 
-    value, se: points. ``method`` names what the interval is made of: ``clustered t``, ``video bootstrap t``,
-    ``Wilson over videos`` or ``exact bound over videos``.
+    value: points. n, clusters: questions and videos. df: degrees of freedom of the variance. n_eff: independent
+    questions that these are worth, the design effect ``deff`` less than the questions weighed alike.
     """
 
     value: float
-    se: float
     n: int
     clusters: int
     df: float
-    method: str
+    n_eff: float
+    deff: float
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Two-sided interval in points; scores stay within 0 to 100, differences within -100 to 100."""
-        if self.method == "Wilson over videos":
-            return _wilson(self.value / POINTS, self.clusters, confidence)
-        if self.method == "exact bound over videos":
-            # Were the chance of a flip larger than this, at least one of so many videos would have shown one.
-            bound = POINTS * (1 - ((1 - confidence) / 2) ** (1 / self.clusters))
-            return max(self.value - bound, -POINTS), min(self.value + bound, POINTS)
-        half = stats.t.ppf(0.5 + confidence / 2, self.df) * self.se
-        floor = -POINTS if isinstance(self, Difference) else 0.0
-        return max(self.value - half, floor), min(self.value + half, POINTS)
+        """Two-sided interval in points, within 0 to 100 (Agresti and Coull, on ``n_eff`` questions)."""
+        from statsmodels.stats.proportion import proportion_confint
+
+        t, z = quantile(confidence, self.df), float(stats.norm.ppf(0.5 + confidence / 2))
+        n = max(self.n_eff * (z / t) ** 2, 1.0)  # what one video says is worth one question
+        right = min(max(self.value / POINTS, 0.0), 1.0) * n
+        low, high = proportion_confint(right, n, alpha=1 - confidence, method="agresti_coull")
+        return POINTS * max(float(low), 0.0), POINTS * min(float(high), 1.0)
+
+    def centre(self, confidence: float) -> tuple[float, float]:
+        """Middle of the interval, before it is cut to 0 to 100, and its standard error, in points."""
+        t2 = min(quantile(confidence, self.df) ** 2, self.n_eff * float(stats.norm.ppf(0.5 + confidence / 2)) ** 2)
+        p = (self.value / POINTS * self.n_eff + t2 / 2) / (self.n_eff + t2)
+        return POINTS * p, POINTS * math.sqrt(max(p * (1 - p), 0.0) / (self.n_eff + t2))
+
+
+@dataclass(frozen=True)
+class MeanEstimate(Estimate):
+    """The mean of scores on separate benchmarks, whose videos are independent."""
+
+    parts: tuple[Estimate, ...] = field(default=(), repr=False)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Around the mean of the parts' centres, degrees of freedom by Welch and Satterthwaite."""
+        centres, errors = zip(*(part.centre(confidence) for part in self.parts), strict=True)
+        se, df = _combined(errors, [part.df for part in self.parts])
+        middle, half = sum(centres) / len(centres), quantile(confidence, df) * se
+        return max(middle - half, 0.0), min(middle + half, POINTS)
 
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """``a - b`` on the questions both answered: ``gained`` are right in a only, ``lost`` in b only."""
+    """``a - b`` on the questions both answered.
 
+    middle, se: centre of every interval and its standard error, in points, with one flip added each way. p: against no
+    difference, two-sided, from the same interval. gained, lost: questions right in a only, and in b only.
+    """
+
+    middle: float
+    se: float
     p: float
     gained: int
     lost: int
 
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Two-sided interval in points, within -100 to 100 (Bonett and Price, on ``n_eff`` questions)."""
+        half = quantile(confidence, self.df) * self.se
+        return max(self.middle - half, -POINTS), min(self.middle + half, POINTS)
 
-def score(
-    values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 4000, seed: int = 0
-) -> Estimate:
+
+def score(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
     """Mean of 0/1 values, or the macro average over groups, with its clustered uncertainty.
 
     Args:
         values: right (1) or wrong (0) per question, [n].
         clusters: the video of each question, [n].
         groups: question type of each question [n] for a macro average (mean of the types' means); None for the mean.
-        resamples, seed: of the bootstrap behind a macro average.
 
     Raises:
         ValueError: no question, or lengths that differ.
     """
     values, codes, labels = _aligned(values, clusters, groups)
-    n_clusters = int(codes.max()) + 1
-    value, se, method = _centre(values, codes, labels, n_clusters, resamples, seed)
-    if se < ZERO:
-        se, method = 0.0, "Wilson over videos"
-    return Estimate(value, se, len(values), n_clusters, n_clusters - 1, method)
+    sizes = np.bincount(labels)
+    right = np.bincount(labels, values)
+    p = float(np.mean(right / sizes))
+    alone = (right + 1) * (sizes - right + 1) / (sizes + 2.0) ** 2
+    found = _clustered(values, codes, labels, p * (1 - p), min(float(right.sum()), len(values) - right.sum()), alone)
+    return Estimate(POINTS * p, len(values), *found)
 
 
-def difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    clusters: ArrayLike,
-    groups: ArrayLike | None = None,
-    *,
-    resamples: int = 4000,
-    seed: int = 0,
-) -> Difference:
+def difference(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None) -> Difference:
     """Paired difference of two cells on the same questions, clustered by video.
 
     Args:
         a, b: right (1) or wrong (0) per question of the two cells, [n], same order.
-        clusters, groups, resamples, seed: as for :func:`score`.
+        clusters, groups: as for :func:`score`.
 
     Returns:
         The difference in points with a two-sided p value against zero and the flips each way.
+
+    Raises:
+        ValueError: no question, or lengths that differ.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise ValueError(f"paired cells need the same questions: {a.shape[0]} and {b.shape[0]} values")
     values, codes, labels = _aligned(a - b, clusters, groups)
-    n_clusters = int(codes.max()) + 1
-    value, se, method = _centre(values, codes, labels, n_clusters, resamples, seed)
-    if se < ZERO:
-        # Every video moved alike: a sign test over videos where they moved, no evidence at all where they did not.
-        se, method = 0.0, "exact bound over videos"
-        p = 1.0 if abs(value) < ZERO else min(1.0, 2 * 0.5**n_clusters)
-    else:
-        p = float(2 * stats.t.sf(abs(value) / se, n_clusters - 1))
-    gained, lost = int((a > b).sum()), int((a < b).sum())
-    return Difference(value, se, len(values), n_clusters, n_clusters - 1, method, p, gained, lost)
+    sizes = np.bincount(labels)
+    up, down = (float(np.mean(np.bincount(labels, part) / sizes)) for part in (values.clip(0), (-values).clip(0)))
+    flips = np.bincount(labels, values != 0)
+    moment = up + down - (up - down) ** 2
+    found = _clustered(values, codes, labels, moment, float(flips.sum()), (flips + 2) / (sizes + 2))
+    _, df, n_eff, _ = found
+    gain, loss = (up * n_eff + 1) / (n_eff + 2), (down * n_eff + 1) / (n_eff + 2)
+    middle = gain - loss
+    se = math.sqrt((gain + loss - middle**2) / (n_eff + 2))
+    p = float(2 * stats.t.sf(abs(middle) / se, df))
+    counts = int((values > 0).sum()), int((values < 0).sum())
+    return Difference(POINTS * (up - down), len(values), *found, POINTS * middle, POINTS * se, p, *counts)
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
-    """Mean of scores on separate benchmarks (their videos are independent), Welch-Satterthwaite degrees."""
+    """Mean of scores on separate benchmarks."""
     if len(parts) == 1:
         return parts[0]
-    k, n, clusters = len(parts), sum(part.n for part in parts), sum(part.clusters for part in parts)
-    value = sum(part.value for part in parts) / k
-    variances = [(part.se / k) ** 2 for part in parts]
-    se = math.sqrt(sum(variances))
-    if se < ZERO:
-        return Estimate(value, 0.0, n, clusters, clusters - 1, "Wilson over videos")
-    df = sum(variances) ** 2 / sum(v**2 / max(p.df, 1) for v, p in zip(variances, parts, strict=True))
-    return Estimate(value, se, n, clusters, df, "mean of clustered estimates")
+    _, df = _combined([part.centre(0.95)[1] for part in parts], [part.df for part in parts])
+    return MeanEstimate(_mean_value(parts), *_counts(parts), df, *_effective(parts), tuple(parts))
 
 
 def mean_difference(parts: Sequence[Difference]) -> Difference:
-    """Mean of differences on separate benchmarks, as :func:`mean_estimate`."""
+    """Mean of differences on separate benchmarks, degrees of freedom by Welch and Satterthwaite."""
     if len(parts) == 1:
         return parts[0]
-    mean = mean_estimate(parts)
-    gained, lost = sum(p.gained for p in parts), sum(p.lost for p in parts)
-    common = (mean.value, mean.se, mean.n, mean.clusters, mean.df)
-    if not mean.se:
-        p = 1.0 if abs(mean.value) < ZERO else min(1.0, 2 * 0.5**mean.clusters)
-        return Difference(*common, "exact bound over videos", p, gained, lost)
-    p = float(2 * stats.t.sf(abs(mean.value) / mean.se, mean.df))
-    return Difference(*common, "mean of clustered differences", p, gained, lost)
+    se, df = _combined([part.se for part in parts], [part.df for part in parts])
+    middle = sum(part.middle for part in parts) / len(parts)
+    p = float(2 * stats.t.sf(abs(middle) / se, df))
+    flips = sum(part.gained for part in parts), sum(part.lost for part in parts)
+    return Difference(_mean_value(parts), *_counts(parts), df, *_effective(parts), middle, se, p, *flips)
 
 
-def bootstrap(
-    values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None, *, resamples: int = 4000, seed: int = 0
-) -> Floats:
-    """Scores of resamples of whole videos, in points, [resamples]; a type absent from a resample is left out of it."""
-    values, codes, labels = _aligned(values, clusters, groups)
-    n_clusters, n_groups = int(codes.max()) + 1, int(labels.max()) + 1
-    cell = codes * n_groups + labels
-    sums = np.bincount(cell, values, n_clusters * n_groups).reshape(n_clusters, n_groups)
-    counts = np.bincount(cell, minlength=n_clusters * n_groups).reshape(n_clusters, n_groups).astype(float)
-    replicates = []
-    for counted in _draws(n_clusters, resamples, seed):
-        draws = counted.astype(float)
-        drawn_sums, drawn_counts = draws @ sums, draws @ counts
-        means = np.divide(drawn_sums, drawn_counts, out=np.full_like(drawn_sums, np.nan), where=drawn_counts > 0)
-        replicates.append(np.nanmean(means, axis=1))
-    return POINTS * np.concatenate(replicates)
+def questions_for_width(estimate: Estimate, half_width: float, confidence: float) -> int:
+    """Questions that make the two-sided interval ``half_width`` points wide each way.
 
-
-def _draws(n_clusters: int, resamples: int, seed: int) -> Iterable[NDArray[np.uint16]]:
-    """How often each video is drawn, in blocks [resamples of the block, n_clusters]."""
-    size = n_clusters, resamples, seed
-    return _kept_draws(*size) if n_clusters * resamples <= KEPT_DRAWS else _new_draws(*size)
-
-
-def _new_draws(n_clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint16]]:
-    rng = np.random.default_rng(seed)
-    block = max(1, 4_000_000 // n_clusters)  # about 32 MB of draws at a time
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        yield rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size).astype(np.uint16)
-
-
-@lru_cache(maxsize=4)
-def _kept_draws(n_clusters: int, resamples: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
-    """The same for every cell of a benchmark: their videos are as many."""
-    return tuple(_new_draws(n_clusters, resamples, seed))
-
-
-def questions_for_width(estimate: Estimate, half_width: float, confidence: float) -> int | None:
-    """Questions that make the two-sided interval ``half_width`` points wide each way; None when that cannot be said.
-
-    Assumes the questions per video and the correlation within a video stay as they are.
+    Assumes more videos of the same kind.
     """
-    if half_width <= 0 or estimate.se <= 0:
-        return None
-    t = stats.t.ppf(0.5 + confidence / 2, estimate.df)
-    return math.ceil(float(estimate.n * (t * estimate.se / half_width) ** 2))
+    t = quantile(confidence, estimate.df)
+    p = (estimate.value / POINTS * estimate.n_eff + t**2 / 2) / (estimate.n_eff + t**2)
+    return math.ceil(estimate.n * p * (1 - p) * (POINTS * t / half_width) ** 2 / estimate.n_eff)
 
 
-def questions_for_effect(estimate: Estimate, effect: float, confidence: float, power: float) -> int | None:
-    """Questions needed to tell a difference of ``effect`` points from zero with that power; None when unknown."""
-    if not effect or estimate.se <= 0:
-        return None
+def questions_for_effect(found: Difference, effect: float, confidence: float, power: float) -> int:
+    """Questions needed to tell a difference of ``effect`` points (not 0) from zero with that power.
+
+    Assumes more videos of the same kind.
+    """
     z = stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)
-    return math.ceil(float(estimate.n * (z * estimate.se / abs(effect)) ** 2))
+    return math.ceil(float(found.n * (z * found.se / effect) ** 2))
 
 
-def _centre(
-    values: Floats, codes: Codes, labels: Codes, n_clusters: int, resamples: int, seed: int
-) -> tuple[float, float, str]:
-    """Value and standard error in points, and the name of the estimator."""
-    n_groups = int(labels.max()) + 1
-    if n_clusters < 2:
-        means = np.bincount(labels, values, n_groups) / np.bincount(labels, minlength=n_groups)
-        return POINTS * float(means.mean()), 0.0, "clustered t"
-    if n_groups > 1:
-        means = np.bincount(labels, values, n_groups) / np.bincount(labels, minlength=n_groups)
-        replicates = bootstrap(values, codes, labels, resamples=resamples, seed=seed)
-        # The bootstrap variance lacks the factor G / (G - 1) of the unbiased one.
-        se = float(replicates.std()) * math.sqrt(n_clusters / (n_clusters - 1))
-        return POINTS * float(means.mean()), se, "video bootstrap t"
-    if np.ptp(np.bincount(codes, values - values.mean())) < 1e-12:  # no variation: skip a fit on a singular problem
-        return POINTS * float(values.mean()), 0.0, "clustered t"
-    import statsmodels.api as sm
+@lru_cache(maxsize=4096)
+def quantile(confidence: float, df: float) -> float:
+    """Of the t distribution, for a two-sided interval."""
+    return float(stats.t.ppf(0.5 + confidence / 2, df))
 
-    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-    return POINTS * float(values.mean()), POINTS * float(fit.bse[0]), "clustered t"
+
+def _clustered(
+    values: Floats, codes: Codes, labels: Codes, moment: float, events: float, alone: Floats
+) -> tuple[int, float, float, float]:
+    """Clusters, degrees of freedom, effective number of questions and design effect of a mean of groups' means.
+
+    Args:
+        values, codes, labels: [n], the last two count from 0.
+        moment: variance of one question's value.
+        events: that the variance was measured by.
+        alone: per group, variance of one question of it; used where a single cluster has the group.
+    """
+    n_clusters, n_groups = int(codes.max()) + 1, int(labels.max()) + 1
+    cells, shape = codes * n_groups + labels, (n_clusters, n_groups)
+    inside: Floats = np.bincount(cells, minlength=n_clusters * n_groups).reshape(shape).astype(float)
+    sizes = inside.sum(axis=0)
+    n_weighed = n_groups**2 / float((1 / sizes).sum())
+    if n_clusters == 1:
+        return 1, 1.0, 1.0, n_weighed
+    residuals = values - (np.bincount(labels, values) / sizes)[labels]
+    sums = np.bincount(cells, residuals, n_clusters * n_groups).reshape(shape)
+    share = inside / sizes
+    single = share.max(axis=0) == 1
+    factor = np.where(share == 1, 0.0, 1 / (n_groups * sizes * np.sqrt(1 - np.where(share == 1, 0.0, share))))
+    unseen = alone * (1 + RHO_ALONE * (sizes - 1)) / (n_groups**2 * sizes)
+    variance = float(((sums * factor).sum(axis=1) ** 2).sum() + unseen[single].sum())
+    weights = (inside / (n_groups * sizes)).sum(axis=1)
+    assumed = 1 + (float((weights**2).sum()) * n_weighed - 1) * RHO0
+    seen = variance * n_weighed / moment if events and moment >= 1e-15 else assumed
+    deff = max(1.0, (events * seen + KAPPA * assumed) / (events + KAPPA))
+    return n_clusters, _degrees(inside * factor, (inside * factor**2).sum(axis=1), sizes), n_weighed / deff, deff
+
+
+def _degrees(weights: Floats, diagonal: Floats, sizes: Floats) -> float:
+    """Degrees of freedom of the CR2 variance (Bell and McCaffrey); weights [clusters, groups], diagonal [clusters]."""
+    scaled = weights / np.sqrt(sizes)
+    norms = (scaled**2).sum(axis=1)
+    trace = float(diagonal.sum() - norms.sum())
+    square = float((diagonal**2).sum() - 2 * (diagonal * norms).sum() + ((scaled.T @ scaled) ** 2).sum())
+    return max(1.0, trace**2 / square) if square > 0 else 1.0
+
+
+def _combined(errors: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
+    """Standard error of the mean of independent parts, and its degrees of freedom (Welch and Satterthwaite)."""
+    variances = [(error / len(errors)) ** 2 for error in errors]
+    total = sum(variances)
+    return math.sqrt(total), total**2 / sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
+
+
+def _mean_value(parts: Sequence[Estimate]) -> float:
+    return sum(part.value for part in parts) / len(parts)
+
+
+def _counts(parts: Sequence[Estimate]) -> tuple[int, int]:
+    return sum(part.n for part in parts), sum(part.clusters for part in parts)
+
+
+def _effective(parts: Sequence[Estimate]) -> tuple[float, float]:
+    """Effective questions and design effect of a mean in which every part has the same weight."""
+    effective, weighed = (
+        len(parts) ** 2 / sum(1 / n for n in of)
+        for of in ([part.n_eff for part in parts], [part.n_eff * part.deff for part in parts])
+    )
+    return effective, weighed / effective
 
 
 def _aligned(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None) -> tuple[Floats, Codes, Codes]:
@@ -238,10 +269,3 @@ def _aligned(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None) -
     if not len(values) == len(codes) == len(labels):
         raise ValueError(f"lengths differ: {len(values)} values, {len(codes)} clusters, {len(labels)} groups")
     return values, codes, labels
-
-
-def _wilson(fraction: float, n: int, confidence: float) -> tuple[float, float]:
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(fraction * n, n, alpha=1 - confidence, method="wilson")
-    return POINTS * float(max(low, 0.0)), POINTS * float(min(high, 1.0))

@@ -25,8 +25,7 @@ def scores(rows: Sequence[ScoreRow], config: ReportConfig) -> Section:
         "score: percent, answers parsed as the protocol's numbers were (column parser); failed and unparsed answers "
         "count as wrong, missing ones nowhere. Other parsers' scores stand beside it.",
         "slots: cache slots after the prefill as measured, mean over layers and answers; context is what was asked.",
-        "interval: clustered by video; a macro average (m_avg) by resampling videos; all right or all wrong: Wilson "
-        "with one observation per video.",
+        "interval: clustered by video, a macro average (m_avg) too; not corrected for many comparisons.",
         f"verdict on a published number: margin {config.margin:g} points, confidence {confidence}; toy cells are "
         "compared with the committed baseline only.",
     )

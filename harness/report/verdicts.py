@@ -77,11 +77,12 @@ def judge_score(estimate: Estimate, published: Published, config: ReportConfig) 
     if wide_low > high or wide_high < low:
         interval = f"{100 * config.confidence:g} % interval {wide_low:.1f} to {wide_high:.1f}"
         return DIFFERS, f"{gap:+.{published.digits}f} points; the {interval} excludes {published.text}", None
-    room = config.margin - abs(gap) - published.rounding
+    room, beyond = config.margin - abs(gap) - published.rounding, abs(gap) - published.rounding
+    needed = None
     if room > 0:
         needed = questions_for_width(estimate, room, 2 * config.confidence - 1)
-    else:
-        needed = questions_for_width(estimate, abs(gap) - published.rounding, config.confidence)
+    elif beyond > 0:
+        needed = questions_for_width(estimate, beyond, config.confidence)
     return CANNOT_TELL, f"n too small: {_needs(needed, estimate.n)}", needed
 
 

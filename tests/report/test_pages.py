@@ -117,14 +117,14 @@ def test_of_two_cells_of_one_setting_the_newest_is_judged(tmp_path):
     for digest, share in (("old", 0.2), ("new", 0.485)):
         right = [i < share * 1549 for i in np.random.default_rng(0).permutation(1549)]
         write_cell(tmp_path, asked, right, digest=digest, code=digest)
-    found = find(load_cells(tmp_path), ReportConfig(resamples=200))
+    found = find(load_cells(tmp_path), ReportConfig())
     judged = [v for v in found.numbers if v.published.id == "B.full.lvbench"]
     assert len(found.context.cells) == 2
     assert [v.cell.manifest.digest for v in judged] == ["new"] and judged[0].verdict != "differs"
 
 
 def test_toy_numbers_never_reach_a_published_table(report):
-    settings = ReportConfig(resamples=200)
+    settings = ReportConfig()
     found = find([cell for cell in load_cells(report) if cell.toy], settings)
     for table in found.context.tables:
         frame = published_table(table, found.numbers, settings.confidence)

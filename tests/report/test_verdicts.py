@@ -20,7 +20,9 @@ def published(score, digits=1):
 
 
 def estimate(value, se, n=1500):
-    return Estimate(value, se, n, 500, 499, "clustered t")
+    """With that standard error on 499 degrees of freedom, about."""
+    p = value / 100
+    return Estimate(value, n, 500, 499, p * (1 - p) / (se / 100) ** 2, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +75,12 @@ def claim(direction, published=None):
     ],
 )
 def test_verdict_on_a_claim(direction, value, se, verdict):
-    found = Difference(value, se, 1500, 500, 499, "clustered t", 0.5, 3, 1)
+    found = Difference(value, 1500, 500, 499, 1000, 1.5, value, se, 0.5, 3, 1)
     assert judge_difference(claim(direction), found, CONFIG)[0] == verdict
 
 
 def test_a_tight_interval_below_the_published_size_says_so():
-    found = Difference(0.1, 0.1, 1500, 500, 499, "clustered t", 0.5, 3, 1)
+    found = Difference(0.1, 1500, 500, 499, 1000, 1.5, 0.1, 0.1, 0.5, 3, 1)
     verdict, reason = judge_difference(claim("up", 0.78), found, CONFIG)
     assert verdict == "cannot tell" and "excludes the published size +0.78" in reason
 

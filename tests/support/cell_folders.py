@@ -37,8 +37,6 @@ TYPES = ("plotQA", "findNeedle", "ego", "count", "order", "anomaly_reco", "topic
 VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal": (False, True), "full": (True, True)}
 SEEN = SeenFrames((0, 6, 12), (0.0, 0.5, 1.0))
 """Frames of every answer."""
-RESAMPLES = 200
-"""Enough for tests that look at no interval of a macro average."""
 
 
 def questions(task: str, n_videos: int, per_video: int = 3) -> list[QuestionRecord]:
@@ -188,10 +186,10 @@ def rewrite(folder: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]
 
 def configuration(results: Path, *overrides: str) -> Config:
     """The configuration of a command about every cell below `results`."""
-    return compose_config([f"results={results}", "report.cells=['*']", f"report.resamples={RESAMPLES}", *overrides])
+    return compose_config([f"results={results}", "report.cells=['*']", *overrides])
 
 
 def context(cells: list[CellResult] | Path, **settings: Any) -> Context:
     """Cells, or those of a results folder, without published tables and baselines."""
     listed = load_cells(cells) if isinstance(cells, Path) else cells
-    return Context(listed, settings=ReportConfig(**{"resamples": RESAMPLES, **settings}))
+    return Context(listed, settings=ReportConfig(**settings))
