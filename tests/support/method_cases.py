@@ -67,6 +67,7 @@ NATIVE = "as published, tokens are dropped between layers in shares of their own
 """The same of every case whose `form` is `native`."""
 
 ONLY: dict[str, tuple[str, ...]] = {
+    "fastvid": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
     # Of four layers the first three are given features in the tiny Qwen3-VL, so that none is left to cut in.
     **dict.fromkeys(("flashvid", "holitom"), ("qwen2_5_vl", "qwen2_vl", "llava_onevision")),
     "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
@@ -79,6 +80,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 """Cases that exist for some families only; on Qwen3-VL none that drops tokens before features were added to them."""
 
 CHANGES_VALUES: dict[str, str] = {
+    "fastvid": "means around dense tokens",
     "flashvid": "means of what is merged",
     "holitom": "means over windows of grids, and of what is merged",
     "look_m": "evicted tokens are merged into kept ones",
