@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
 from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.files import Folder
+from harness.benchmarks.orders import reordered
 from harness.benchmarks.subsets import select
 from harness.errors import QuestionError, UserError
 
@@ -75,7 +76,8 @@ def load_asked(task: TaskConfig, root: Path) -> list[tuple[Row, Question]]:
         UserError: as `load_rows`; or a file is missing that a prompt needs.
     """
     asked, folder = benchmark(task.data), Folder(Path(root), task.data, task.name)
-    return [(row, question_of(asked, row, item, task.protocol, folder)) for row, item in load_rows(task, root)]
+    found = [(row, question_of(asked, row, item, task.protocol, folder)) for row, item in load_rows(task, root)]
+    return [(row, _replicated(question, task.replicate)) for row, question in found] if task.replicate else found
 
 
 def load_questions(task: TaskConfig, root: Path) -> list[Question]:
@@ -111,3 +113,11 @@ def question_of(asked: Benchmark, row: Row, item: Item, protocol: str, folder: F
         evidence=item.evidence,
         problem=problem,
     )
+
+
+def _replicated(question: Question, replicate: int) -> Question:
+    """The question in the order of a replicate; one that has no other order cannot be asked."""
+    try:
+        return question if question.problem else reordered(question, replicate)
+    except QuestionError as error:
+        return replace(question, problem=str(error))

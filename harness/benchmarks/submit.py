@@ -35,6 +35,8 @@ def main(config: Config) -> int:
         boards = {name: benchmark(name).board for name in benchmark_names()}
         known = ", ".join(f"{name} ({board.split})" for name, board in boards.items() if board)
         raise UserError(f"task={task.name} (split {task.split}) has no leaderboard file; those that have: {known}")
+    if task.replicate:
+        raise UserError(f"task.replicate={task.replicate}: a leaderboard wants the published order; task.replicate=0")
     words = [word for word in config.overrides if not word.startswith(("task=", "report."))]
     cell = find_cell(Path(config.results), task, config.report.cells, words)
     answered = given_answers(cell, load_asked(task, Path(config.data.root)), task, asked, words)
@@ -71,7 +73,8 @@ def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str], override
     folders = [path.parent for path in sorted((results / "runs").glob("*/manifest.json"))]
     if patterns:
         folders = [folder for folder in folders if any(fnmatch(folder.name, pattern) for pattern in patterns)]
-    cells = [folder for folder in folders if read_manifest(folder).cell["task"]["name"] == task.name]
+    asked = {folder: read_manifest(folder).cell["task"] for folder in folders}
+    cells = [folder for folder, of in asked.items() if of["name"] == task.name and not of.get("replicate")]
     if not cells:
         raise UserError(
             f"{results / 'runs'} has no cell of task={task.name}; answer it first: "

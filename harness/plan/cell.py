@@ -88,6 +88,7 @@ class Cell:
             f"f{self.video.max_frames}",
             f"fps{self.video.fps:g}",
             f"c{'all' if self.context is None else self.context}",
+            *([f"r{self.task.replicate}"] if self.task.replicate else []),
             self.digest,
         ]
         return "-".join(words)

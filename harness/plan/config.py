@@ -22,6 +22,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "semantics": ("method.semantics",),
     "variant": ("method.temporal", "method.layers"),
     "subset": ("task.subset",),
+    "replicate": ("task.replicate",),
 }
 """Axis -> the settings that it stands for. One of these on the command line replaces the axis."""
 
@@ -36,6 +37,7 @@ class Axes:
     variant: list[str] | None = None
     semantics: list[str] | None = None
     subset: list[str | None] | None = None
+    replicate: list[int] | None = None
 
 
 @dataclass

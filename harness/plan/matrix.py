@@ -113,10 +113,10 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
     versions = declared_versions(model, config.method, config.task)
     switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
     options = {field.name for field in dataclasses.fields(config.method)}
-    axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset")]
+    axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset", "replicate")]
     # Only methods that have the options of an axis are spread over it.
     axes += [_axis(name, config) if own <= options else [None] for name, own in switches.items()]
-    for frames, fps, context, subset, semantics, variant in itertools.product(*axes):
+    for frames, fps, context, subset, replicate, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
@@ -134,6 +134,10 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
         )
         budget = None if method.name == "none" else context
         task = config.task if subset is None else dataclasses.replace(config.task, subset=subset)
+        task = task if replicate is None else dataclasses.replace(task, replicate=replicate)
+        if task.replicate and "seed" in options:
+            seeded: dict[str, Any] = {"seed": dataclasses.asdict(method)["seed"] + task.replicate}
+            method = dataclasses.replace(method, **seeded)
         yield Cell(model, method, video, budget, task, weights, versions)
 
 
@@ -172,5 +176,6 @@ def _axis_rule(name: str) -> Rule:
         "fps": (VideoConfig, "fps"),
         "context": (ContextConfig, "tokens"),
         "subset": (TaskConfig, "subset"),
+        "replicate": (TaskConfig, "replicate"),
     }[name]
     return next(rule_of(field) for field in dataclasses.fields(schema) if field.name == setting)

@@ -118,6 +118,7 @@ class CellResult:
             "yarn_factor": cell["model"].get("yarn_factor", 1.0),
             "dtype": cell["model"].get("dtype"),
             "max_new_tokens": task.get("max_new_tokens"),
+            "replicate": task.get("replicate", 0),
             "questions": self.n,
             "positions": method.get("positions"),
         }

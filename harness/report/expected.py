@@ -75,6 +75,8 @@ class Published:
                 found.append(
                     f"{LABELS.get(key, key)}: {_word(ours)} here, {' or '.join(map(_word, allowed))} published"
                 )
+        if "replicate" not in self.setting and cell.setting["replicate"]:
+            found.append(f"replicate: {cell.setting['replicate']} here, the published order of options published")
         if "subset" not in self.setting and cell.setting["subset"] != "none":
             found.append(f"subset: {cell.setting['subset']} here, whole benchmark published")
         return found
