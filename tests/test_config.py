@@ -120,6 +120,7 @@ def test_a_setting_on_the_command_line_replaces_the_axis_that_stands_for_it(axis
         "context": "context.tokens=100",
         "semantics": "method.semantics=release_2025",
         "variant": "method.temporal=false",
+            "replicate": "task.replicate=1",
     }
     before = compose_config(["profile=published"]).matrix
     after = compose_config(["profile=published", words[axis]]).matrix
