@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,15 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
 
 def build_groups(config: Config, problems: list[str] | None = None) -> list[Group]:
     """The cells of a matrix, siblings together, in matrix order; `problems` as in :func:`build_cells`."""
+    return as_groups(build_cells(config, problems))
+
+
+def as_groups(cells: Iterable[Cell]) -> list[Group]:
+    """Cells with their siblings, in their order."""
     groups: dict[str, list[Cell]] = {}
-    for cell in build_cells(config, problems):
+    for cell in cells:
         groups.setdefault(cell.video_key, []).append(cell)
-    return [Group(tuple(cells)) for cells in groups.values()]
+    return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
 def recompose(overrides: Sequence[str], choice: Mapping[str, str]) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.models.families import find_adapter
 from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
-from harness.plan.matrix import Group, build_groups
+from harness.plan.matrix import Group, as_groups, build_groups
 from harness.plan.rates import Work, measured_rates
 from harness.plan.show import show
 from harness.plan.videos import check_videos
@@ -83,8 +83,8 @@ def cell_folder(config: Config, cell: Cell) -> Path:
     return Path(config.results) / "runs" / cell.id
 
 
-def make_plan(config: Config) -> Plan:
-    """Plan a matrix.
+def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
+    """Plan a matrix, or `cells` in its place.
 
     Missing weights or data do not raise: they become problems of the plan, all of them at once.
 
@@ -92,7 +92,7 @@ def make_plan(config: Config) -> Plan:
         UserError: the matrix itself is wrong, or stored answers are damaged.
     """
     problems: list[str] = []
-    groups = build_groups(config, problems)
+    groups = build_groups(config, problems) if cells is None else as_groups(cells)
     asked, records = AskedOnce(Path(config.data.root).absolute()), FrameRecords(config.results)
     plans = []
     for group in groups:

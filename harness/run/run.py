@@ -47,6 +47,11 @@ def main(config: Config) -> int:
     prepare_toy(config)
     plan = planning.make_plan(config)
     show(plan, console)
+    return answer(config, plan, console)
+
+
+def answer(config: Config, plan: planning.Plan, console: Console) -> int:
+    """Carry a plan out; returns and raises as `main`."""
     planning.report_problems(plan)
     with handle_term(), contextlib.ExitStack() as locks:
         siblings, cells = open_groups(config, plan.groups, locks)
