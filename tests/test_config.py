@@ -111,7 +111,7 @@ def test_a_quirk_can_be_switched_off_alone():
     assert (config.method.semantics, config.matrix.semantics) == ("release_2026", None)
 
 
-@pytest.mark.parametrize("axis", [axis for axis in AXES if axis not in ("model", "method", "subset")])
+@pytest.mark.parametrize("axis", [axis for axis in AXES if axis not in ("model", "method", "subset", "replicate")])
 def test_a_setting_on_the_command_line_replaces_the_axis_that_stands_for_it(axis):
     words = {
         "task": "task=mlvu",
@@ -120,7 +120,6 @@ def test_a_setting_on_the_command_line_replaces_the_axis_that_stands_for_it(axis
         "context": "context.tokens=100",
         "semantics": "method.semantics=release_2025",
         "variant": "method.temporal=false",
-            "replicate": "task.replicate=1",
     }
     before = compose_config(["profile=published"]).matrix
     after = compose_config(["profile=published", words[axis]]).matrix
