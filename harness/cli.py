@@ -50,6 +50,10 @@ VERBS = {
         "harness.report.check", "compare with a stored baseline: 0 pass, 1 regression, 2 incomplete, 3 drift",
         "check", flags=("update_baseline",),
     ),
+    "import": Verb(
+        "harness.exchange.importing", "take other people's per-question results as cells of their own kind",
+        "foreign", "files",
+    ),
     "submit": Verb("harness.benchmarks.submit", "write a leaderboard file", "task"),
     "fit": Verb("harness.run.fit", "what a method takes from calibration videos, as the recipe of fitprune", "fit"),
     "demo": Verb(

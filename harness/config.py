@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.benchmarks.config import TaskConfig
 from harness.compress.config import ContextConfig
 from harness.errors import UserError
+from harness.exchange.config import ExportConfig, ForeignConfig
 from harness.explore.config import DemoConfig
 from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
@@ -44,8 +45,9 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Axes)
 
 __all__ = [
-    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig", "FitConfig",
-    "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig", "TaskConfig", "VideoConfig",
+    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
+    "ExportConfig", "FitConfig", "ForeignConfig", "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig",
+    "TaskConfig", "VideoConfig",
     "as_yaml", "compose_config", "explain", "options", "quoted",
 ]  # fmt: skip
 
@@ -67,6 +69,8 @@ class Config:
     check: CheckConfig = field(default_factory=CheckConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    foreign: ForeignConfig = field(default_factory=ForeignConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)
