@@ -60,6 +60,10 @@ VERBS = {
         "harness.explore.demo", "one video, one question: the answer and which tokens were kept",
         "demo", flags=("video", "question", "options", "output"),
     ),
+    "analyze": Verb(
+        "harness.analysis.analyze", "what the paper says of attention, measured: heavy_hitters",
+        "analyze", words="names",
+    ),
     "doctor": Verb("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }  # fmt: skip
 """Every verb, in the order of use."""

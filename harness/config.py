@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.analysis.config import AnalyzeConfig
 from harness.benchmarks.config import TaskConfig
 from harness.compress.config import ContextConfig
 from harness.errors import UserError
@@ -71,6 +72,7 @@ class Config:
     fit: FitConfig = field(default_factory=FitConfig)
     foreign: ForeignConfig = field(default_factory=ForeignConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)

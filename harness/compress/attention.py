@@ -198,16 +198,16 @@ _INTERFACES = {
 
 
 @contextmanager
-def attached(config: Any, backend: str) -> Iterator[None]:
+def attached(config: Any, backend: str | Kernel) -> Iterator[None]:
     """Within the context, layers that read `config` attend through this module; afterwards as before.
 
     Args:
         config: the text config of the language model.
-        backend: one of `BACKENDS`.
+        backend: one of `BACKENDS`, or a kernel of the caller's.
     """
     from transformers import AttentionInterface
 
-    name, function = _INTERFACES[backend]
+    name, function = ("harness_kernel", _interface(backend)) if callable(backend) else _INTERFACES[backend]
     AttentionInterface.register(name, function)
     before = config._attn_implementation
     config._attn_implementation = name

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 Kept = torch.Tensor | Sequence[torch.Tensor]
 """Indices [k], ascending, of tokens to keep: for all heads of a layer, or one tensor per key-value head."""
+
+NewBuffer = Callable[[torch.Tensor, int], torch.Tensor]
+"""(states [1, h, n, d], capacity) -> an empty [1, h, capacity, d] for states of their kind, wherever it is to be."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,20 @@ class CompressedCache:
         num_layers: layers of the language model.
         reserve: tokens per layer to make room for at first use; a layer that needs more at least doubles.
         track_positions: keep the position ids of every cached token (position reforging needs them).
+        new_buffer: makes the buffers; beside the states if not given.
     """
 
-    def __init__(self, num_layers: int, *, reserve: int = 0, track_positions: bool = False) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        *,
+        reserve: int = 0,
+        track_positions: bool = False,
+        new_buffer: NewBuffer | None = None,
+    ) -> None:
         self.num_layers = num_layers
         self.track_positions = track_positions
-        self._layers: list[_Heads] = [_Heads(reserve) for _ in range(num_layers)]
+        self._layers: list[_Heads] = [_Heads(reserve, new_buffer or _beside) for _ in range(num_layers)]
         self._positions: list[torch.Tensor | None] = [None] * num_layers
 
     @property
@@ -174,8 +185,8 @@ class CompressedCache:
 class _Heads:
     """One layer: one buffer [1, kv heads, capacity, head dim], or [1, 1, capacity, head dim] per head."""
 
-    def __init__(self, reserve: int) -> None:
-        self._reserve = reserve
+    def __init__(self, reserve: int, new_buffer: NewBuffer) -> None:
+        self._reserve, self._new_buffer = reserve, new_buffer
         self._buffers: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])  # keys, values
         self.lengths = [0]
 
@@ -215,9 +226,11 @@ class _Heads:
             for i, part in enumerate(parts):
                 stop = self.lengths[i] + count
                 if len(buffers) <= i:
-                    buffers.append(_grown(None, part, 0, max(stop, self._reserve)))
-                elif buffers[i].shape[2] < stop:
-                    buffers[i] = _grown(buffers[i], part, self.lengths[i], max(stop, 2 * buffers[i].shape[2]))
+                    buffers.append(self._new_buffer(part, max(stop, self._reserve)))
+                elif (capacity := buffers[i].shape[2]) < stop:
+                    used = buffers[i][:, :, : self.lengths[i]]
+                    buffers[i] = self._new_buffer(part, max(stop, 2 * capacity))
+                    buffers[i][:, :, : self.lengths[i]] = used
                 buffers[i][:, :, self.lengths[i] : stop] = part
         self.lengths = [length + count for length in self.lengths]
 
@@ -243,8 +256,5 @@ def mean(lengths: Sequence[float]) -> float:
     return sum(lengths) / len(lengths) if rest else whole
 
 
-def _grown(old: torch.Tensor | None, like: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
-    buffer = like.new_empty(*like.shape[:2], capacity, like.shape[3])
-    if old is not None and used:
-        buffer[:, :, :used] = old[:, :, :used]
-    return buffer
+def _beside(like: torch.Tensor, capacity: int) -> torch.Tensor:
+    return like.new_empty(*like.shape[:2], capacity, like.shape[3])

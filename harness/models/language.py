@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.compress.attention import KeysCached, Observer, attached
+from harness.compress.attention import Kernel, KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
 from harness.compress.language import Places, Reduce
 
@@ -32,7 +32,7 @@ class Decoder:
     Args:
         text_model: the module that maps `inputs_embeds` to hidden states.
         head: maps a hidden state to logits.
-        backend: attention backend, one of `compress.attention.BACKENDS`.
+        backend: attention backend, one of `compress.attention.BACKENDS`, or a kernel.
         rows: rows of position ids (3 for M-RoPE, 1 otherwise).
         repetition_penalty: from the checkpoint's generation config.
         embed: embeds text tokens; the model's input embedding if not given.
@@ -43,7 +43,7 @@ class Decoder:
         text_model: Any,
         head: Callable[[torch.Tensor], torch.Tensor],
         *,
-        backend: str,
+        backend: str | Kernel,
         rows: int,
         repetition_penalty: float = 1.0,
         embed: Callable[[torch.Tensor], torch.Tensor] | None = None,
