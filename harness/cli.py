@@ -64,6 +64,10 @@ VERBS = {
         "harness.analysis.analyze", "what the paper says of attention, measured: heavy_hitters",
         "analyze", words="names",
     ),
+    "show": Verb(
+        "harness.explore.show", "stored questions answered again: which tokens each cell kept, side by side",
+        "show", words="questions", flags=("flips", "limit"),
+    ),
     "doctor": Verb("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }  # fmt: skip
 """Every verb, in the order of use."""
@@ -119,6 +123,10 @@ def parse(argv: Sequence[str]) -> Command:
     if unknown:
         parser.error(f"unknown option {unknown[0]}; settings are written key=value, see --help")
     own = {key: value for key, value in vars(flags).items() if key != "config" and value is not None}
+    for key, listed in own.items():
+        if isinstance(listed, list):  # an option with several values takes all words behind it
+            rest += [word for word in listed if _is_setting(word, verb)]
+            own[key] = [word for word in listed if not _is_setting(word, verb)]
     if verb.words and words:
         own[verb.words] = words
         words = []
@@ -179,6 +187,13 @@ def _rule(field: dataclasses.Field[Any]) -> str:
 
     rule = str(rule_of(field))
     return "" if rule == str(Rule()) else f"  ({rule})"
+
+
+def _is_setting(word: str, verb: Verb) -> bool:
+    from harness.config import Config
+
+    known = {field.name for field in dataclasses.fields(Config)} | set(_fields(verb.section))
+    return bool(SETTING.match(word)) and re.split(r"[.=]", word)[0] in known
 
 
 def _full(word: str, verb: Verb) -> str:

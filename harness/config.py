@@ -27,7 +27,7 @@ from harness.benchmarks.config import TaskConfig
 from harness.compress.config import ContextConfig
 from harness.errors import UserError
 from harness.exchange.config import ExportConfig, ForeignConfig
-from harness.explore.config import DemoConfig
+from harness.explore.config import DemoConfig, ShowConfig
 from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
 from harness.plan.config import Axes, MatrixConfig, ProfileAxes, Row, settle
@@ -48,7 +48,7 @@ A = TypeVar("A", bound=Axes)
 __all__ = [
     "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
     "ExportConfig", "FitConfig", "ForeignConfig", "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig",
-    "TaskConfig", "VideoConfig",
+    "ShowConfig", "TaskConfig", "VideoConfig",
     "as_yaml", "compose_config", "explain", "options", "quoted",
 ]  # fmt: skip
 
@@ -73,6 +73,7 @@ class Config:
     foreign: ForeignConfig = field(default_factory=ForeignConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    show: ShowConfig = field(default_factory=ShowConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)

@@ -107,7 +107,8 @@ class ChunkEvictor(Method):
         run.trace.kept.append([_count(of_layer) for of_layer in kept])
         run.note_choice(kept)
         if run.record:
-            run.kept_indices[segment.chunk] = [i.cpu() for i in kept if isinstance(i, torch.Tensor)]
+            rows = [[of_layer] if isinstance(of_layer, torch.Tensor) else of_layer for of_layer in kept]
+            run.kept_indices[segment.chunk] = [row.cpu() for of_layer in rows for row in of_layer]
 
 
 class ScoreCollector:

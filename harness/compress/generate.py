@@ -121,5 +121,5 @@ def generate(
     )
     if record:
         stacked = torch.stack(logits) if logits else torch.empty(0)
-        run.trace.recording = Recording(run.scores, run.kept_indices, stacked, run.cache)
+        run.trace.recording = Recording(run.scores, run.kept_indices, stacked, run.cache, run.entered)
     return Generation(tokens, run.trace)

@@ -70,7 +70,9 @@ class Prefill:
         self._no_numbers: list[torch.Tensor] = []
         self.compress = method.compresses(prompt)
         self.trace = trace = Trace(prompt.n_prompt, prompt.n_video, prompt.n_video, prompt.context, self.compress, [])
+        self.entered: torch.Tensor | None = None
         if self.compress and (pruned := method.prune(self)) is not None:
+            self.entered = pruned.kept
             self.features = pruned.features or tuple(f[pruned.kept.to(f.device)] for f in self.features)
             self.prompt = prompt = prompt.keep_video(pruned.kept, pruned.positions)
             trace.n_prompt, trace.n_video = prompt.n_prompt, prompt.n_video
@@ -172,6 +174,14 @@ class Prefill:
         """Remember which tokens were kept, layer by layer."""
         for of_layer in kept:
             self._choices += [of_layer] if isinstance(of_layer, torch.Tensor) else list(of_layer)
+
+    def record_kept(self, heads: Sequence[torch.Tensor]) -> None:
+        """Where recording, remember which of all video tokens [V] are kept: by layers and heads, or the same by all."""
+        for segment in self.segments if self.record else ():
+            if segment.chunk is not None:
+                start, stop = segment.video.start, segment.video.stop
+                own = [kept[(kept >= start) & (kept < stop)].cpu() - start for kept in heads]
+                self.kept_indices[segment.chunk] = own
 
     def note_margin(self, margin: torch.Tensor) -> None:
         """Remember how near a choice was (a scalar on any device; see `Trace.kept_margin`)."""

@@ -15,15 +15,18 @@ class Recording:
 
     Attributes:
         scores: [K][L] scores [c] of each chunk; `None` for a chunk that was not scored.
-        kept_indices: [K][L] indices within the chunk that were kept; `None` where nothing was judged.
+        kept_indices: [K][L], or [K][L * kv heads] where heads differ, indices within the chunk that were kept; `None`
+            where nothing was judged.
         logits: raw next-token logits [new, vocabulary], row 0 after prefill.
         cache: the cache after the last forward pass.
+        entered: [V] which of the video's tokens entered the language model, where a method chose among them before.
     """
 
     scores: list[list[torch.Tensor] | None]
     kept_indices: list[list[torch.Tensor] | None]
     logits: torch.Tensor
     cache: CompressedCache = field(repr=False)
+    entered: torch.Tensor | None = None
 
 
 @dataclass

@@ -44,7 +44,9 @@ class WholeContextEvictor(Method):
             run.note_scores(chunk, [of_layer[:, chunk.video] for of_layer in scores])
         kept = highest(run, scores, self.counts(run, scores))
         run.note_choice(kept)
-        run.trace.chunk_budget = per_chunk([of_head for of_layer in kept for of_head in of_layer], chunks)
+        heads = [of_head for of_layer in kept for of_head in of_layer]
+        run.record_kept(heads)
+        run.trace.chunk_budget = per_chunk(heads, chunks)
         run.trace.chunk_ratio = [b / c.n_video for b, c in zip(run.trace.chunk_budget, chunks, strict=True)]
         video = Segment(slice(run.prompt.video_start, run.prompt.video_stop), slice(0, run.prompt.n_video))
         for layer, of_layer in enumerate(kept):

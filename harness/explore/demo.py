@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +16,9 @@ from harness.benchmarks.anchored import parse_letter
 from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.config import Config
 from harness.errors import UserError, printable
-from harness.explore.figure import Timeline, draw, kept_share
+from harness.explore.figure import draw
+from harness.explore.held import HeldFrames
+from harness.explore.kept import Timeline, chunk_ends, kept_of
 from harness.explore.tables import chunk_table, layer_table, totals
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
@@ -26,14 +27,11 @@ from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from harness.video.windows import Video
 
 LONGEST_ANSWER = 1000  # characters
 
-SHOWN = 256
-"""Most frames that are held back for the picture, spread over the video."""
+NOT_RECORDED = "the method does not record which tokens of the video stay, or chooses among its frames"
 
 TOY_SHARE = 8
 """On the toy profile, unless a context is given, one token in so many of the video fits."""
@@ -93,18 +91,19 @@ def main(config: Config) -> int:
     console = Console(highlight=False)
     tell(asked, text, video, heading, console)
     grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
-    timeline = Timeline.of(trace, features.tokens_per_grid, grid_times)
+    kept = kept_of(trace, features)
+    ends = chunk_ends(trace.chunk_lengths) if kept is None else kept.ends
+    timeline = Timeline.of(ends, features.tokens_per_grid, grid_times)
     console.print(totals(trace, seconds), soft_wrap=True)
     if trace.compressed:
         console.print(chunk_table(trace, timeline))
         console.print(layer_table(trace))
-    if trace.n_video != len(features.features):
-        console.print("no picture: the method chose among the video's tokens before the language model saw them")
+    if kept is None:
+        console.print(f"no picture: {NOT_RECORDED}")
         return 0
-    kept = kept_share(trace, features)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        draw(output, held.frames, kept, timeline, trace, question=asked.text, answer=text, heading=heading)
+        draw(output, held.frames, kept, timeline, question=asked.text, answer=text, heading=heading)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
     console.print(f"picture: {output}", markup=False, soft_wrap=True)
@@ -193,25 +192,3 @@ def _is_text(given: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class HeldFrames:
-    """Passes windows of frames on, and holds some of them back for the picture.
-
-    Attributes:
-        frames: number of the grid -> its first frame, uint8 [H, W, 3]; about `SHOWN` of them once all have passed.
-    """
-
-    def __init__(self, windows: Iterable[np.ndarray], n_frames: int, frames_per_grid: int) -> None:
-        self._windows = windows
-        self._stride = frames_per_grid * max(1, -(-n_frames // (SHOWN * frames_per_grid)))
-        self._frames_per_grid = frames_per_grid
-        self.frames: dict[int, Any] = {}
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        start = 0
-        for window in self._windows:
-            for number in range(-start % self._stride, len(window), self._stride):
-                self.frames[(start + number) // self._frames_per_grid] = window[number].copy()
-            start += len(window)
-            yield window

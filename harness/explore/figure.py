@@ -2,71 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from harness.compress.trace import Trace
-    from harness.models.features import VideoFeatures
+from harness.explore.kept import Kept, Timeline, choose_grids, clock
 
 COLUMNS, ROWS = 6, 2  # of frames
 DARKEST = 0.22  # brightness of a token that no layer kept
 ACCENT, SOFT = "#0b7a75", "#bfe3e0"
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """When things are in the video, in seconds: K chunks, G grids."""
-
-    edges: list[float]  # [K + 1] where chunks begin, and the end
-    grids: list[float]  # [G] where grids begin
-
-    @classmethod
-    def of(cls, trace: Trace, tokens_per_grid: int, grid_times: Sequence[float]) -> Timeline:
-        """Args: grid_times [G + 1], the last one the end of the video. A chunk may end inside a grid."""
-        ends = np.cumsum([0, *trace.chunk_lengths]) / tokens_per_grid
-        edges = np.interp(ends, np.arange(len(grid_times)), grid_times)
-        return cls(edges.tolist(), list(grid_times[:-1]))
-
-
-def clock(seconds: float) -> str:
-    """``1:05`` or ``1:02:03``."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def kept_share(trace: Trace, features: VideoFeatures) -> np.ndarray:
-    """Share of the layers that kept each token of the video [G, rows, columns].
-
-    Where nothing was chosen every layer kept everything.
-
-    Raises:
-        ValueError: the trace has no recording.
-    """
-    if trace.recording is None:
-        raise ValueError("the answer was generated without record=True, so nobody knows which tokens were kept")
-    grids, height, width = features.grid
-    merge = math.isqrt(height * width // features.tokens_per_grid)
-    shares = []
-    for length, layers in zip(trace.chunk_lengths, trace.recording.kept_indices, strict=True):
-        share = np.ones(length)
-        if layers is not None:
-            share = sum((np.bincount(i.numpy(), minlength=length) for i in layers), np.zeros(length)) / len(layers)
-        shares.append(share)
-    return np.concatenate(shares).clip(0, 1).reshape(grids, height // merge, width // merge)
-
-
-def choose_grids(kept: np.ndarray, held: Sequence[int], count: int) -> list[int]:
-    """Of `count` equal stretches of the video, the grid with most kept tokens among those whose frame is held."""
-    stretches = np.array_split(np.array(sorted(held)), min(count, len(held)))
-    total = kept.sum(axis=(1, 2))
-    return [int(stretch[total[stretch].argmax()]) for stretch in stretches]
 
 
 def lit(frame: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -83,9 +29,8 @@ def lit(frame: np.ndarray, share: np.ndarray) -> np.ndarray:
 def draw(
     path: Path,
     frames: Mapping[int, np.ndarray],
-    kept: np.ndarray,
+    kept: Kept,
     timeline: Timeline,
-    trace: Trace,
     *,
     question: str,
     answer: str,
@@ -95,12 +40,13 @@ def draw(
 
     Args:
         frames: grid -> frame, those that may be shown.
-        kept: share of the layers that kept each token [G, rows, columns].
+        kept: what was kept of the video.
         question, answer, heading: texts above the frames.
     """
     from matplotlib.figure import Figure
 
-    chosen = choose_grids(kept, list(frames), COLUMNS * ROWS)
+    share = kept.share
+    chosen = choose_grids(share, list(frames), COLUMNS * ROWS)
     first = frames[chosen[0]]
     rows = -(-len(chosen) // COLUMNS)
     tile = 13.0 / COLUMNS  # inches
@@ -113,18 +59,20 @@ def draw(
     for axis in axes:
         axis.set_axis_off()
     for axis, grid in zip(axes, chosen, strict=False):
-        axis.imshow(lit(frames[grid], kept[grid]))
-        _outline(axis, kept[grid] > 0, frames[grid].shape)
-        axis.set_title(f"{clock(timeline.grids[grid])}   {kept[grid].mean():.0%} kept", fontsize=9, color="#333333")
+        tile_of(axis, frames[grid], share[grid])
+        axis.set_title(f"{clock(timeline.grids[grid])}   {share[grid].mean():.0%} kept", fontsize=9, color="#333333")
     (curve, beside), (heat, scale) = plots.subplots(2, 2, width_ratios=[1, 0.012])
     beside.set_axis_off()
-    _budget(curve, kept, timeline, trace, chosen)
-    _layers(plots, heat, scale, timeline, trace)
+    budget(curve, kept, timeline, chosen)
+    curve.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
+    curve.set_title("Budget over time", loc="left", fontsize=10)
+    plots.colorbar(layers(heat, kept, timeline), cax=scale, format=lambda value, _: f"{value:.0%}")
+    heat.set_title("Share kept, by layer and chunk", loc="left", fontsize=10)
     figure.savefig(path)
 
 
 def _title(area: Any, question: str, answer: str, heading: str) -> None:
-    short, reply = _one_line(question), _one_line(answer) or "(empty)"
+    short, reply = one_line(question), one_line(answer) or "(empty)"
     area.text(0.01, 0.80, short, fontsize=13, weight="bold", va="center")
     area.text(0.01, 0.45, f"answer: {reply}", fontsize=12, va="center", color=ACCENT)
     area.text(
@@ -137,9 +85,16 @@ def _title(area: Any, question: str, answer: str, heading: str) -> None:
     )
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text as one short line of a picture."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return (text if len(text) <= 110 else text[:109] + "…").replace("$", r"\$")
+
+
+def tile_of(axis: Any, frame: np.ndarray, share: np.ndarray) -> None:
+    """A frame [H, W, 3] with the share [rows, columns] of layers that kept each of its tokens."""
+    axis.imshow(lit(frame, share))
+    _outline(axis, share > 0, frame.shape)
 
 
 def _outline(axis: Any, kept: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -159,41 +114,35 @@ def _outline(axis: Any, kept: np.ndarray, shape: tuple[int, ...]) -> None:
     axis.add_collection(LineCollection(lines, colors="#ffd23f", linewidths=0.9))
 
 
-def _budget(axis: Any, kept: np.ndarray, timeline: Timeline, trace: Trace, chosen: Sequence[int]) -> None:
-    """Tokens kept per grid, and the mean of each chunk."""
-    n = kept.shape[1] * kept.shape[2]
+def budget(axis: Any, kept: Kept, timeline: Timeline, chosen: Sequence[int]) -> None:
+    """Tokens kept per grid, and the mean of each chunk; marks at the grids `chosen`."""
+    share = kept.share
+    n = share.shape[1] * share.shape[2]
     edges = np.array(timeline.edges)
-    per_grid = kept.sum(axis=(1, 2))
-    times = np.append(timeline.grids, edges[-1])
-    axis.stairs(per_grid, times, fill=True, color=SOFT, label="kept in a grid, mean of the layers")
-    means = [np.mean(layers) / length * n for layers, length in zip(trace.kept, trace.chunk_lengths, strict=True)]
-    axis.stairs(means, edges, color=ACCENT, linewidth=2, baseline=None, label="mean of the chunk")
+    per_grid = share.sum(axis=(1, 2))
+    axis.stairs(per_grid, np.append(timeline.grids, edges[-1]), fill=True, color=SOFT,
+                label="kept in a grid, mean of the layers")  # fmt: skip
+    axis.stairs(kept.of_chunks.mean(0) * n, edges, color=ACCENT, linewidth=2, baseline=None, label="mean of the chunk")
     top = max(per_grid.max(), 1.0)
     axis.plot([timeline.grids[g] for g in chosen], [top * 1.04] * len(chosen), "v", color="#444444", markersize=5,
               label="frames above", clip_on=False)  # fmt: skip
-    axis.set(
-        xlim=(edges[0], edges[-1]),
-        ylim=(0, top * 1.12),
-        ylabel=f"tokens of {n}",
-    )
-    axis.set_title("Budget over time", loc="left", fontsize=10)
+    axis.set(xlim=(edges[0], edges[-1]), ylim=(0, top * 1.12), ylabel=f"tokens of {n}")
     _time_axis(axis)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _layers(area: Any, axis: Any, scale: Any, timeline: Timeline, trace: Trace) -> None:
-    """Share that each layer kept of each chunk."""
-    share = np.array(trace.kept, dtype=float).T / np.array(trace.chunk_lengths)
+def layers(axis: Any, kept: Kept, timeline: Timeline, most: float | None = None) -> Any:
+    """Share that each layer kept of each chunk, in colours up to `most`; returns what a scale may be drawn of."""
+    share = kept.of_chunks
     mesh = axis.pcolormesh(
-        timeline.edges, np.arange(share.shape[0] + 1) - 0.5, share, cmap="GnBu", vmin=0, vmax=max(share.max(), 1e-9)
-    )
+        timeline.edges, np.arange(share.shape[0] + 1) - 0.5, share, cmap="GnBu", vmin=0,
+        vmax=most or max(share.max(), 1e-9),
+    )  # fmt: skip
     axis.invert_yaxis()
     axis.set(xlabel="time in the video", ylabel="layer")
-    axis.set_title("Share kept, by layer and chunk", loc="left", fontsize=10)
     axis.set_yticks(np.unique(np.linspace(0, share.shape[0] - 1, min(share.shape[0], 8)).round().astype(int)))
     _time_axis(axis)
-    area.colorbar(mesh, cax=scale, format=lambda value, _: f"{value:.0%}")
+    return mesh
 
 
 def _time_axis(axis: Any) -> None:

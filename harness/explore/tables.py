@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.table import Table
 
-from harness.explore.figure import Timeline, clock
+from harness.explore.kept import Timeline, clock
 
 if TYPE_CHECKING:
     from harness.compress.trace import Trace

@@ -18,7 +18,9 @@ from harness.cli import main
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.explore import demo
-from harness.explore.figure import Timeline, choose_grids, clock, kept_share, lit
+from harness.explore.figure import lit
+from harness.explore.held import HeldFrames
+from harness.explore.kept import Timeline, choose_grids, chunk_ends, clock, kept_of
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 
@@ -81,7 +83,7 @@ def test_an_accelerator_profile_needs_a_video(capsys):
         (["--video", "{video}", "--question", " "], "--question is empty"),
         (["--options", "a", "b"], "--options are given without a question"),
         (["--video", "{video}", "--question", "x", "--options", *"abcdefghij"], "at most 8"),
-        (["--video", "{video}", *QUESTION, "context.tokens=9"], "write settings before --options"),
+        (["--video", "{video}", *QUESTION, "contxt.tokens=9"], "write settings before --options"),
         (["--video", "{video}", *QUESTION, "--output", "picture.gif"], "must end in .png"),
         (["--video", "{video}", "--question", "caf\udce9"], "--question holds bytes that are not UTF-8: 'caf\\udce9'"),
         (["--video", "{video}", "--question", "x", "--options", "a", "\ud800"], "--options holds bytes"),
@@ -167,20 +169,40 @@ def test_options_become_lines_with_letters(video):
 @pytest.mark.parametrize("size", [1, 5, 512])
 def test_held_frames_do_not_depend_on_the_windows(size):
     frames = np.arange(600, dtype=np.uint16)[:, None, None, None]
-    held = demo.HeldFrames(np.split(frames, range(size, 600, size)), 600, 2)
+    held = HeldFrames(np.split(frames, range(size, 600, size)), 600, 2)
     assert np.array_equal(np.concatenate(list(held)), frames)
     assert {grid: int(frame.item()) for grid, frame in held.frames.items()} == {g: 2 * g for g in range(0, 300, 2)}
 
 
-def trace_of(kept_indices, lengths):
-    indices = [layers and [torch.tensor(i) for i in layers] for layers in kept_indices]
-    return SimpleNamespace(chunk_lengths=lengths, recording=SimpleNamespace(kept_indices=indices))
+def trace_of(kept_indices, lengths, layers=2, entered=None):
+    indices = [rows and [torch.tensor(i) for i in rows] for rows in kept_indices]
+    recording = SimpleNamespace(kept_indices=indices, entered=entered)
+    return SimpleNamespace(chunk_lengths=lengths, recording=recording, cache_length=[0] * layers, compressed=True)
+
+
+FEATURES = SimpleNamespace(grid=(3, 4, 4), tokens_per_grid=4)
+"""2 x 2 merged tokens per grid."""
 
 
 def test_kept_share_counts_layers_per_token():
-    features = SimpleNamespace(grid=(3, 4, 4), tokens_per_grid=4)  # 2 x 2 merged tokens per grid
-    share = kept_share(trace_of([[[0, 5], [0, 1, 7]], None], [8, 4]), features)
-    assert share.tolist() == [[[1.0, 0.5], [0, 0]], [[0, 0.5], [0, 0.5]], [[1, 1], [1, 1]]]
+    kept = kept_of(trace_of([[[0, 5], [0, 1, 7]], None], [8, 4]), FEATURES)
+    assert kept.share.tolist() == [[[1.0, 0.5], [0, 0]], [[0, 0.5], [0, 0.5]], [[1, 1], [1, 1]]]
+    assert kept.of_chunks.tolist() == [[0.25, 1], [0.375, 1]] and kept.ends == (0, 8, 12)
+
+
+def test_a_token_that_half_the_heads_of_a_layer_keep_counts_half():
+    kept = kept_of(trace_of([[[0], [0, 1], [2], [2]]], [12]), FEATURES)
+    assert kept.layers[:, :3].tolist() == [[1, 0.5, 0], [0, 0, 1]]
+
+
+def test_tokens_chosen_before_the_model_stand_at_their_places_in_the_video():
+    kept = kept_of(trace_of([None, None], [2, 2], entered=torch.tensor([1, 5, 6, 11])), FEATURES)
+    assert kept.layers.nonzero()[1].tolist() == [1, 5, 6, 11] * 2 and kept.ends == (0, 6, 12)
+
+
+def test_what_was_not_recorded_is_not_drawn_as_kept():
+    assert kept_of(trace_of([None], [12]), FEATURES) is None
+    assert kept_of(trace_of([[[0], [1]]], [8]), FEATURES) is None  # of other frames
 
 
 def test_chosen_grids_are_the_fullest_of_each_stretch():
@@ -200,8 +222,7 @@ def test_a_token_is_lit_by_the_share_of_its_layers():
 
 
 def test_chunks_have_times_also_where_they_end_inside_a_grid():
-    trace = SimpleNamespace(chunk_lengths=[6, 6, 4])
-    timeline = Timeline.of(trace, 4, [0.0, 1.0, 2.0, 3.0, 5.0])
+    timeline = Timeline.of(chunk_ends([6, 6, 4]), 4, [0.0, 1.0, 2.0, 3.0, 5.0])
     assert timeline.edges == [0.0, 1.5, 3.0, 5.0] and timeline.grids == [0.0, 1.0, 2.0, 3.0]
 
 

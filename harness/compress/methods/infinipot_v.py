@@ -129,7 +129,9 @@ class InfiniPotV(Method):
             number[run.prompt.video] = torch.arange(run.prompt.n_video)
             heads = [number[of_head] for of_layer in run.state for of_head in of_layer]
             chunks = [segment for segment in run.segments if segment.chunk is not None]
-            run.trace.chunk_budget = per_chunk([of_head[of_head >= 0] for of_head in heads], chunks)
+            heads = [of_head[of_head >= 0] for of_head in heads]
+            run.record_kept(heads)
+            run.trace.chunk_budget = per_chunk(heads, chunks)
 
     def _pooling(self, run: Prefill, layer: int) -> tuple[int, int, int]:
         """Dimensions, width, and rows of a grid for `pooled`."""

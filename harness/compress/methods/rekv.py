@@ -120,6 +120,8 @@ class ReKV(Reloading):
         for layer, grids in enumerate(found):
             for grid in grids:
                 run.trace.kept[chunk_of[grid]][layer] += run.prompt.grid_lengths[grid]
+        first = [0, *ends.tolist()]
+        run.record_kept([torch.cat([torch.arange(first[g], first[g + 1]) for g in grids]) for grids in found])
         run.trace.chunk_budget = [round(mean(kept)) for kept in run.trace.kept]
         run.trace.chunk_ratio = [mean(k) / n for k, n in zip(run.trace.kept, run.trace.chunk_lengths, strict=True)]
 

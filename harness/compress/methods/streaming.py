@@ -65,6 +65,7 @@ class Streaming(ChunkEvictor):
         own = int((self.window(run, segment.video.stop) >= segment.video.start).sum())
         run.trace.kept.append([own] * run.cache.num_layers)
         run.note_choice([run.state])
+        run.record_kept([self.window(run, segment.video.stop)])
         return None
 
 
