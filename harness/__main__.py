@@ -4,4 +4,11 @@ import sys
 
 from harness.cli import main
 
-sys.exit(main(sys.argv[1:]))
+
+def run() -> None:
+    """The command ``adaretake`` of an installed package."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

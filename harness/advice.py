@@ -34,6 +34,11 @@ def harness(verb: str, overrides: Iterable[str] = (), *more: str) -> str:
     return f"{program('python')} -m harness {shlex.join([verb, *words, *more])}"
 
 
+def install(*packages: str) -> str:
+    """What puts packages into this Python environment."""
+    return f"{program('python')} -m pip install {shlex.join(packages)}"
+
+
 def download() -> str:
     """The hub's own command-line program."""
     if Path(sys.executable).with_name("hf").exists():

@@ -11,7 +11,6 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -30,14 +29,15 @@ from harness.exchange.config import ExportConfig, ForeignConfig
 from harness.explore.config import DemoConfig, ShowConfig
 from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
+from harness.places import HOME, ROOT
 from harness.plan.config import Axes, MatrixConfig, ProfileAxes, Row, settle
 from harness.report.config import CheckConfig, ReportConfig
 from harness.run.config import EngineConfig, FitConfig, RunConfig
 from harness.setting import check_settings, setting
 from harness.video.config import VideoConfig
 
-REPO = Path(__file__).resolve().parents[1]
-CONF = REPO / "conf"
+REPO = ROOT
+CONF = HOME / "conf"
 
 if TYPE_CHECKING:
     from harness.compress.method import Method

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from harness.advice import harness
 from harness.errors import UserError
+from harness.places import HOME, INSTALLED, ROOT
 
-REPO = Path(__file__).resolve().parents[2]
-TASKS = REPO / "tasks"
+TASKS = HOME / "tasks"
+TOY = Path("data/toy") if INSTALLED else ROOT / "data" / "toy"
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 LONGEST_NAME = 250
 """Bytes of a file's name, a suffix of a video to come; file systems take 255."""
 
 
 def data_root() -> Path:
-    """The folder of all benchmarks: the environment's ``ADARETAKE_DATA``, else the toy in the repository."""
-    return Path(os.environ.get("ADARETAKE_DATA") or REPO / "data" / "toy")
+    """The folder of all benchmarks: the environment's ``ADARETAKE_DATA``, else where the toy is made."""
+    return Path(os.environ.get("ADARETAKE_DATA") or TOY)
 
 
 def is_toy(root: Path) -> bool:
@@ -75,7 +76,7 @@ class Folder:
                 f"The data root {self.root} holds the toy, which has no such file: name another task or data.root, or "
                 f"build it anew: rm -r {shlex.quote(str(self.root))} && {harness('prepare', ['profile=toy', where])}"
             )
-        toy = self.root.resolve() == (REPO / "data" / "toy").resolve()
+        toy = self.root.resolve() == TOY.resolve()
         words = ["profile=toy"] if toy else ["profile=published", f"task={self.task}", where]
         return f"Get it with: {harness('prepare', words)}"
 

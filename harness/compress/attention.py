@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from harness.advice import install
 from harness.errors import UserError
 
 BACKENDS = ("flash_attention_2", "sdpa", "eager")
@@ -69,7 +70,7 @@ def choose_backend(requested: str, device: torch.device, dtype: torch.dtype) -> 
     if requested == "flash_attention_2" and not flash:
         raise UserError(
             f"attention flash_attention_2 needs the package flash-attn, a CUDA device and bf16 or fp16 (this is "
-            f"{device.type}, {dtype}): pip install flash-attn, or set model.attention=sdpa"
+            f"{device.type}, {dtype}): {install('flash-attn')}, or set model.attention=sdpa"
         )
     return requested
 

@@ -16,11 +16,10 @@ import torch
 
 from harness import advice
 from harness.errors import UserError
+from harness.places import find
 
 TARGETS = tuple(2 ** (-step / 2) for step in range(1, 17))
 """Shares kept on average over layers that a recipe has a row for: from 0.71 down to 1/256."""
-
-HOME = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,6 @@ def fit_command() -> str:
     )
 
 
-def find_recipe(path: str) -> Path:
-    """A recipe's file; a relative one that does not exist is looked up below the repository."""
-    found = Path(path)
-    return found if found.is_absolute() or found.exists() else HOME / found
-
-
 def read_recipe(path: str) -> tuple[Recipe, str]:
     """A recipe, and the digest of its file.
 
@@ -84,7 +77,7 @@ def read_recipe(path: str) -> tuple[Recipe, str]:
     """
     again = fit_command()
     try:
-        data = find_recipe(path).read_bytes()
+        data = find(path).read_bytes()
     except OSError as error:
         raise UserError(f"method.recipe={path} does not exist or cannot be read; fit it: {again}") from error
     try:

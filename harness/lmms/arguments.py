@@ -11,9 +11,9 @@ import yaml
 
 from harness.config import CONF, Config, TaskConfig, compose_config, options
 from harness.errors import UserError
+from harness.places import find
 from harness.plan.cell import Cell
 from harness.plan.matrix import build_cells, recompose
-from harness.plan.weights import local_path
 
 ALIASES = {
     "pretrained": "model.path",
@@ -90,7 +90,7 @@ def _option_of(path: str) -> str | None:
     """The option of the group `model` whose weights `path` names, if any."""
     for option in options("model"):
         own = str(yaml.safe_load((CONF / "model" / f"{option}.yaml").read_text()).get("path"))
-        if path == own or (local_path(path).exists() and local_path(path).resolve() == local_path(own).resolve()):
+        if path == own or (find(path).exists() and find(path).resolve() == find(own).resolve()):
             return option
     return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness.advice import install
 from harness.errors import UserError
 
 _YARN = {"rope_type": "yarn", "beta_fast": 32.0, "beta_slow": 1.0}
@@ -23,7 +24,7 @@ def choose_device(device: str) -> torch.device:
         try:
             import torch_npu  # noqa: F401  registers the device type
         except ImportError as error:
-            raise UserError(f"model.device={device} needs the package torch_npu: pip install torch_npu") from error
+            raise UserError(f"model.device={device} needs the package torch_npu: {install('torch_npu')}") from error
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 from functools import lru_cache
 
-from harness.benchmarks.files import REPO
+from harness.places import HOME, ROOT
 
 
 @lru_cache
@@ -14,12 +14,14 @@ def code_digest(*places: str) -> str:
     """Digest of what Python code does: comments, docstrings and layout do not count.
 
     Args:
-        places: files, or folders taken whole, below the repository root; a file that is not there counts as absent.
+        places: files, or folders taken whole, below the root of a checkout; a file that is not there counts as absent.
     """
     digest = hashlib.sha256()
-    for place in (REPO / place for place in places):
+    for name in places:
+        root = HOME if name.startswith("tasks/") else ROOT
+        place = root / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.relative_to(REPO).as_posix().encode())
+            digest.update(path.relative_to(root).as_posix().encode())
             if path.exists():
                 digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
     return digest.hexdigest()[:12]

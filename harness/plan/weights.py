@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import download, program
-from harness.benchmarks.files import REPO
 from harness.errors import UserError
+from harness.places import find
 
 if TYPE_CHECKING:
     from harness.models.config import ModelConfig
@@ -24,12 +24,6 @@ WHOLE_FILE_BYTES = 64 * 2**20
 SAMPLES, SAMPLE_BYTES = 16, 2**16
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 """Files that can change an answer: weights, configurations, tokenizer, chat template."""
-
-
-def local_path(path: str) -> Path:
-    """A path of the configuration: as given where it exists, else below the repository root."""
-    direct = Path(path)
-    return direct if direct.is_absolute() or direct.exists() else REPO / path
 
 
 def find_weights(path: str, fetch: str | None = None) -> Path:
@@ -42,7 +36,7 @@ def find_weights(path: str, fetch: str | None = None) -> Path:
     Raises:
         UserError: neither; nothing is downloaded here. The message holds the command that does.
     """
-    folder = local_path(path)
+    folder = find(path)
     if folder.is_dir():
         if not any(folder.glob("*.safetensors")):
             raise UserError(f"weights: {folder} has no *.safetensors file.\n  {fetch_advice(path, fetch)}")
@@ -65,7 +59,7 @@ def fetch_advice(path: str, fetch: str | None, damaged: Path | None = None) -> s
         fetch: `ModelConfig.fetch`; without it a hub id can still be downloaded.
         damaged: a file that is there and has to go first.
     """
-    is_id = _is_hub_id(path) and not local_path(path).is_dir()
+    is_id = _is_hub_id(path) and not find(path).is_dir()
     if is_id and path not in (fetch or "").split():  # another model's id, or where the folder is to be
         parent = Path(path).parent
         is_id = parent.name != "models" and not parent.exists()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config import REPO
 from harness.errors import UserError
+from harness.places import find
 from harness.report.cells import MISSING, CellResult
 from harness.report.choose import key_of, setting_key
 from harness.store import Answer, FrameRecords
@@ -171,13 +171,15 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def load_baselines(folder: Path | str) -> list[Baseline]:
-    """All baselines of a folder, by name; a relative folder that does not exist is looked up below the repository."""
+    """All baselines of a folder, by name; a relative folder that does not exist is looked up among what
+    comes with the product."""
     return [read_baseline(path) for path in sorted(baseline_folder(folder).glob("*.json"))]
 
 
 def baseline_folder(folder: Path | str) -> Path:
-    """A folder of baselines as it is configured: where it exists, else below the repository."""
-    return Path(folder) if Path(folder).is_dir() else REPO / folder
+    """A folder of baselines as it is configured: where it exists, else among what
+    comes with the product."""
+    return find(folder)
 
 
 def baseline_text(baseline: Baseline) -> str:

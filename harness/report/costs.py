@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-from harness.config import REPO
+from harness.places import find
 from harness.report.cells import CellResult
 from harness.store import Answer
 
@@ -49,24 +48,24 @@ def find_shape(name: str, path: str) -> Shape | None:
     """Shape of a model by its name or from its ``config.json``; None where neither is known."""
     if name in KNOWN:
         return KNOWN[name]
-    for folder in (Path(path), REPO / path):
-        if (folder / "config.json").is_file():
-            raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            text = {**raw, **raw.get("text_config", {})}
-            try:
-                heads = text["num_attention_heads"]
-                return Shape(
-                    layers=text["num_hidden_layers"],
-                    hidden=text["hidden_size"],
-                    intermediate=text["intermediate_size"],
-                    heads=heads,
-                    kv_heads=text.get("num_key_value_heads") or heads,
-                    head_dim=text.get("head_dim") or text["hidden_size"] // heads,
-                    vocabulary=text["vocab_size"],
-                )
-            except KeyError:
-                return None
-    return None
+    file = find(path) / "config.json"
+    if not file.is_file():
+        return None
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    text = {**raw, **raw.get("text_config", {})}
+    try:
+        heads = text["num_attention_heads"]
+        return Shape(
+            layers=text["num_hidden_layers"],
+            hidden=text["hidden_size"],
+            intermediate=text["intermediate_size"],
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+            vocabulary=text["vocab_size"],
+        )
+    except KeyError:
+        return None
 
 
 def answer_flops(shape: Shape, answer: Answer) -> float | None:

@@ -16,9 +16,9 @@ import yaml
 
 from harness.benchmarks.benchmark import parser_names
 from harness.errors import UserError
+from harness.places import find
 from harness.report.cells import CellResult
 
-REPO = Path(__file__).resolve().parents[2]
 ASIDE = {"title", "metric", "parser"}
 """Keys of a column that are no setting."""
 LABELS = {"frames": "max frames", "questions": "number of questions", "yarn_factor": "YaRN factor"}
@@ -148,13 +148,13 @@ def load_tables(folder: Path | str) -> list[PublishedTable]:
     """All published tables in the order of their letters.
 
     Args:
-        folder: of the yaml files; a relative path that does not exist is looked up below the repository.
+        folder: of the yaml files; a relative path that does not exist is looked up among what comes with
+            the product.
 
     Raises:
         UserError: the folder holds no table, or a file is not one.
     """
-    folder = Path(folder)
-    folder = folder if folder.is_dir() else REPO / folder
+    folder = find(folder)
     tables = []
     for path in sorted(folder.glob("*.yaml")):
         try:

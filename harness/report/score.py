@@ -11,8 +11,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import harness
-from harness.config import REPO, Config, TaskConfig
+from harness.benchmarks.files import TASKS
+from harness.config import Config, TaskConfig
 from harness.errors import UserError
+from harness.places import PACKAGE
 from harness.report.cells import SCORE, CellResult
 from harness.report.choose import choose
 from harness.report.context import main_metric
@@ -131,8 +133,8 @@ def inputs_digest(cell: CellResult) -> str:
         answer = cell.answers.get(question.question_id)
         said = None if answer is None else (answer.status, answer.text)
         digest.update(repr((question.question_id, question.answer, sorted(question.options.items()), said)).encode())
-    task = REPO / "tasks" / str(cell.cell["task"].get("data", cell.benchmark))
-    code = [*sorted((REPO / "harness" / "benchmarks").glob("*.py")), REPO / "harness" / "lmms" / "task.py"]
+    task = TASKS / str(cell.cell["task"].get("data", cell.benchmark))
+    code = [*sorted((PACKAGE / "benchmarks").glob("*.py")), PACKAGE / "lmms" / "task.py"]
     for path in [*code, *sorted(task.glob("*.py")), *sorted(task.glob("*.yaml"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shlex
 import shutil
 import sys
 import tempfile
@@ -17,16 +16,20 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.advice import harness, program
-from harness.config import REPO, Config
+from harness.advice import harness, install
+from harness.config import Config
 from harness.errors import UserError
+from harness.places import INSTALLED, ROOT
 from harness.plan.matrix import recompose
+from harness.video.config import DEFAULT, PUBLISHED
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
 DECODERS = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 TESTED_TRANSFORMERS = ("5.4", "6")
 """At least, and below: the releases whose own position code was compared with ours (docs/method.md)."""
+PYTHONS = ((3, 11), (3, 14))
+"""The first and the last that is supported, as in pyproject.toml and scripts/setup.sh."""
 SPARE_GB = 5.0
 
 
@@ -72,9 +75,10 @@ def run_check(check: Callable[[Config], Iterator[Finding]], config: Config) -> l
 
 def python(config: Config) -> Iterator[Finding]:
     """The interpreter."""
-    good = (3, 11) <= sys.version_info[:2] < (3, 13)
+    good = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    first, last = (".".join(map(str, version)) for version in PYTHONS)
     yield Finding(
-        "python", OK if good else PROBLEM, platform.python_version(), "" if good else "use Python 3.11 or 3.12"
+        "python", OK if good else PROBLEM, platform.python_version(), "" if good else f"use Python {first} to {last}"
     )
 
 
@@ -84,14 +88,14 @@ def packages(config: Config) -> Iterator[Finding]:
         try:
             yield Finding(name, OK, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, PROBLEM, "not installed", "bash scripts/setup.sh")
+            yield Finding(name, PROBLEM, "not installed", install(name) if INSTALLED else "bash scripts/setup.sh")
     version = _numbers(importlib.metadata.version("transformers"))
     if not _numbers(TESTED_TRANSFORMERS[0]) <= version < _numbers(TESTED_TRANSFORMERS[1]):
         yield Finding(
             "transformers",
             PROBLEM,
             f"M-RoPE ids changed between releases; tested are {TESTED_TRANSFORMERS[0]} up to {TESTED_TRANSFORMERS[1]}",
-            f"{pip()} 'transformers>={TESTED_TRANSFORMERS[0]},<{TESTED_TRANSFORMERS[1]}'",
+            install(f"transformers>={TESTED_TRANSFORMERS[0]},<{TESTED_TRANSFORMERS[1]}"),
         )
 
 
@@ -101,9 +105,8 @@ def entry_point(config: Config) -> Iterator[Finding]:
     if MODEL_ID in names:
         yield Finding("lmms-eval", OK, "finds the models adaretake_*")
     else:
-        yield Finding(
-            "lmms-eval", PROBLEM, "does not find the models adaretake_*", f"{pip()} -e {shlex.quote(str(REPO))}"
-        )
+        fix = "install the wheel with pip" if INSTALLED else install("--no-deps", "-e", str(ROOT))
+        yield Finding("lmms-eval", PROBLEM, "does not find the models adaretake_*", fix)
 
 
 def accelerator(config: Config) -> Iterator[Finding]:
@@ -136,20 +139,26 @@ def attention(config: Config) -> Iterator[Finding]:
     chosen = choose_backend(config.model.attention, device, choose_dtype(config.model.dtype, device))
     if device.type == "cuda" and config.model.attention == "auto" and chosen != "flash_attention_2":
         detail = f"{chosen}; the published numbers are flash-attn 2 numbers"
-        yield Finding("attention", NOTE, detail, f"{pip()} '.[gpu]'")
+        yield Finding("attention", NOTE, detail, install("flash-attn"))
     else:
         yield Finding("attention", OK, f"{chosen} on {device.type}")
 
 
 def decoder(config: Config) -> Iterator[Finding]:
     """The video decoder."""
-    module = DECODERS[config.video.backend]
+    backend = config.video.backend
+    module = DECODERS[backend]
     if importlib.util.find_spec(module) is None:
         others = [name for name, m in DECODERS.items() if importlib.util.find_spec(m)]
-        fix = f"{pip()} {module}" + (f", or video.backend={others[0]} (another identity)" if others else "")
-        yield Finding("decoder", PROBLEM, f"video.backend={config.video.backend} is not installed", fix)
+        fix = install(module) + (f"\nor set: video.backend={others[0]} (another identity)" if others else "")
+        yield Finding("decoder", PROBLEM, f"video.backend={backend} is not installed", fix)
+        return
+    detail = f"{backend} {importlib.metadata.version(module)}"
+    if backend == DEFAULT and DEFAULT != PUBLISHED:
+        detail += f"; {PUBLISHED}, which the published runs used, is not installed here"
+        yield Finding("decoder", NOTE, f"{detail}; cells of the two are not the same cells")
     else:
-        yield Finding("decoder", OK, f"{config.video.backend} {importlib.metadata.version(module)}")
+        yield Finding("decoder", OK, detail)
 
 
 def results(config: Config) -> Iterator[Finding]:
@@ -217,7 +226,7 @@ def engine(config: Config) -> Iterator[Finding]:
 
     if config.engine.name == "ray":  # building it would join or start a cluster
         found = importlib.util.find_spec("ray") is not None
-        yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else f"{pip()} '.[ray]'")
+        yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else install("ray"))
         return
     if config.engine.name == "slurm" and config.engine.cluster is None and shutil.which("sbatch") is None:
         yield Finding("engine", PROBLEM, "slurm: no sbatch on this machine", "engine=local, or engine.cluster=local")
@@ -235,11 +244,6 @@ def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]
     if not names:
         return [pick(config)]
     return [pick(recompose(config.overrides, {axis: name})) for name in names]
-
-
-def pip() -> str:
-    """How to call this environment's `pip install`."""
-    return f"{program('python')} -m pip install"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from harness.benchmarks.files import REPO
+from harness.places import ROOT
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +53,14 @@ def instruction_set() -> str | None:
 @lru_cache
 def git_state() -> dict[str, Any]:
     """{"commit": hash, "dirty": whether tracked files differ from it}; both None outside a git checkout."""
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None  # a folder above may be another's
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(REPO), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

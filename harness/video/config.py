@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from harness.setting import setting
+
+PUBLISHED = "decord"
+"""The reader of the published runs. It has no package for some machines, Apple's processors among them."""
+DEFAULT = PUBLISHED if find_spec("decord") else "pyav"
+"""The reader where none is asked for; each cell records its own, so answers of two readers do not mix."""
 
 
 @dataclass
@@ -26,6 +32,6 @@ class VideoConfig:
     sampler: str = setting("release", words=("release", "stock"), neutral="release")
     min_pixels: int | None = setting(None, least=784, most=100_000_000, neutral=None)
     max_pixels: int | None = setting(None, least=784, most=100_000_000, neutral=None)
-    backend: str = setting("decord", words=("decord", "pyav", "torchcodec"))
+    backend: str = setting(DEFAULT, words=("decord", "pyav", "torchcodec"))
     window: int = setting(128, least=1, most=100_000, runtime=True)
     timeout_s: float = setting(1800.0, above=0, most=1e6, runtime=True)

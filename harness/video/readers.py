@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 import av
 
+from harness.advice import install
 from harness.errors import UserError, VideoError
 from harness.video.container import Frame, Track, VideoInfo
 
@@ -33,7 +34,7 @@ BACKENDS = {
     "pyav": "harness.video.read_pyav:PyavReader",
     "torchcodec": "harness.video.read_torchcodec:TorchcodecReader",
 }
-INSTALL = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec` and ffmpeg with `apt-get install ffmpeg"}
+PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 # Codecs that a backend's own libraries do not know. decord 0.6 ships ffmpeg 4.1, which is older than AV1 decoding.
 UNKNOWN_CODECS = {"decord": {"av1", "vvc"}}
 
@@ -53,8 +54,8 @@ def reader_class(backend: str) -> type[FrameReader]:
         why = str(error).strip().splitlines()[0]
         others = " or ".join(f"video.backend={other}" for other in BACKENDS if other != backend)
         raise UserError(
-            f"video.backend={backend} does not work here ({why}); install it with `pip install {INSTALL[backend]}`"
-            f", or set {others}"
+            f"video.backend={backend} does not work here ({why}); install it with `{install(PACKAGES[backend])}`"
+            f"{' and ffmpeg with `apt-get install ffmpeg`' * (backend == 'torchcodec')}, or set {others}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from harness.advice import install
 from harness.errors import UserError, VideoError
 from harness.video.container import Frame, Track
 from harness.video.sampling import MAX_ASPECT, FramePlan, StockPolicy
@@ -141,6 +142,6 @@ def _package() -> ModuleType:
     try:
         from qwen_vl_utils import vision_process
     except ImportError as error:
-        raise UserError(f"video.sampler=stock needs qwen-vl-utils: `pip install qwen-vl-utils` ({error})") from error
+        raise UserError(f"video.sampler=stock needs qwen-vl-utils: `{install('qwen-vl-utils')}` ({error})") from error
     module: ModuleType = vision_process
     return module

@@ -97,7 +97,7 @@ def test_a_method_without_these_options_takes_nothing_from_the_task():
 
 
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.plan.code.REPO", tmp_path)
+    monkeypatch.setattr("harness.plan.code.ROOT", tmp_path)
     digests = []
     (tmp_path / "room" / "inner").mkdir(parents=True)
     for text in ['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']:

@@ -120,4 +120,4 @@ def test_a_check_that_breaks_hides_no_other(toy, capsys, monkeypatch):
 def test_every_backend_of_the_configuration_has_a_decoder():
     backend = next(f for f in dataclasses.fields(VideoConfig) if f.name == "backend")
     assert set(doctor.DECODERS) == set(rule_of(backend).words)
-    assert Path(doctor.REPO / "scripts").is_dir(), "fixes name scripts/setup.sh"
+    assert Path(REPO / "scripts").is_dir(), "fixes name scripts/setup.sh"

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 
-from harness.benchmarks.files import REPO
 from harness.errors import UserError
+from harness.places import INSTALLED, ROOT
 from harness.run.config import EngineConfig
 from harness.run.engines import Handle
 from harness.run.work import Order
@@ -44,7 +44,8 @@ class Engine:
     def start(self, order: Order, index: int, attempt: int, slot: int) -> Handle:
         """See `harness.run.engines.Engine`."""
         environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), environment.get("PYTHONPATH")]))
+        if not INSTALLED:
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
         environment.setdefault("OMP_NUM_THREADS", str(self._threads))
         if self._accelerators:
             own = self._accelerators[slot * self._per_worker : (slot + 1) * self._per_worker]

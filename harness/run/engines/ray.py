@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from harness.advice import install
 from harness.config import EngineConfig
 from harness.errors import UserError
 from harness.run.engines import Handle
@@ -21,7 +22,7 @@ class Engine:
         try:
             import ray
         except ImportError as error:
-            raise UserError("engine=ray needs the package ray, which is not installed: pip install '.[ray]'") from error
+            raise UserError(f"engine=ray needs the package ray, which is not installed: {install('ray')}") from error
         self._ray = ray
         self._own = not ray.is_initialized()
         if self._own:

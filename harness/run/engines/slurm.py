@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from harness.advice import install
 from harness.config import EngineConfig
 from harness.errors import UserError
 from harness.run.engines import Handle
@@ -22,7 +23,7 @@ class Engine:
             import submitit
         except ImportError as error:
             raise UserError(
-                "engine=slurm needs the package submitit, which is not installed: pip install '.[slurm]'"
+                f"engine=slurm needs the package submitit, which is not installed: {install('submitit')}"
             ) from error
         self._submitit, self._config = submitit, config
         self.workers = config.workers or 1

@@ -1,0 +1,30 @@
+"""Where lies what comes with the product: in a checkout at its root, in an installed package inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+"""The folder that `harness` is imported from."""
+SHIPPED = PACKAGE / "shipped"
+INSTALLED = SHIPPED.is_dir()
+"""Whether this is an installed package: setup.py puts `conf`, `tasks` and the numbers of `results` into it."""
+HOME = SHIPPED if INSTALLED else ROOT
+"""The folder of `conf`, `tasks`, `results/expected`, `results/baselines` and `results/recipes`."""
+
+
+def find(path: Path | str) -> Path:
+    """A path of the configuration: as given where it exists, else among what comes with the product.
+
+    Args:
+        path: absolute, or below the current folder, `HOME`, or `ROOT` (``harness/toy/checkpoint``).
+
+    Returns:
+        A path that exists; where none does, the one in a checkout's root, for an installed package the one as given.
+    """
+    given = Path(path)
+    if given.is_absolute() or given.exists():
+        return given
+    found = next((place / given for place in (HOME, ROOT) if (place / given).exists()), None)
+    return found or (given if INSTALLED else ROOT / given)
