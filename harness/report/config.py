@@ -27,6 +27,8 @@ class ReportConfig:
     expected: str = "results/expected"
     baselines: str = "results/baselines"
     html: bool = True
+    explorer: bool = True
+    """Whether ``report.html`` comes with the pages of every answer."""
 
     def folder(self, results: str) -> Path:
         """Where the report and the gate write."""

@@ -18,6 +18,7 @@ from harness.report.choose import choose, newest
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.expected import load_tables
+from harness.report.explorer.page import write_explorer
 from harness.report.pages import Findings
 from harness.report.pairs import Pair, find_pairs, ladder
 from harness.report.scores import score_rows, scores_frame
@@ -40,7 +41,7 @@ def main(config: Config) -> int:
 
     Files, in the report's folder: ``report.md``; ``scores.csv``, ``account.csv``, ``differences.csv``, ``numbers.csv``,
     ``claims.csv``; ``tables/*.md`` and ``*.tex``, the published tables with our numbers beside; with ``report.html`` on
-    also ``report.html`` and ``figures/*.svg`` and ``*.png``.
+    also ``report.html`` and ``figures/*.svg`` and ``*.png``, and in ``explorer/`` the pages of every answer.
 
     Returns:
         0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
@@ -57,6 +58,8 @@ def main(config: Config) -> int:
     if not all(cell.toy for cell in shown):
         print_verdicts(found, console)
     written = write_files(found, config.report.folder(config.results))
+    if config.report.html and config.report.explorer:
+        write_explorer(chosen.stored, config.report.folder(config.results) / "explorer", Path(config.data.root))
     others = len(chosen.stored) - len(shown)
     more = f" ({others} cells of other matrices are in it too)" if others else ""
     console.print(f"report: {written}{more}", soft_wrap=True)

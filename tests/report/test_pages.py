@@ -53,11 +53,22 @@ class Page(HTMLParser):
 def test_the_page_is_one_file_that_asks_nobody_for_anything(report):
     text = (report / "report" / "report.html").read_text()
     page = Page(text)
-    assert page.addresses and all(a.startswith(("#", "data:")) for a in page.addresses)
+    assert page.addresses and all(a.startswith(("#", "data:", "explorer/index.html")) for a in page.addresses)
     assert not re.search(r"url\((?!#)|@import|<link[^>]+stylesheet", text)
     sections = [a[1:] for a in page.addresses if re.fullmatch(r"#[a-z]+", a)]
     assert {"scores", "numbers", "claims", "reasons", "figures", "cost"} <= set(sections) <= set(page.ids)
     assert 'name="viewport"' in text and text.count("<svg") == len(list((report / "report" / "figures").glob("*.svg")))
+
+
+def test_every_cell_has_a_way_to_its_answers(report, tmp_path):
+    page = Page((report / "report" / "report.html").read_text())
+    for path in (report / "runs").iterdir():
+        assert f"explorer/index.html#{path.name}" in page.addresses
+    assert (report / "report" / "explorer" / "index.html").is_file()
+    left_out = tmp_path / "report"
+    main(configuration(report, "report.explorer=false", f"report.output={left_out}", "report.cells=['mlvu*']"))
+    assert (left_out / "report.html").is_file() and not (left_out / "explorer").exists()
+    assert "explorer/" not in (left_out / "report.html").read_text()
 
 
 def test_the_page_says_what_the_tables_say(report):
