@@ -68,6 +68,10 @@ VERBS = {
         "harness.explore.show", "stored questions answered again: which tokens each cell kept, side by side",
         "show", words="questions", flags=("flips", "limit"),
     ),
+    "compare": Verb(
+        "harness.report.side_by_side", "two results folders: settings, scores, flips, kept tokens; 0 same, 1 differs",
+        "compare", words="folders", flags=("limit", "output"),
+    ),
     "doctor": Verb("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }  # fmt: skip
 """Every verb, in the order of use."""

@@ -31,7 +31,7 @@ from harness.fetch.config import DataConfig
 from harness.models.config import ModelConfig
 from harness.places import HOME, ROOT
 from harness.plan.config import Axes, MatrixConfig, ProfileAxes, Row, settle
-from harness.report.config import CheckConfig, ReportConfig
+from harness.report.config import CheckConfig, CompareConfig, ReportConfig
 from harness.run.config import EngineConfig, FitConfig, RunConfig
 from harness.setting import check_settings, setting
 from harness.video.config import VideoConfig
@@ -46,7 +46,8 @@ T = TypeVar("T")
 A = TypeVar("A", bound=Axes)
 
 __all__ = [
-    "CONF", "REPO", "CheckConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig", "EngineConfig",
+    "CONF", "REPO", "CheckConfig", "CompareConfig", "Config", "ContextConfig", "DataConfig", "DemoConfig",
+    "EngineConfig",
     "ExportConfig", "FitConfig", "ForeignConfig", "MatrixConfig", "ModelConfig", "ReportConfig", "RunConfig",
     "ShowConfig", "TaskConfig", "VideoConfig",
     "as_yaml", "compose_config", "explain", "options", "quoted",
@@ -74,6 +75,7 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     show: ShowConfig = field(default_factory=ShowConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)

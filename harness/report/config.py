@@ -43,3 +43,16 @@ class CheckConfig:
     update_baseline: bool = False
     exact: bool | None = None
     flip_rate: float | None = setting(None, least=0, most=1)
+
+
+@dataclass
+class CompareConfig:
+    """Two results folders against each other, for the ``compare`` verb."""
+
+    folders: list[str] = field(default_factory=list)
+    exact: bool = True
+    """Every answer has to be the same, ties of tokens aside; else only scores, within noise."""
+    limit: int = setting(20, least=0)
+    """Most flips to print and to list in the Markdown file; the JSON file has all."""
+    output: str | None = None
+    """Folder of the two files; null for ``compare`` in the results folder."""
