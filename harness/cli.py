@@ -54,6 +54,10 @@ VERBS = {
         "harness.exchange.importing", "take other people's per-question results as cells of their own kind",
         "foreign", "files",
     ),
+    "export": Verb(
+        "harness.exchange.exporting", "write cells as lmms-eval's samples, VLMEvalKit's tables or Inspect's logs",
+        "export", "formats",
+    ),
     "submit": Verb("harness.benchmarks.submit", "write a leaderboard file", "task"),
     "fit": Verb("harness.run.fit", "what a method takes from calibration videos, as the recipe of fitprune", "fit"),
     "demo": Verb(

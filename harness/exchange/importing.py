@@ -90,7 +90,9 @@ def import_file(path: Path, config: Config) -> ForeignCell:
     given, results = config.foreign, Path(config.results)
     file = read_file(path, given.format)
     asked = which(given.of or file.task or path.stem, str(path))
-    known, source = known_questions(asked, Path(config.data.root), results)
+    spec = benchmark(asked.benchmark)
+    protocol = next((each for each in (asked.protocol, file.protocol) if each in spec.protocols), None)
+    known, source = known_questions(asked, Path(config.data.root), results, protocol)
     matching = match(file.rows, known, path)
     if not matching.found:
         row, why = matching.unmatched[0]
@@ -101,7 +103,6 @@ def import_file(path: Path, config: Config) -> ForeignCell:
                 "asks other questions, or data.root=<folder> for other annotations."
             )
         )
-    spec = benchmark(asked.benchmark)
     name = given.name or _name(file, asked)
     record = {
         "name": name,
@@ -110,7 +111,8 @@ def import_file(path: Path, config: Config) -> ForeignCell:
         "files": [str(each) for each in file.paths],
         "benchmark": asked.benchmark,
         "split": asked.split,
-        "parser": _parser(file, asked, spec),
+        "protocol": protocol or NOT_SAID,
+        "parser": _parser(file, protocol, spec),
         "declared": file.declared,
         "matching": _summary(file, matching, source),
         "imported": now(),
@@ -133,10 +135,9 @@ def _answer(row: ForeignRow, question_id: str, video_id: str) -> Answer:
     return Answer(question_id, video_id, OK, text=row.text)
 
 
-def _parser(file: ForeignFile, asked: Asked, spec: Benchmark) -> str:
+def _parser(file: ForeignFile, protocol: str | None, spec: Benchmark) -> str:
     """Of the protocol that the file declares, else the one nearest to its code base, else the benchmark's first."""
-    protocol = asked.protocol or file.protocol
-    if protocol in spec.protocols:
+    if protocol is not None:
         return spec.protocols[protocol].parser
     if file.parser in spec.parsers:
         return file.parser

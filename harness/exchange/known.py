@@ -61,8 +61,8 @@ def _squashed(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def known_questions(asked: Asked, data: Path, results: Path) -> tuple[list[Known], str]:
-    """All questions of a split, and where they were read.
+def known_questions(asked: Asked, data: Path, results: Path, protocol: str | None = None) -> tuple[list[Known], str]:
+    """All questions of a split, and where they were read; those that a protocol of ours asks, where one is given.
 
     The annotation below the data root is taken where it is there. Else those that stored cells asked: their files hold
     no texts, so that foreign rows are found by id, or by video and options.
@@ -84,7 +84,7 @@ def known_questions(asked: Asked, data: Path, results: Path) -> tuple[list[Known
             f"Set data.root to where they are, or get them: {command}"
         ) from error
     found = []
-    for row in rows:
+    for row in rows if protocol is None else [row for row in rows if known.evaluated(row, protocol)]:
         item = known.item(row)
         record = QuestionRecord(item.question_id, item.video_id, item.options, item.answer, item.tags)
         found.append(Known(record, stem_of(str(row.get("question") or ""))))

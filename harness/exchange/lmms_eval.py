@@ -11,30 +11,31 @@ Formats, as its code writes them (EvolvingLMMs-Lab/lmms-eval):
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.benchmarks.benchmark import Benchmark, benchmark
+from harness.exchange.declared import arguments, in_words, kept
+from harness.exchange.exported import Exported
 from harness.exchange.matching import options_of
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged, scalar
+from harness.exchange.rows import ForeignFile, ForeignRow, damaged
+from harness.report.cells import CellResult
 
 NAME = "lmms_eval"
 SAMPLES = re.compile(r"(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl")
 OWN = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash"}
-OWN |= {"input", "input_media", "token_counts", "submission", "schema"}
+OWN |= {"input", "input_media", "token_counts", "submission", "schema", "harness_error"}
 """Members of a sample that are no metric."""
+NO_DOCUMENT = hashlib.sha256(b"null").hexdigest()
+"""The ``doc_hash`` of every sample of 0.7.3: it hashes the request's document, which is not set."""
 IDS = ("question_id", "id", "uid", "qid", "q_uid")
 VIDEOS = ("videoID", "video_name", "video", "video_id", "videoid", "key", "video_path")
 GOLD = ("answer", "gold", "gt", "target")
 LETTERS = ("pred_answer", "parsed_pred", "letter", "pred")
-WORDS = {
-    "pretrained": "model", "model_version": "model", "max_num_frames": "frames", "max_frames_num": "frames",
-    "max_frames": "frames", "num_frames": "frames", "nframes": "frames", "fps": "fps", "dtype": "dtype",
-    "torch_dtype": "dtype", "attn_implementation": "attention", "max_new_tokens": "max_new_tokens",
-}  # fmt: skip
-"""Arguments of its models and of generation, in our words."""
 
 
 def recognises(path: Path) -> bool:
@@ -68,10 +69,10 @@ def read(path: Path) -> ForeignFile:
     if not samples:
         raise damaged(path, "", "holds no sample")
     rows = [_row(path, place, sample) for place, sample in samples]
-    setting = declared.pop("harness_setting", None)
-    declared = {"format": "lmms-eval samples", **declared, **(setting if isinstance(setting, dict) else {})}
     protocol = declared.get("protocol")
-    return ForeignFile(NAME, (path, *beside), task, rows, declared, None, protocol if setting else None)
+    setting = declared.pop("harness_setting", None)
+    declared |= setting if isinstance(setting, dict) else {}
+    return ForeignFile(NAME, (path, *beside), task, rows, declared, None, protocol)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -115,6 +116,7 @@ def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ForeignRow:
         gold=_gold(sample, places),
         letter=next((str(of[key]) for of in metrics for key in LETTERS if isinstance(of.get(key), str)), None),
         correct=_verdict(sample, metrics),
+        error=str(sample["harness_error"]) if sample.get("harness_error") else None,
     )
 
 
@@ -181,9 +183,9 @@ def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
     config = whole.get("config") or {}
     own = (whole.get("configs") or {}).get(task) or {}
     metadata = own.get("metadata")
-    said = _arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
-    said |= _arguments(config.get("gen_kwargs"))
-    declared = _in_words(said)
+    said = arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
+    said |= arguments(config.get("gen_kwargs"))
+    declared = in_words(said)
     declared |= {"lmms_eval_model": config.get("model"), "limit": config.get("limit")}
     for key in ("lmms_eval_version", "git_hash", "date", "chat_template_sha", "system_instruction_sha"):
         declared[key] = whole.get(key)
@@ -192,48 +194,104 @@ def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
         declared |= {key: prompts[key] for key in ("pre_prompt", "post_prompt") if key in prompts}
     if isinstance(metadata, dict):
         declared |= {key: metadata[key] for key in ("protocol", "harness_setting") if key in metadata}
-    return _kept(declared)
+    return kept(declared)
 
 
 def _declared_before(whole: Mapping[str, Any]) -> dict[str, Any]:
     """The same of an old file."""
     args = whole.get("args") or {}
     own = whole.get("model_configs") or whole.get("config") or {}
-    said = (
-        _arguments(args.get("model_args")) | (own.get("generation_kwargs") or {}) | _arguments(args.get("gen_kwargs"))
-    )
-    declared = _in_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
-    return _kept(declared | {"date": whole.get("time")})
+    said = arguments(args.get("model_args")) | (own.get("generation_kwargs") or {}) | arguments(args.get("gen_kwargs"))
+    declared = in_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
+    return kept(declared | {"date": whole.get("time")})
 
 
-def _kept(declared: Mapping[str, Any]) -> dict[str, Any]:
-    known = {key: value for key, value in declared.items() if value is not None}
-    return {key: value if key == "harness_setting" else scalar(value) for key, value in known.items()}
+def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
+    """The file of samples that lmms-eval writes when it scores the cell on our task, and the results beside it.
+
+    A failed question has an empty response, as lmms-eval scores it, and ``harness_error`` beside it.
+    """
+    spec = benchmark(cell.benchmark)
+    task = f"adaretake_{cell.cell['task']['name']}"
+    created = re.sub(r"[-:]", "", cell.manifest.created[:19]).replace("T", "_")
+    samples = b"".join(_line(i, each, spec) for i, each in enumerate(asked))
+    folder = re.sub(r'["<>:/|\\?*\[\]]+', "__", "/".join(_path(cell).split("/")[-2:]))
+    results = json.dumps(_results(cell, asked, task, created), indent=2)
+    return {
+        f"{folder}/{created}_samples_{task}.jsonl": samples,
+        f"{folder}/{created}_results.json": (results + "\n").encode("ascii"),
+    }
 
 
-def _in_words(said: Mapping[str, Any]) -> dict[str, Any]:
-    found = {WORDS.get(key, key): value for key, value in said.items() if key not in ("until", "image_aspect_ratio")}
-    model = found.get("model")
-    if isinstance(model, str):
-        found["model"] = model.rstrip("/").split("/")[-1]
-        found["model_path"] = model
-    return found
+def _path(cell: CellResult) -> str:
+    return str(cell.cell["model"].get("path") or cell.cell["model"]["name"])
 
 
-def _arguments(given: Any) -> dict[str, Any]:
-    """``a=1,b=x`` or an object."""
-    if isinstance(given, dict):
-        return dict(given)
-    if not isinstance(given, str):
+def _line(i: int, each: Exported, spec: Benchmark) -> bytes:
+    text = each.answer.text if each.answer.ok else ""
+    sample: dict[str, Any] = {
+        "doc_id": i,
+        "target": str(each.record.answer),
+        "filtered_resps": text,
+        "token_counts": [None],
+        "doc_hash": NO_DOCUMENT,
+        **_metrics(each, spec),
+        "input": each.prompt,
+    }
+    if not each.answer.ok:
+        sample["harness_error"] = each.answer.reason
+    return (json.dumps(sample) + "\n").encode("ascii")
+
+
+def _metrics(each: Exported, spec: Benchmark) -> dict[str, Any]:
+    """What `LocalTask.process_results` gives for the answer."""
+    if not each.record.options:
         return {}
-    pairs = (word.partition("=") for word in given.split(",") if "=" in word)
-    return {key.strip(): _number(value.strip()) for key, _, value in pairs}
+    score = float(bool(each.correct))
+    item = {
+        "question_id": each.record.question_id,
+        "video_id": each.record.video_id,
+        "score": score,
+        "letter": each.letter,
+        "answer": each.record.answer,
+        "tags": each.record.tags,
+    }
+    found: dict[str, Any] = {}
+    for name in spec.metrics.names(each.record.tags) if each.record.answer is not None else []:
+        of_questions = spec.metrics.whole.get(name, spec.metrics.within).unit is None
+        found[name] = {**item, "percent": 100 * score} if of_questions else item
+    return found | {"unparsed": {**item, "percent": 100.0 * (each.letter is None)}}
 
 
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+def _results(cell: CellResult, asked: Sequence[Exported], task: str, created: str) -> dict[str, Any]:
+    own, setting, spec = cell.cell["task"], cell.setting, benchmark(cell.benchmark)
+    given = {"pretrained": _path(cell), "max_num_frames": setting["frames"], "fps": setting["fps"]}
+    scores = cell.scores() if asked else {}
+    return {
+        "results": {task: {"alias": task, **{f"{name},none": value for name, value in scores.items()}}},
+        "configs": {
+            task: {
+                "task": task,
+                "test_split": own["split"],
+                "output_type": "generate_until",
+                "generation_kwargs": {"max_new_tokens": own.get("max_new_tokens"), "do_sample": False},
+                "metadata": {
+                    "version": spec.version,
+                    "protocol": cell.protocol,
+                    "title": spec.task_title(own["split"], cell.protocol),
+                    "harness_setting": {**setting, "method": cell.cell["method"]["name"]},
+                },
+            }
+        },
+        "n-samples": {task: {"original": cell.n, "effective": len(asked)}},
+        "config": {
+            "model": cell.cell["model"]["name"],
+            "model_args": ",".join(f"{key}={value}" for key, value in given.items()),
+            "gen_kwargs": "",
+            "limit": None,
+        },
+        "git_hash": cell.manifest.git.get("commit"),
+        "lmms_eval_version": cell.manifest.versions.get("lmms_eval"),
+        "date": created,
+        "harness_cell": cell.id,
+    }

@@ -17,7 +17,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.exchange.rows import NOT_SAID
 from harness.report.asked import Asked
-from harness.report.cells import CellResult
+from harness.report.cells import CellResult, subtitles
 from harness.store import FrameRecords, Manifest, QuestionRecord, read_answers, read_questions, write_atomic
 from harness.store.answers import Answer
 from harness.store.questions import as_file
@@ -106,6 +106,8 @@ class ForeignCell(CellResult):
     def setting(self) -> dict[str, Any]:
         """In the words of `CellResult.setting`; "not said" where the file says nothing."""
         known = dict.fromkeys(SETTING, NOT_SAID) | self.declared
+        if self.protocol != NOT_SAID:
+            known |= {"protocol": self.protocol.removesuffix("_subtitles"), "subtitles": subtitles(self.protocol)}
         return known | {"task": self.benchmark, "split": self.record["split"], "questions": self.n}
 
 
@@ -188,7 +190,7 @@ def _load(folder: Path, frames: FrameRecords) -> ForeignCell:
         "name": record["name"],
         "model": {"name": declared.get("model", NOT_SAID)},
         "method": {"name": declared.get("method", NOT_SAID)},
-        "task": task | {"protocol": str(declared.get("protocol", NOT_SAID))},
+        "task": task | {"protocol": record["protocol"]},
         "video": {},
         "context": declared.get("context", NOT_SAID),
     }

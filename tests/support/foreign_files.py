@@ -64,3 +64,50 @@ def write_lmms_before(folder: Path, task: str, samples: list[dict]) -> Path:
     path = folder / f"{task}.json"
     path.write_text(json.dumps(whole, indent=4, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+HOSTILE = [
+    "A",
+    "The answer is B.\nBecause\tit \"is\" so, 'clearly'",
+    "=1+1",
+    '=HYPERLINK("http://x","C")',
+    "<script>alert('D')</script> & <b>B</b>",
+    "答案是 C — é ü 🎬 \u2028 line",
+    "",
+    "  D  \r\n",
+    "nan",
+    "NA",
+    "3",
+    "\x07bell \x00nul _x0041_",
+    "-2+3",
+    "@SUM(A1)",
+    "A,B;C|D\\n",
+    '"quoted"',
+]
+"""Raw answers that formats mangle: formulas, line ends, tabs, quotes, HTML, controls, what readers take for absent."""
+
+
+def own_cell(results: Path, root: Path, name: str, texts: list[str], failed: int | None = None) -> Path:
+    """A cell of ours over the annotation of a task setting; question i says ``texts[i]``, wrapped around."""
+    from cell_folders import cell_record
+
+    from harness.benchmarks.questions import load_questions
+    from harness.config import compose_config
+    from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
+
+    task = compose_config([f"task={name}"]).task
+    record = cell_record(task.data)
+    fields = ("name", "data", "split", "protocol", "subset", "max_new_tokens")
+    record["task"] = {key: getattr(task, key) for key in fields}
+    asked = load_questions(task, root)
+    folder = results / "runs" / f"{name}-own"
+    write_manifest(folder, Manifest(folder.name, "0000", record | {"name": folder.name}, status="complete"))
+    write_questions(folder, [QuestionRecord(q.question_id, q.video_id, q.options, q.answer, q.tags) for q in asked])
+    answers = [
+        failed_answer(q.question_id, q.video_id, RuntimeError("no frames"))
+        if i == failed
+        else Answer(q.question_id, q.video_id, "ok", text=texts[i % len(texts)])
+        for i, q in enumerate(asked)
+    ]
+    (folder / "answers.jsonl").write_bytes(b"".join(answer.to_line() for answer in answers))
+    return folder

@@ -1,0 +1,64 @@
+"""The verb ``export``: stored cells in the formats of other code bases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from harness.advice import harness
+from harness.errors import UserError
+from harness.exchange import lmms_eval
+from harness.exchange.config import WRITTEN
+from harness.exchange.exported import Exported, exported, write_files
+from harness.report.cells import CellResult
+from harness.report.loading import load_cells
+
+if TYPE_CHECKING:
+    from harness.config import Config
+
+
+class Writer(Protocol):
+    """A format's side of writing."""
+
+    def __call__(self, cell: CellResult, asked: Sequence[Exported]) -> Mapping[str, bytes]:
+        """Name below the cell's folder -> content."""
+
+
+WRITERS: dict[str, Writer] = {"lmms_eval": lmms_eval.write}
+
+
+def main(config: Config) -> int:
+    """Write the chosen cells in every format of ``export.formats``.
+
+    Returns:
+        0, or 1 where a cell lacks answers: its file lacks them, too.
+
+    Raises:
+        UserError: no such format or cell, or a file is in the way.
+    """
+    given, results = config.export, Path(config.results)
+    unknown = [name for name in given.formats if name not in WRITERS]
+    if unknown or not given.formats:
+        raise UserError(f"export: {' '.join(unknown) or 'no format'} is not known; allowed: {', '.join(WRITTEN)}")
+    cells = load_cells(results, given.cell)
+    if not cells:
+        raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.overrides)}")
+    whole = True
+    for cell in cells:
+        asked = exported(cell, Path(config.data.root))
+        for format in given.formats:
+            root = Path(given.output) if given.output else results / "export" / format
+            written = write_files(root / cell.id, WRITERS[format](cell, asked))
+            print(f"{written[0]}: {len(asked)} answers{_lacks(cell, asked)}")
+        whole &= cell.missing == 0
+    return 0 if whole else 1
+
+
+def _lacks(cell: CellResult, asked: Sequence[Exported]) -> str:
+    words = []
+    if cell.missing:
+        words.append(f"{cell.missing} questions have none yet")
+    if bare := sum(each.row is None for each in asked):
+        words.append(f"{bare} without the question's text, its annotation is not below data.root")
+    return "".join(f"; {word}" for word in words)

@@ -1,0 +1,121 @@
+"""A cell of ours, exported and imported again, is the same in every format."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from foreign_files import HOSTILE, own_cell
+
+from harness.config import compose_config
+from harness.errors import UserError
+from harness.exchange.exporting import WRITERS, main
+from harness.exchange.importing import import_file, read_file
+from harness.report.loading import load_cells
+
+TASKS = [
+    "videomme",
+    "mlvu",
+    "mlvu_test",
+    "longvideobench_nosub",
+    "longvideobench_test_nosub",
+    "lvbench_stock",
+    "vnbench",
+]
+
+
+def settings(results, root, *words):
+    return compose_config([f"results={results}", f"data.root={root}", *words])
+
+
+def export(results, root, format, *words):
+    """The exported file of answers of the only cell."""
+    main(settings(results, root, f"export.formats=[{format}]", *words))
+    (folder,) = (results / "export" / format).iterdir()
+    (path,) = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and "_results" not in p.name]
+    return path
+
+
+@pytest.mark.parametrize("format", WRITERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_letters_scores_and_texts_come_back(task, format, tmp_path, root):
+    own_cell(tmp_path, root, task, HOSTILE, failed=1)
+    (own,) = load_cells(tmp_path)
+    cell = import_file(export(tmp_path, root, format), settings(tmp_path, root))
+    assert cell.benchmark == own.benchmark and cell.record["split"] == own.cell["task"]["split"]
+    assert [q.question_id for q in cell.questions] == [q.question_id for q in own.questions]
+    assert cell.statuses == own.statuses and cell.failed == 1
+    ok = [q.question_id for q, status in zip(own.questions, own.statuses, strict=True) if status == "ok"]
+    assert [cell.answers[name].text for name in ok] == [own.answers[name].text for name in ok]
+    for parser in (own.parser, *own.other_parsers):
+        assert cell.letters(parser) == own.letters(parser)
+        assert np.array_equal(cell.correct(parser), own.correct(parser), equal_nan=True)
+    made = cell.matching
+    assert not (made["unmatched"] or made["absent"] or made["reordered"] or made["gold_differs"])
+    assert not made["wording_differs"] and set(made["matched"]) <= {"id", "video and text", "order"}
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_without_the_annotation_ids_and_options_are_enough(format, tmp_path, root):
+    own_cell(tmp_path, root, "videomme", HOSTILE)
+    (own,) = load_cells(tmp_path)
+    elsewhere = tmp_path / "nothing"
+    cell = import_file(export(tmp_path, elsewhere, format), settings(tmp_path, elsewhere))
+    assert "stored cells" in cell.matching["source"] and cell.letters() == own.letters(cell.parser)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_nothing_is_overwritten_that_export_did_not_write(format, tmp_path, root):
+    own_cell(tmp_path, root, "vnbench", HOSTILE)
+    path = export(tmp_path, root, format)
+    assert export(tmp_path, root, format) == path  # its own file is written anew
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(UserError, match="is not as an export wrote it"):
+        export(tmp_path, root, format)
+
+
+def test_missing_answers_are_missing_in_the_file(tmp_path, root, capsys):
+    folder = own_cell(tmp_path, root, "vnbench", HOSTILE)
+    lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "answers.jsonl").write_bytes(b"".join(lines[:20]))
+    assert main(settings(tmp_path, root, "export.formats=[lmms_eval]", "export.cell=['vnbench*']")) == 1
+    assert "20 answers; 4 questions have none yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("formats, said", [("[xml]", "export: xml is not known"), ("[]", "export: no format")])
+def test_formats_are_named(formats, said, tmp_path, root):
+    own_cell(tmp_path, root, "vnbench", HOSTILE)
+    with pytest.raises(UserError, match=said):
+        main(settings(tmp_path, root, f"export.formats={formats}"))
+
+
+def test_the_setting_of_our_own_export_comes_back(tmp_path, root):
+    own_cell(tmp_path, root, "longvideobench", HOSTILE)
+    (own,) = load_cells(tmp_path)
+    cell = import_file(export(tmp_path, root, "lmms_eval"), settings(tmp_path, root))
+    assert cell.parser == own.parser and cell.protocol == own.protocol == "release_subtitles"
+    assert {key: cell.setting.get(key) for key in own.setting} == own.setting
+
+
+def test_our_lmms_eval_file_is_the_one_that_lmms_eval_writes(tmp_path, root):
+    """Two derivations: our writer, and lmms-eval's evaluator and tracker replaying the same answers."""
+    from foreign_files import write_lmms
+    from lmms_eval import evaluator
+
+    from harness.benchmarks.benchmark import benchmark
+    from harness.lmms.replay import Replay
+    from harness.lmms.task import build_task
+
+    own_cell(tmp_path, root, "mlvu", HOSTILE)
+    (own,) = load_cells(tmp_path)
+    task = compose_config(["task=mlvu"]).task
+    texts = {name: answer.text for name, answer in own.answers.items()}
+    model = Replay(texts, lambda row: benchmark("mlvu").item(row).question_id, "own")
+    found = evaluator.simple_evaluate(model=model, tasks=[build_task(task, root)], bootstrap_iters=0, log_samples=True)
+    theirs = write_lmms(tmp_path / "logs", "adaretake_mlvu", found["samples"]["adaretake_mlvu"])
+    ours = export(tmp_path, root, "lmms_eval")
+    pairs = zip(theirs.read_text().split("\n"), ours.read_text().split("\n"), strict=True)
+    for a, b in pairs:
+        assert not a and not b or json.loads(a) == json.loads(b)
+    assert read_file(ours).rows[0].correct is not None
