@@ -12,11 +12,14 @@ from harness.setting import setting
 class ReportConfig:
     """How scores are judged and where the report goes; nothing here can change an answer.
 
-    Margins are in points (percent accuracy). A published value is ``reproduced`` when it lies within ``margin`` of
-    ours with ``confidence``; a claim of no effect holds when the effect lies within ``neutral_margin`` of zero.
+    Margins are in points (percent accuracy). A published value is ``reproduced`` when a rerun of it would lie within
+    ``margin`` of ours with ``confidence``; a claim of no effect holds when the effect lies within ``neutral_margin`` of
+    zero. ``flip_rate`` is the largest share of answers that turns right or wrong between two runs that should agree;
+    null measures it on replicates in the store, else assumes 0.05.
     """
 
-    margin: float = setting(3.0, least=0, most=100)
+    margin: float = setting(1.0, least=0, most=100)
+    flip_rate: float | None = setting(None, above=0, most=1)
     neutral_margin: float = setting(1.0, least=0, most=100)
     confidence: float = setting(0.95, above=0, below=1)
     power: float = setting(0.8, above=0, below=1)

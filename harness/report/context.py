@@ -16,6 +16,8 @@ from harness.report.baseline import Baseline, BaselineCell
 from harness.report.cells import FAILED, CellResult
 from harness.report.config import ReportConfig
 from harness.report.expected import Published, PublishedTable
+from harness.report.noise import FlipRate, Runs, flip_rate, given
+from harness.report.replicates import replicates
 from harness.report.statistics import Difference, Estimate, difference, score
 
 T = TypeVar("T")
@@ -58,6 +60,36 @@ class Context:
         name = metric or main_metric(a.benchmark)
         return self._once(("paired", a, b, name, parser), lambda: self._difference(a, b, name, parser))
 
+    def flips(self, cell: CellResult, metric: str, parser: str) -> FlipRate:
+        """How many answers of the cell's benchmark flip between two runs.
+
+        Given by ``report.flip_rate``; else measured between cells alike but for their numerics, whatever their model,
+        each against the first of its set; else assumed.
+        """
+        if self.settings.flip_rate is not None:
+            return given(self.settings.flip_rate)
+        return self._once(
+            ("flips", cell.benchmark, metric, parser), lambda: self._flips(cell.benchmark, metric, parser)
+        )
+
+    def _flips(self, benchmark: str, metric: str, parser: str) -> FlipRate:
+        cells = [cell for cell in self.cells if cell.benchmark == benchmark and not cell.toy]
+        sets = [found.cells for found in replicates(cells) if found.kind == "numerics"]
+        pairs = [self.runs(first, other, metric, parser) for first, *others in sets for other in others]
+        found = [pair for pair in pairs if pair is not None]
+        return flip_rate(found) if found else given(None)
+
+    def runs(self, a: CellResult, b: CellResult, metric: str, parser: str | None = None) -> Runs | None:
+        """What both cells scored, question by question; None when they share no question."""
+        correct = a.correct(parser), b.correct(parser)
+        first, second = (
+            sample(cell.asked, a.benchmark, metric, own, places)
+            for cell, own, places in zip((a, b), correct, shared(a.asked, b.asked, *correct), strict=True)
+        )
+        if not len(first.values) or not np.array_equal(first.units, second.units):
+            return None
+        return Runs(first.values, second.values, first.videos, first.groups)
+
     def baseline_of(self, cell: CellResult) -> BaselineCell | None:
         """The committed answers of the cell's setting, for a toy cell; None where there are none."""
         found = (baseline.find(cell) for baseline in self.baselines if cell.toy)
@@ -82,14 +114,8 @@ class Context:
         return score(taken.values, taken.videos, taken.groups)
 
     def _difference(self, a: CellResult, b: CellResult, metric: str, parser: str | None) -> Difference | None:
-        correct = a.correct(parser), b.correct(parser)
-        first, second = (
-            sample(cell.asked, a.benchmark, metric, own, places)
-            for cell, own, places in zip((a, b), correct, shared(a.asked, b.asked, *correct), strict=True)
-        )
-        if not len(first.values) or not np.array_equal(first.units, second.units):
-            return None
-        return difference(first.values, second.values, first.videos, first.groups)
+        found = self.runs(a, b, metric, parser)
+        return None if found is None else difference(found.a, found.b, found.clusters, found.groups)
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._made:

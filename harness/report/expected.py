@@ -41,6 +41,8 @@ class Published:
     """A parser's name: the one that made the number, so the one that ours meets it with."""
     quoted: bool = False
     """Another model's number that the source quotes; the harness cannot run it."""
+    margin: float | None = None
+    """Points within which it counts as reproduced; ``report.margin`` when None."""
 
     @property
     def id(self) -> str:
@@ -116,6 +118,7 @@ class PublishedTable:
     claims: list[Claim]
     parser: str
     setting: dict[str, Any] = field(default_factory=dict)
+    margin: float | None = None
 
     @cached_property
     def numbers(self) -> dict[tuple[str, str], Published]:
@@ -140,6 +143,7 @@ class PublishedTable:
                     setting=setting,
                     parser=self.columns[column].get("parser", self.parser),
                     quoted=bool(row.get("quoted", False)),
+                    margin=self.margin,
                 )
         return found
 
@@ -193,6 +197,7 @@ def _table(data: dict[str, Any]) -> PublishedTable:
         claims=claims,
         parser=data["parser"],
         setting=data.get("setting", {}),
+        margin=None if data.get("margin") is None else float(data["margin"]),
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.report.account import Entry, section
 from harness.report.cells import CellResult
+from harness.report.claims import CONTRADICTED, HOLDS, ClaimVerdict
 from harness.report.context import Context
 from harness.report.expected import PublishedTable
 from harness.report.pairs import Pair, Rung
@@ -19,14 +20,11 @@ from harness.report.scores import ScoreRow
 from harness.report.section import interval_text, plain
 from harness.report.tables import claims, costs, differences, numbers, over_context, scores
 from harness.report.verdicts import (
-    CONTRADICTED,
     DIFFERS,
-    HOLDS,
     JUDGED,
     NOT_COMPARABLE,
     NOT_RUN,
     REPRODUCED,
-    ClaimVerdict,
     NumberVerdict,
     verdict_counts,
 )
@@ -99,10 +97,10 @@ def html(found: Findings, figures: Figures) -> str:
         numbers=numbers(judged, settings),
         incomparable=numbers(incomparable, settings),
         numbers_left=len(found.numbers) - len(judged) - len(incomparable),
-        numbers_summary=verdict_counts(found.numbers),
+        numbers_summary=verdict_counts([v.verdict for v in found.numbers]),
         claims=claims(judged_claims, settings),
         claims_left=len(found.claims) - len(judged_claims),
-        claims_summary=verdict_counts(found.claims),
+        claims_summary=verdict_counts([v.verdict for v in found.claims]),
         reasons=why_not(found.numbers),
         figures=figures,
         costs=costs(context),

@@ -15,6 +15,7 @@ from harness.report import account, pages, tables
 from harness.report.baseline import load_baselines
 from harness.report.cells import CellResult
 from harness.report.choose import choose, newest
+from harness.report.claims import judge_claims
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.expected import load_tables
@@ -22,7 +23,7 @@ from harness.report.explorer.page import write_explorer
 from harness.report.pages import Findings
 from harness.report.pairs import Pair, find_pairs, ladder
 from harness.report.scores import score_rows, scores_frame
-from harness.report.verdicts import JUDGED, judge_claims, judge_numbers, verdict_counts
+from harness.report.verdicts import JUDGED, judge_numbers, verdict_counts
 from harness.store import write_atomic
 
 WIDTH = 150
@@ -84,7 +85,7 @@ def find(cells: Sequence[CellResult], settings: ReportConfig, more: Context | No
     numbers, claims = judge_numbers(judging), judge_claims(judging)
     return Findings(
         context,
-        score_rows(context),
+        score_rows(context, numbers),
         find_pairs(context),
         ladder(context, "context"),
         account.entries(context),
@@ -125,8 +126,8 @@ def print_verdicts(found: Findings, console: Console) -> None:
         tables.numbers(judged, settings).show(console, leave_out=("published setting",))
     if judged_claims := [v for v in found.claims if v.difference is not None]:
         tables.claims(judged_claims, settings).show(console, leave_out=("p", "needed n"))
-    console.print(f"published numbers: {verdict_counts(found.numbers)}")
-    console.print(f"published claims: {verdict_counts(found.claims)}")
+    console.print(f"published numbers: {verdict_counts([v.verdict for v in found.numbers])}")
+    console.print(f"published claims: {verdict_counts([v.verdict for v in found.claims])}")
 
 
 def write_files(found: Findings, output: Path) -> str:

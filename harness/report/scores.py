@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,7 +16,7 @@ from harness.report.context import Context, main_metric
 from harness.report.costs import cost
 from harness.report.expected import Published
 from harness.report.statistics import Estimate
-from harness.report.verdicts import judge_cell
+from harness.report.verdicts import NumberVerdict, judge_cell
 
 INCOMPLETE = "incomplete"
 SHOWN = 3
@@ -46,15 +46,23 @@ class ScoreRow:
         return any(own is None or abs(score - own) > 1e-9 for score in self.others.values())
 
 
-def score_rows(context: Context) -> list[ScoreRow]:
-    """The rows of all cells, in their order."""
-    return [_row(cell, context) for cell in context.cells]
+def score_rows(context: Context, verdicts: Sequence[NumberVerdict] = ()) -> list[ScoreRow]:
+    """The rows of all cells, in their order.
+
+    Args:
+        verdicts: on published numbers, corrected within their tables; a cell that has none is judged by itself.
+    """
+    judged = {(v.cell.id, v.published.id): v.verdict for v in verdicts if v.cell is not None}
+    return [_row(cell, context, judged) for cell in context.cells]
 
 
-def _row(cell: CellResult, context: Context) -> ScoreRow:
+def _row(cell: CellResult, context: Context, judged: Mapping[tuple[str, str], str]) -> ScoreRow:
     metric = main_metric(cell.benchmark)
     others = {name: found.value for name in cell.other_parsers if (found := context.estimate(cell, metric, name))}
-    expected, marks, verdict = (_of_baseline if cell.toy else _of_tables)(cell, metric, context)
+    if cell.toy:
+        expected, marks, verdict = _of_baseline(cell, metric, context)
+    else:
+        expected, marks, verdict = _of_tables(cell, context, judged)
     verdict = verdict if cell.complete else INCOMPLETE
     return ScoreRow(cell, metric, context.estimate(cell, metric), others, expected, marks, verdict)
 
@@ -73,11 +81,13 @@ def _of_baseline(cell: CellResult, metric: str, context: Context) -> tuple[str, 
     return "-", [], f"no baseline: {_some(min(near, key=len))}" if near else "no baseline"
 
 
-def _of_tables(cell: CellResult, metric: str, context: Context) -> tuple[str, list[float], str]:
+def _of_tables(
+    cell: CellResult, context: Context, judged: Mapping[tuple[str, str], str]
+) -> tuple[str, list[float], str]:
     numbers = context.published(cell)
-    verdicts = [judge_cell(cell, number, context) for number in numbers]
     if numbers:
-        words = dict.fromkeys(verdict.verdict for verdict in verdicts)
+        known = ((judged.get((cell.id, number.id)), number) for number in numbers)
+        words = dict.fromkeys(word or judge_cell(cell, number, context).verdict for word, number in known)
         return ", ".join(_named(number) for number in numbers), [number.score for number in numbers], "; ".join(words)
     near = min(context.candidates(cell), key=lambda number: len(number.differences(cell)), default=None)
     if near is None:

@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from harness.report.cells import CellResult
+from harness.report.claims import ClaimVerdict
 from harness.report.config import ReportConfig
 from harness.report.context import Context
 from harness.report.costs import Cost, cost
 from harness.report.pairs import TITLES, Pair, Rung
 from harness.report.scores import ScoreRow, code_remark
 from harness.report.section import Section, interval_text, number_text, p_text
-from harness.report.verdicts import ClaimVerdict, NumberVerdict
+from harness.report.verdicts import NumberVerdict
 
 
 def scores(rows: Sequence[ScoreRow], config: ReportConfig) -> Section:
@@ -26,8 +27,8 @@ def scores(rows: Sequence[ScoreRow], config: ReportConfig) -> Section:
         "count as wrong, missing ones nowhere. Other parsers' scores stand beside it.",
         "slots: cache slots after the prefill as measured, mean over layers and answers; context is what was asked.",
         "interval: clustered by video, a macro average (m_avg) too; not corrected for many comparisons.",
-        f"verdict on a published number: margin {config.margin:g} points, confidence {confidence}; toy cells are "
-        "compared with the committed baseline only.",
+        f"verdict on a published number: margin {config.margin:g} points against the noise between two runs, "
+        f"confidence {confidence}, not against the interval; toy cells are compared with the committed baseline only.",
     )
     left = ("benchmark", "metric", "model", "method", "protocol", "parser", "other parsers", "expected", "verdict")
     remark = code_remark([row.cell for row in rows])
@@ -160,15 +161,23 @@ def numbers(verdicts: Sequence[NumberVerdict], config: ReportConfig) -> Section:
                 "published": v.published.text,
                 "ours": number_text(None if found is None else found.value, ".1f"),
                 "interval": "-" if found is None else interval_text(found.interval(config.confidence)),
+                "within": "-" if v.gap is None else f"{v.gap.resolution:.2f}",
+                "p (Holm)": "-" if v.p_holm is None else p_text(v.p_holm),
                 "parser": v.published.parser,
                 "verdict": v.verdict,
                 "why": v.reason,
             }
         )
-    note = f"Equivalence margin {config.margin:g} points (report.margin), confidence {100 * config.confidence:g} %. "
-    note += "Our answers are parsed as those behind the published number were."
+    notes = (
+        f"Judged against what differs between two runs over the same questions; margin {config.margin:g} points "
+        f"(report.margin), confidence {100 * config.confidence:g} %. within: the smallest margin within which the "
+        "number is reproduced. interval: of the score, for other videos; it takes no part in the verdict.",
+        "p (Holm): that only noise differs, corrected for the judged numbers of the table. The flip rate is that of "
+        "replicates in the store, else report.flip_rate, else assumed (docs/verdicts.md).",
+        "Our answers are parsed as those behind the published number were.",
+    )
     left = ("table", "row", "column", "published setting", "parser", "verdict", "why")
-    return Section("Published numbers", pd.DataFrame(rows), left, (note,))
+    return Section("Published numbers", pd.DataFrame(rows), left, notes)
 
 
 def claims(verdicts: Sequence[ClaimVerdict], config: ReportConfig) -> Section:
@@ -188,15 +197,20 @@ def claims(verdicts: Sequence[ClaimVerdict], config: ReportConfig) -> Section:
                 "flips +/-": "-" if found is None else f"{found.gained} / {found.lost}",
                 "needed n": "-" if v.needed is None else str(v.needed),
                 "verdict": v.verdict,
+                "on these questions": v.here,
                 "why": v.reason,
             }
         )
     notes = (
+        "verdict: for other videos like these. on these questions: whether a rerun would find the same, against "
+        "answers that flip. Both are corrected (Holm) for the judged claims of the table; intervals are not.",
         f"A claim of no effect holds within {config.neutral_margin:g} points (report.neutral_margin).",
-        f"needed n: questions that show the published effect with power {config.power:g} at this flip rate; Holm: "
-        "corrected for the judged claims of the table.",
+        f"needed n: questions that show the published effect with power {config.power:g} at this rate of "
+        "answers on which the two cells disagree.",
     )
-    return Section("Published claims", pd.DataFrame(rows), ("claim", "text", "verdict", "why"), notes)
+    return Section(
+        "Published claims", pd.DataFrame(rows), ("claim", "text", "verdict", "on these questions", "why"), notes
+    )
 
 
 def costs(context: Context) -> Section:

@@ -1,30 +1,25 @@
-"""Verdicts: is a published number reproduced, and does a published claim hold, given the uncertainty."""
+"""Verdicts on published numbers: is one reproduced, given what differs between two runs over the same questions."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from harness.report.cells import CellResult
 from harness.report.config import ReportConfig
 from harness.report.context import Context
-from harness.report.expected import Claim, Published, PublishedTable
-from harness.report.pairs import unequal_budget
-from harness.report.statistics import (
-    Difference,
-    Estimate,
-    mean_difference,
-    questions_for_effect,
-    questions_for_width,
-)
+from harness.report.expected import Published
+from harness.report.noise import FlipRate, Gap, gap_between, weighed
+from harness.report.statistics import Estimate
 
+T = TypeVar("T")
 REPRODUCED = "reproduced"
 DIFFERS = "differs"
 CANNOT_TELL = "cannot tell"
 NOT_COMPARABLE = "not comparable"
 NOT_RUN = "not run"
-HOLDS = "holds"
-CONTRADICTED = "contradicted"
 JUDGED = (REPRODUCED, DIFFERS, CANNOT_TELL)
 """Verdicts on a number that some cell was run for."""
 
@@ -38,56 +33,43 @@ class NumberVerdict:
     reason: str = ""
     cell: CellResult | None = None
     estimate: Estimate | None = None
-    needed: int | None = None
-    """Questions that would settle a ``cannot tell`` at the same score."""
-
-
-@dataclass(frozen=True)
-class ClaimVerdict:
-    """What our results say about one published claim (or one column of it)."""
-
-    claim: Claim
-    columns: tuple[str, ...]
-    verdict: str
-    reason: str = ""
-    difference: Difference | None = None
-    needed: int | None = None
-    """Questions that detect the published effect with the configured power."""
+    gap: Gap | None = None
+    """None where nothing was judged."""
+    best: Gap | None = None
+    """The gap if every failed answer had been right; None where none failed."""
+    flips: FlipRate | None = None
     p_holm: float | None = None
-    """p value corrected (Holm) for all judged claims of the same table."""
-    cells: tuple[tuple[CellResult, CellResult], ...] = ()
+    """p value corrected (Holm) for all judged numbers of the same table."""
 
 
-def judge_score(estimate: Estimate, published: Published, config: ReportConfig) -> tuple[str, str, int | None]:
-    """Compare one score with one published number (two one-sided tests for equivalence).
-
-    The published number is known up to its rounding, so the whole rounding interval has to be within the margin
-    (``reproduced``) or outside the confidence interval (``differs``).
-
-    Returns:
-        verdict, reason, and for ``cannot tell`` the questions needed (None: more questions would not settle it).
-    """
-    low, high = published.score - published.rounding, published.score + published.rounding
-    # Two one-sided tests at level 1 - confidence are the two-sided interval of confidence 2 * confidence - 1.
-    near_low, near_high = estimate.interval(2 * config.confidence - 1)
-    if near_low > high - config.margin and near_high < low + config.margin:
-        return REPRODUCED, f"within {config.margin:g} points with {100 * config.confidence:g} % confidence", None
-    wide_low, wide_high = estimate.interval(config.confidence)
-    gap = estimate.value - published.score
-    if wide_low > high or wide_high < low:
-        interval = f"{100 * config.confidence:g} % interval {wide_low:.1f} to {wide_high:.1f}"
-        return DIFFERS, f"{gap:+.{published.digits}f} points; the {interval} excludes {published.text}", None
-    room, beyond = config.margin - abs(gap) - published.rounding, abs(gap) - published.rounding
-    needed = None
-    if room > 0:
-        needed = questions_for_width(estimate, room, 2 * config.confidence - 1)
-    elif beyond > 0:
-        needed = questions_for_width(estimate, beyond, config.confidence)
-    return CANNOT_TELL, f"n too small: {_needs(needed, estimate.n)}", needed
+def gap_verdict(gap: Gap, margin: float, p_holm: float, confidence: float) -> tuple[str, bool]:
+    """The verdict on a gap, and whether a difference is detectable, be it within the margin or not."""
+    detectable = p_holm < 1 - confidence
+    if gap.resolution <= margin:
+        return REPRODUCED, detectable
+    return DIFFERS if detectable else CANNOT_TELL, detectable
 
 
-def judge_cell(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
-    """Verdict of one cell on one published number, its answers parsed as those behind the number were."""
+def judge_gaps(gap: Gap, best: Gap | None, margin: float, p_holm: float, config: ReportConfig) -> tuple[str, str]:
+    """Verdict and reason; with failed answers (``best``) both bounds have to agree."""
+    verdict, detectable = gap_verdict(gap, margin, p_holm, config.confidence)
+    if best is not None:
+        other, also = gap_verdict(best, margin, p_holm, config.confidence)
+        if other != verdict or (verdict == DIFFERS and gap.gap * best.gap < 0):
+            return CANNOT_TELL, f"failed answers decide ({gap.gap:+.2f} to {best.gap:+.2f} points): run.retry=failed"
+        detectable = detectable and also
+    notes = [f"{gap.gap:+.2f} points, reproduced within {gap.resolution:.2f}"]
+    if verdict == REPRODUCED and detectable:
+        notes.append("a difference is detectable")
+    if gap.explains > 0:
+        notes.append(f"differs if fewer than {100 * gap.explains:.2g} % of answers flip between runs")
+    if gap.reproduces > 0:
+        notes.append(f"reproduced if fewer than {100 * gap.reproduces:.2g} % do")
+    return verdict, "; ".join(notes)
+
+
+def measure(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
+    """The gap between a cell and a number, its answers parsed as those behind the number were; not yet a verdict."""
     found = context.estimate(cell, published.metric, published.parser)
     if differences := published.differences(cell):
         return NumberVerdict(published, NOT_COMPARABLE, "; ".join(differences), cell, found)
@@ -96,17 +78,60 @@ def judge_cell(cell: CellResult, published: Published, context: Context) -> Numb
         return NumberVerdict(published, NOT_COMPARABLE, reason, cell, found)
     if found is None:
         return NumberVerdict(published, NOT_COMPARABLE, "the questions have no public answer", cell)
-    verdict, reason, needed = judge_score(found, published, context.settings)
+    flips = context.flips(cell, published.metric, published.parser)
+    gap, best = _gap(found, published, flips, context.settings), None
     if cell.failed:
         # A failed answer is wrong by rule, not by what the model would have said: both bounds have to agree.
-        best = context.best_case(cell, published.metric, published.parser) or found
-        other, _, _ = judge_score(best, published, context.settings)
-        reason += f"; {cell.failed} failed answers count as wrong"
-        if other != verdict:
-            verdict, needed = CANNOT_TELL, None
-            span = f"score {found.value:.1f} to {best.value:.1f}"
-            reason = f"{cell.failed} failed answers decide ({span}): run.retry=failed"
-    return NumberVerdict(published, verdict, reason, cell, found, needed)
+        bound = context.best_case(cell, published.metric, published.parser) or found
+        best = _gap(bound, published, flips, context.settings)
+    return NumberVerdict(published, CANNOT_TELL, "", cell, found, gap, best, flips)
+
+
+def _gap(found: Estimate, published: Published, flips: FlipRate, config: ReportConfig) -> Gap:
+    n = weighed(found)
+    plain = flips.deff == 1 and abs(n - found.n) < 1e-6
+    return gap_between(
+        found.value,
+        published.score,
+        published.rounding,
+        flips.d_high,
+        n / flips.deff,
+        margin_of(published, config),
+        config.confidence,
+        found.n if plain else None,
+    )
+
+
+def margin_of(published: Published, config: ReportConfig) -> float:
+    """Points within which the number counts as reproduced: its table's own margin, else the configured one."""
+    return config.margin if published.margin is None else published.margin
+
+
+def judge_cell(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
+    """Verdict of one cell on one published number, by itself: corrected for no other number."""
+    return settle([measure(cell, published, context)], context.settings)[0]
+
+
+def settle(measured: Sequence[NumberVerdict], config: ReportConfig) -> list[NumberVerdict]:
+    """The verdicts on the numbers of one table; "differs" is corrected (Holm) for all that are judged."""
+    gaps = [v.gap for v in measured if v.gap is not None]
+    # Of two bounds the one that is nearer counts, and nothing differs where they lie on both sides.
+    raw = [max(v.gap.p, v.best.p if v.best else 0.0) for v in measured if v.gap is not None]
+    corrected = iter(holm(raw))
+    found = []
+    for v in measured:
+        if v.gap is None or v.flips is None:
+            found.append(v)
+            continue
+        p = next(corrected)
+        verdict, reason = judge_gaps(v.gap, v.best, margin_of(v.published, config), p, config)
+        if verdict == CANNOT_TELL and v.gap.p < 1 - config.confidence <= p and v.best is None:
+            reason += f"; not after Holm over {len(gaps)}"
+        if v.cell is not None and v.cell.failed:
+            reason += f"; {v.cell.failed} failed answers count as wrong"
+        reason += f"; flip rate up to {100 * v.flips.d_high:.2g} %, {v.flips.source}"
+        found.append(replace(v, verdict=verdict, reason=reason, p_holm=p))
+    return found
 
 
 def judge_numbers(context: Context) -> list[NumberVerdict]:
@@ -116,20 +141,22 @@ def judge_numbers(context: Context) -> list[NumberVerdict]:
     """
     verdicts = []
     for table in context.tables:
+        measured = []
         for published in table.numbers.values():
             if published.quoted:
                 continue
-            matching, nearest = _of(published, context.cells)
+            matching, nearest = cells_of(published, context.cells)
             if matching:
-                verdicts += [judge_cell(cell, published, context) for cell in matching]
+                measured += [measure(cell, published, context) for cell in matching]
             elif nearest is not None:
-                verdicts.append(judge_cell(nearest, published, context))
+                measured.append(measure(nearest, published, context))
             else:
-                verdicts.append(NumberVerdict(published, NOT_RUN))
+                measured.append(NumberVerdict(published, NOT_RUN))
+        verdicts += settle(measured, context.settings)
     return verdicts
 
 
-def _of(published: Published, cells: Sequence[CellResult]) -> tuple[list[CellResult], CellResult | None]:
+def cells_of(published: Published, cells: Sequence[CellResult]) -> tuple[list[CellResult], CellResult | None]:
     """The cells of a published number's setting, and the nearest one of its model and benchmark."""
     asked = (published.task, published.setting.get("model"))
     candidates = [c for c in cells if not c.toy and (c.benchmark, c.setting["model"]) == asked]
@@ -137,113 +164,19 @@ def _of(published: Published, cells: Sequence[CellResult]) -> tuple[list[CellRes
     return matching, min(candidates, key=lambda c: (len(published.differences(c)), c.id), default=None)
 
 
-def judge_difference(claim: Claim, found: Difference, config: ReportConfig) -> tuple[str, str]:
-    """Verdict on a claim's direction from its paired difference: (verdict, reason)."""
-    low, high = found.interval(config.confidence)
-    if claim.direction == "none":
-        near_low, near_high = found.interval(2 * config.confidence - 1)
-        if -config.neutral_margin < near_low and near_high < config.neutral_margin:
-            return HOLDS, f"no effect beyond {config.neutral_margin:g} points"
-        if low > 0 or high < 0:
-            return CONTRADICTED, "the interval excludes zero"
-        return CANNOT_TELL, f"an effect beyond {config.neutral_margin:g} points is not excluded"
-    low, high = (low, high) if claim.direction == "up" else (-high, -low)
-    if low > 0:
-        return HOLDS, "the interval excludes zero"
-    if high < 0:
-        return CONTRADICTED, "the interval lies on the other side of zero"
-    size = abs(claim.published) if claim.published is not None else None
-    if size is not None and high < size:
-        return CANNOT_TELL, f"the interval holds zero, and excludes the published size {claim.published:+g}"
-    return CANNOT_TELL, "the interval holds zero"
-
-
-def judge_claims(context: Context) -> list[ClaimVerdict]:
-    """Verdicts of all claims; p values are corrected within each table."""
-    verdicts = []
-    for table in context.tables:
-        found = []
-        for claim in table.claims:
-            for columns in [(c,) for c in claim.columns] if claim.each else [tuple(claim.columns)]:
-                found += _judge_claim(table, claim, columns, context)
-        verdicts += _holm(found)
-    return verdicts
-
-
-def verdict_counts(verdicts: Sequence[NumberVerdict | ClaimVerdict]) -> str:
-    """``3 reproduced, 1 differs, 178 not run``."""
-    counts: dict[str, int] = {}
-    for v in verdicts:
-        counts[v.verdict] = counts.get(v.verdict, 0) + 1
-    order = sorted(counts, key=lambda word: (word == NOT_RUN, -counts[word]))
-    return ", ".join(f"{counts[word]} {word}" for word in order)
-
-
-def _judge_claim(table: PublishedTable, claim: Claim, columns: tuple[str, ...], context: Context) -> list[ClaimVerdict]:
-    pairs, problems = [], []
-    for column in columns:
-        sides = []
-        for row in (claim.a, claim.b):
-            published = table.numbers[row, column]
-            matching, nearest = _of(published, context.cells)
-            sides.append([cell for cell in matching if cell.complete])
-            if matching and not sides[-1]:
-                problems.append(f"{row} on {column} is incomplete")
-            elif not matching and nearest is not None:
-                problems.append(f"{row} on {column}: {'; '.join(published.differences(nearest))}")
-            elif not matching:
-                problems.append(f"{row} on {column} was not run")
-        pairs.append([(a, b) for a in sides[0] for b in sides[1]])
-    if problems:
-        comparable = any("not run" not in problem for problem in problems)
-        return [ClaimVerdict(claim, columns, NOT_COMPARABLE if comparable else NOT_RUN, "; ".join(problems))]
-    if len(columns) == 1:
-        return [_judge_pairs(table, claim, columns, (pair,), context) for pair in pairs[0]]
-    return [_judge_pairs(table, claim, columns, tuple(column_pairs[0] for column_pairs in pairs), context)]
-
-
-def _judge_pairs(
-    table: PublishedTable,
-    claim: Claim,
-    columns: tuple[str, ...],
-    chosen: tuple[tuple[CellResult, CellResult], ...],
-    context: Context,
-) -> ClaimVerdict:
-    settings, parts = context.settings, []
-    for column, (a, b) in zip(columns, chosen, strict=True):
-        number = table.numbers[claim.a, column]
-        part = context.paired(a, b, number.metric, number.parser)
-        if part is None:
-            return ClaimVerdict(claim, columns, NOT_COMPARABLE, "the cells share no scored question", cells=chosen)
-        parts.append(part)
-    found = mean_difference(parts)
-    verdict, reason = judge_difference(claim, found, settings)
-    published = claim.published
-    if published is None and len(columns) == 1:
-        published = table.numbers[claim.a, columns[0]].score - table.numbers[claim.b, columns[0]].score
-    effect = settings.neutral_margin if claim.direction == "none" else published
-    needed = questions_for_effect(found, effect, settings.confidence, settings.power) if effect else None
-    if verdict == CANNOT_TELL and effect and needed:
-        reason += f"; {_needs(needed, found.n)} to tell {abs(effect):.2g} points with power {settings.power:g}"
-    a, b = chosen[0]
-    if "frames" not in table.numbers[claim.b, columns[0]].setting:
-        reason += f" ({a.setting['frames']} against {b.setting['frames']} frames)"
-    if budget := unequal_budget(a, b):
-        reason += f"; {budget}"
-    return ClaimVerdict(claim, columns, verdict, reason, found, needed, cells=chosen)
-
-
-def _holm(verdicts: list[ClaimVerdict]) -> list[ClaimVerdict]:
-    judged = [v.difference.p for v in verdicts if v.difference is not None]
-    if not judged:
-        return verdicts
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm), in their order."""
+    if not p:
+        return []
     from statsmodels.stats.multitest import multipletests
 
-    corrected = iter(multipletests(judged, method="holm")[1])
-    return [v if v.difference is None else replace(v, p_holm=float(next(corrected))) for v in verdicts]
+    return [float(value) for value in multipletests(p, method="holm")[1]]
 
 
-def _needs(needed: int | None, n: int) -> str:
-    if needed is None:
-        return "more questions of the same kind would not settle it"
-    return f"needs about {needed} questions, has {n}"
+def verdict_counts(verdicts: Sequence[str]) -> str:
+    """``3 reproduced, 1 differs, 178 not run``."""
+    counts: dict[str, int] = defaultdict(int)
+    for word in verdicts:
+        counts[word] += 1
+    order = sorted(counts, key=lambda word: (word == NOT_RUN, -counts[word]))
+    return ", ".join(f"{counts[word]} {word}" for word in order)

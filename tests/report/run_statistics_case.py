@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from harness.report import gate, noise
 from harness.report.statistics import (
     Difference,
     Estimate,
@@ -18,6 +19,7 @@ from harness.report.statistics import (
     questions_for_width,
     score,
 )
+from harness.report.verdicts import gap_verdict
 
 
 def run_case(function_name: str, arguments: Any, keywords: Mapping[str, Any] | None = None) -> Any:
@@ -79,10 +81,58 @@ def width_questions(n: int, found: Mapping[str, Any], half_width: float, confide
     return questions_for_width(known, half_width, confidence)
 
 
+def flip_rate(a: Any, b: Any, clusters: Any, groups: Any = None) -> dict[str, float]:
+    found = noise.flip_rate([noise.Runs(a, b, clusters, groups)])
+    return {"d": found.d, "d_high": found.d_high, "n_eff": difference(a, b, clusters, groups).n_eff}
+
+
+def judge_number(
+    ours: float,
+    published: float,
+    rounding: float,
+    d_high: float,
+    n_eff: float,
+    p_holm: float | None = None,
+    margin: float = 1.0,
+) -> dict[str, Any]:
+    found = noise.gap_between(ours, published, rounding, d_high, n_eff, margin)
+    verdict, detectable = gap_verdict(found, margin, found.p if p_holm is None else p_holm, 0.95)
+    return {
+        "gap": found.gap,
+        "sigma": found.sigma,
+        "p": found.p,
+        "resolution": found.resolution,
+        "verdict": verdict,
+        "detectable": detectable,
+        "flips_to_explain": found.explains,
+        "flips_to_reproduce": found.reproduces,
+    }
+
+
+def judge_on_these_questions(
+    found: float, d_high: float, n_eff: float, published: float | None = None, rounding: float = 0
+) -> dict[str, float | None]:
+    return vars(noise.on_these_questions(found, noise.sigma_of([(d_high, n_eff)]), published, rounding))
+
+
+def gate_p(cells: Sequence[Any], flipped_videos: int, videos: int) -> dict[str, float]:
+    flips = {str(i): gate.Flips(*cell) for i, cell in enumerate(cells)}
+    return gate.gate_p(flips, gate.Noise(flipped_videos, videos))
+
+
+def gate_fails(p: Mapping[str, float], alpha: float = 0.01) -> list[str]:
+    return gate.gate_fails(p, alpha=alpha)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rate": rate,
     "paired": paired,
     "mean_of_paired": mean_of_paired,
     "questions_for_effect": effect_questions,
     "questions_for_width": width_questions,
+    "flip_rate": flip_rate,
+    "judge_number": judge_number,
+    "judge_on_these_questions": judge_on_these_questions,
+    "gate_p": gate_p,
+    "gate_fails": gate_fails,
 }

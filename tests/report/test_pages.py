@@ -83,7 +83,7 @@ def test_the_page_says_what_the_tables_say(report):
         "lmms_eval",
     ):
         assert words in text
-    assert "margin" not in text or "3 points" in text
+    assert "margin 1 points" in text and "flip rate up to 5 %, assumed" in text
 
 
 def test_figures_are_whole_images_of_what_there_is(report):
