@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
 
 from harness.analysis import heavy_figures
 from harness.analysis.places import results_folder, write_figure
 from harness.config import Config
+from harness.console import open_console
 from harness.errors import QuestionError, UserError, VideoError
 from harness.plan.matrix import task_cells
 from harness.run.answer import load_model
@@ -48,7 +48,7 @@ def study(config: Config) -> int:
     cell = next(task_cells(config, []))  # loading says what is wrong with the weights
     questions = chosen(load_questions(config.task, Path(config.data.root)), config.analyze.videos)
     folder = results_folder(config, "heavy_hitters")
-    console = Console(highlight=False)
+    console = open_console()
     adapter = load_model(cell)
     rows: list[dict[str, Any]] = []
     measured: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.benchmarks.benchmark import Benchmark, benchmark
+from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.exchange import lmms_eval
 from harness.exchange.known import Asked, known_questions, which
@@ -48,7 +49,7 @@ def main(config: Config) -> int:
     whole = True
     for path in paths:
         cell = import_file(path, config)
-        show(cell, Console())
+        show(cell, open_console())
         whole &= not cell.matching["unmatched"]
     return 0 if whole else 1
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from harness.benchmarks.anchored import parse_letter
 from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.config import Config
+from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.explore.figure import draw
 from harness.explore.held import HeldFrames
@@ -88,7 +89,7 @@ def main(config: Config) -> int:
 
     words = (cell.model.name, cell.method.name, getattr(cell.method, "semantics", None))
     heading = " · ".join(word for word in words if word)
-    console = Console(highlight=False)
+    console = open_console()
     tell(asked, text, video, heading, console)
     grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
     kept = kept_of(trace, features)

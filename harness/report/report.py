@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from harness.advice import harness
 from harness.config import Config
+from harness.console import open_console
 from harness.report import account, pages, tables
 from harness.report.baseline import load_baselines
 from harness.report.cells import CellResult
@@ -26,8 +26,6 @@ from harness.report.scores import score_rows, scores_frame
 from harness.report.verdicts import JUDGED, judge_numbers, verdict_counts
 from harness.store import write_atomic
 
-WIDTH = 150
-"""Columns to print when the output is no terminal."""
 MANY = 16
 """Paired differences that a terminal shows; of more, only those pooled over benchmarks."""
 TOO_MANY = 60
@@ -47,7 +45,7 @@ def main(config: Config) -> int:
     Returns:
         0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = open_console()
     chosen = choose(config)
     if not chosen.stored:
         console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", soft_wrap=True)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from harness.compress.methods.fitprune import FitPrune
 from harness.compress.recipe import fit_recipe
 from harness.config import Config
+from harness.console import open_console
 from harness.errors import UserError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
@@ -48,7 +47,7 @@ def main(config: Config) -> int:
     recipe = fit_recipe(chunks, cell.weights, count)
     path = Path(method.recipe)
     recipe.write(path)
-    console = Console(highlight=False)
+    console = open_console()
     console.print(f"fitted on {count} questions, {len(chunks)} chunks; shares kept, from the first layer to the last:")
     for row in recipe.rows[::2]:
         shares = " ".join(f"{share:.3f}" for share in row.kept)
