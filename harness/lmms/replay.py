@@ -6,7 +6,7 @@ import contextlib
 import gc
 import importlib.metadata
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,6 @@ from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
 from loguru import logger
 
-from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import TASKS, data_root
 from harness.config import TaskConfig
 from harness.errors import UserError
@@ -28,22 +27,21 @@ class Replay(lmms):
 
     Args:
         texts: question id -> text.
-        question_id: from lmms-eval's document to the question's id.
         name: of the cell, for messages.
     """
 
     is_simple = True
 
-    def __init__(self, texts: Mapping[str, str], question_id: Callable[[dict[str, Any]], str], name: str) -> None:
+    def __init__(self, texts: Mapping[str, str], name: str) -> None:
         super().__init__()
-        self._texts, self._question_id, self._name = texts, question_id, name
+        self._texts, self._name = texts, name
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """The stored texts, in the order of the requests."""
         answers, unknown = [], []
         for request in requests:
             _, _, _, doc_id, task, split = request.args
-            question = self._question_id(self.task_dict[task][split][doc_id])
+            question = self.task_dict[task][split].questions[doc_id].question_id
             unknown += [question] if question not in self._texts else []
             answers.append(self._texts.get(question, ""))
         if unknown or len(requests) != len(self._texts):
@@ -99,7 +97,7 @@ class Scorer:
         """
         logger.disable("lmms_eval")
         built = build_task(task, self._root, self._rows_of(task))
-        model = Replay(texts, lambda row: benchmark(task.data).item(row).question_id, name)
+        model = Replay(texts, name)
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
             result = evaluator.simple_evaluate(
                 model=model,

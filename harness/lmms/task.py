@@ -35,6 +35,12 @@ class Rows(list[Row]):
         super().__init__(row for row, _ in asked)
         self.task = task
         self.questions = [question for _, question in asked]
+        self._by_row = {id(row): question for row, question in asked}
+        self._by_name = {question.question_id: question for question in self.questions}
+
+    def question(self, row: Row) -> Question:
+        """The question of a row. lmms-eval hands the rows themselves back; a copy is known by what it says."""
+        return self._by_row.get(id(row)) or self._by_name[benchmark(self.task.data).item(row).question_id]
 
     @property
     def features(self) -> dict[str, Any]:
@@ -67,7 +73,6 @@ class LocalTask(ConfigurableTask):
         task = setting or compose_config([f"task={config['task'].removeprefix(PREFIX)}"]).task
         asked = benchmark(task.data)
         self._rows = Rows(task, (root or data_root()).absolute()) if rows is None else rows
-        self._questions = {question.question_id: question for question in self._rows.questions}
         title = asked.task_title(task.split, task.protocol)
         settings = {
             "task": config["task"],
@@ -93,24 +98,21 @@ class LocalTask(ConfigurableTask):
         self.dataset_no_image = self.dataset
 
     def doc_to_text(self, doc: Row) -> str:
-        return self._question(doc).prompt
+        return self._rows.question(doc).prompt
 
     def doc_to_visual(self, doc: Row) -> list[str]:
-        return [str(self._question(doc).video)]
+        return [str(self._rows.question(doc).video)]
 
     def doc_to_target(self, doc: Row) -> str | None:
-        return self._question(doc).answer
+        return self._rows.question(doc).answer
 
     def process_results(self, doc: Row, results: list[str], full_docs: Any = None) -> dict[str, dict[str, Any]]:
         """The answer under every metric that it counts in."""
-        question, asked = self._question(doc), benchmark(self._rows.task.data)
+        question, asked = self._rows.question(doc), benchmark(self._rows.task.data)
         if not question.options:  # a generation task
             return {}
         parser = asked.parser(self._rows.task.protocol)
         return by_metric(asked, score_choice((results[0] or "").strip(), question, parser))
-
-    def _question(self, doc: Row) -> Question:
-        return self._questions[benchmark(self._rows.task.data).item(doc).question_id]
 
 
 def by_metric(asked: Benchmark, item: Scored) -> dict[str, dict[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,10 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.metrics import group_name, values
 from harness.benchmarks.parse import Parser
 from harness.errors import UserError
+from harness.report.once import Once
 from harness.store import QuestionRecord, read_questions
 from harness.store.questions import FILE
 
-T = TypeVar("T")
 Places = NDArray[np.intp]
 
 
@@ -36,18 +35,10 @@ class Counted:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Asked(Once):
     """The questions of a cell, in the order asked."""
 
     questions: list[QuestionRecord]
-    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returns; it is called the first time."""
-        if key not in self._made:
-            self._made[key] = make()
-        found: T = self._made[key]
-        return found
 
     @cached_property
     def names(self) -> NDArray[np.object_]:
@@ -66,11 +57,7 @@ class Asked:
 
     def letter(self, parser: str, parse: Parser, place: int, text: str) -> str | None:
         """The letter that an answer to a question means; siblings often say the same."""
-        key = parser, place, text
-        if key not in self._made:
-            self._made[key] = parse(text, self.questions[place].options)
-        found: str | None = self._made[key]
-        return found
+        return self.once((parser, place, text), lambda: parse(text, self.questions[place].options))
 
     def counted(self, name: str, metric: str) -> Counted:
         """Which questions count in a metric of the benchmark `name`, and how.

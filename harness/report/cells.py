@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,9 @@ from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.errors import UserError
 from harness.plan.weights import mismatch
 from harness.report.asked import Asked
+from harness.report.once import Once
 from harness.store import Answer, FrameRecords, Manifest, QuestionRecord
 
-T = TypeVar("T")
 OK, FAILED, MISSING = "ok", "failed", "missing"
 SCORE = "score.json"
 COLUMNS = ["question_id", "video_id", "status", "letter", "answer", "correct", "tags"]
@@ -28,7 +27,7 @@ VARIANTS = {(True, True): "full", (True, False): "no_layer", (False, True): "no_
 
 
 @dataclass(frozen=True, eq=False)
-class CellResult:
+class CellResult(Once):
     """One cell and everything stored about it."""
 
     folder: Path
@@ -39,14 +38,6 @@ class CellResult:
     """What the answers' records of frames are found in; all of them have been looked at."""
     score: dict[str, Any] | None = None
     """Content of ``score.json``, where lmms-eval has scored the cell."""
-    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returns for this cell; it is called the first time."""
-        if key not in self._made:
-            self._made[key] = make()
-        found: T = self._made[key]
-        return found
 
     @property
     def questions(self) -> list[QuestionRecord]:

@@ -50,10 +50,18 @@ def choose(config: Config) -> Chosen:
     Raises:
         UserError: the matrix cannot be built, or a stored cell cannot be read.
     """
-    stored = load_cells(config.results, config.report.cells)
+    return Chosen(load_cells(config.results, config.report.cells), wanted(config))
+
+
+def wanted(config: Config) -> list[str]:
+    """Ids of the cells that a configuration asks for, see `Chosen`.
+
+    Raises:
+        UserError: the matrix cannot be built.
+    """
     problems: list[str] = []
-    wanted = [] if config.report.cells else [cell.id for cell in build_cells(config, problems)]
-    return Chosen(stored, [] if problems else wanted)
+    names = [] if config.report.cells else [cell.id for cell in build_cells(config, problems)]
+    return [] if problems else names
 
 
 def newest(cells: Sequence[CellResult]) -> list[CellResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,41 @@ from harness.store.records import EditedError, NotRecordError, unseal
 
 
 def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellResult]:
-    """All cells below ``results/runs``, in the order of the tables.
+    """All cells below ``results/runs``, in the order of the tables; arguments and errors as of `cell_names`.
+
+    Raises:
+        UserError: a folder that is damaged.
+    """
+    return sorted(each_cell(results, cell_names(results, patterns)), key=_place)
+
+
+def cell_names(results: Path | str, patterns: Sequence[str] = ()) -> list[str]:
+    """Ids of the cells below ``results/runs``, sorted; nothing of them is read.
 
     Args:
         results: the results folder.
-        patterns: cell names or ids, ``*`` allowed; empty for all.
+        patterns: cell ids, ``*`` allowed; empty for all.
 
     Raises:
-        UserError: a pattern that matches nothing, or a folder that is damaged.
+        UserError: a pattern that matches nothing.
     """
     root = Path(results) / "runs"
-    folders = sorted(path.parent for path in root.glob("*/manifest.json"))
+    names = sorted(path.parent.name for path in root.glob("*/manifest.json"))
     for pattern in patterns:
-        if not fnmatch.filter([f.name for f in folders], pattern):
-            known = "\n  ".join(f.name for f in folders) or f"none: {root} has no cell yet (python -m harness run)"
+        if not fnmatch.filter(names, pattern):
+            known = "\n  ".join(names) or f"none: {root} has no cell yet (python -m harness run)"
             raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
-    if patterns:
-        folders = [f for f in folders if any(fnmatch.fnmatch(f.name, pattern) for pattern in patterns)]
+    return [name for name in names if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def each_cell(results: Path | str, names: Iterable[str]) -> Iterator[CellResult]:
+    """The cells of these ids, each read when it is asked for.
+
+    Raises:
+        UserError: a folder that is damaged.
+    """
     frames, asked = FrameRecords(results), AskedOnce()
-    return sorted((_load(folder, frames, asked) for folder in folders), key=_place)
+    return (_load(Path(results) / "runs" / name, frames, asked) for name in names)
 
 
 def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:

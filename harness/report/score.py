@@ -16,8 +16,9 @@ from harness.config import Config, TaskConfig
 from harness.errors import UserError
 from harness.places import PACKAGE
 from harness.report.cells import SCORE, CellResult
-from harness.report.choose import choose
+from harness.report.choose import wanted
 from harness.report.context import main_metric
+from harness.report.loading import cell_names, each_cell
 from harness.store import write_atomic
 from harness.store.answers import now
 from harness.store.records import seal
@@ -39,13 +40,13 @@ def main(config: Config) -> int:
     Raises:
         UserError: lmms-eval and our own metrics disagree; the message holds both numbers.
     """
-    chosen = choose(config)
-    cells = chosen.cells or chosen.stored
-    if not cells:
+    stored, asked = cell_names(config.results, config.report.cells), wanted(config)
+    names = [name for name in asked if name in stored] or stored
+    if not names:
         print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", file=sys.stderr)
         return 1
     with lmms_eval() as scorer:
-        for cell in cells:
+        for cell in each_cell(config.results, names):
             record, fresh = score_cell(cell, scorer)
             print(f"{cell.id}: {_line(cell, record)}{'' if fresh else ' (unchanged)'}", flush=True)
     return 0

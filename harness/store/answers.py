@@ -11,7 +11,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from sys import intern
 from types import UnionType
@@ -182,13 +182,13 @@ def _to_answer(record: dict[str, Any]) -> Answer:
         raise ValueError("is not a record of an answer")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}")
-    for name, own, inside in _types():
-        value = record[name] if name in record else None
-        kind = type(value)
-        if kind in own and (inside is None or kind is _NONE or _fit_inside(value, inside)):
-            continue
-        if name in record:
-            raise ValueError(f"is not a record of an answer: {name}={value!r} is no {get_type_hints(Answer)[name]}")
+    holding = _checked((*record, *map(type, record.values())))
+    if isinstance(holding, str):
+        raise ValueError(f"is not a record of an answer: {holding}={record[holding]!r} is no {_hint(holding)}")
+    for name, types in holding:
+        value = record[name]
+        if not types.issuperset(map(type, value.values() if type(value) is dict else value)):
+            raise ValueError(f"is not a record of an answer: {name}={value!r} is no {_hint(name)}")
     for name in SHARED:
         if (value := record.get(name)) is not None:
             record[name] = intern(value)
@@ -208,19 +208,32 @@ _JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, _NON
 
 
 @cache
-def _types() -> list[tuple[str, frozenset[type], frozenset[type] | None]]:
-    """Of every field of an answer: its name, the types that its value may have, and those of the items of a list or
-    of the values of a dictionary, which are of one plain type."""
-    found = []
+def _types() -> dict[str, tuple[frozenset[type], frozenset[type]]]:
+    """Of every field of an answer: the types that its value may have, and those of the items of a list or of the values
+    of a dictionary, which are of one plain type."""
+    found = {}
     for name, hint in get_type_hints(Answer).items():
         own: set[type] = set()
         inside: set[type] = set()
         for each in get_args(hint) if isinstance(hint, UnionType) else (hint,):
             own |= _JSON[get_origin(each) or each]
             inside |= _JSON[get_args(each)[-1]] if get_args(each) else set()
-        found.append((name, frozenset(own), frozenset(inside) or None))
+        found[name] = frozenset(own), frozenset(inside)
     return found
 
 
-def _fit_inside(value: Any, types: frozenset[type]) -> bool:
-    return types.issuperset(map(type, value.values() if isinstance(value, dict) else value))
+@lru_cache(maxsize=1024)
+def _checked(shape: tuple[Any, ...]) -> str | list[tuple[str, frozenset[type]]]:
+    """What a record's names, followed by the types of its values, come to: lines of one run have few different ones.
+
+    Returns:
+        A field whose value has a wrong type; or what is left to look at: fields with items, and the types of these.
+    """
+    known, names = _types(), shape[: len(shape) // 2]
+    kinds = [(name, kind) for name, kind in zip(names, shape[len(names) :], strict=True) if name in known]
+    wrong = next((name for name, kind in kinds if kind not in known[name][0]), None)
+    return wrong or [(name, known[name][1]) for name, kind in kinds if kind in (list, dict)]
+
+
+def _hint(name: str) -> Any:
+    return get_type_hints(Answer)[name]
