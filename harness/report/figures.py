@@ -81,13 +81,13 @@ def draw_all(found: Findings) -> dict[str, tuple[Any, str]]:
 
 def svg(figure: Any) -> str:
     """The figure as an SVG element without XML header, the same bytes each time."""
-    text = _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
+    import matplotlib.pyplot as plt
+
+    stream = io.StringIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
     return text[text.index("<svg") :]
-
-
-def png(figure: Any) -> bytes:
-    """The figure as PNG at 200 dots per inch."""
-    return _saved(figure, "png", dpi=200, metadata={"Software": None})
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,3 @@ def lines(panels: Lines, confidence: float, x_label: str, y_label: str) -> Any |
         axis.set_xlabel(x_label)
         axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.34), borderaxespad=0)
     return figure
-
-
-def _saved(figure: Any, form: str, **options: Any) -> bytes:
-    import matplotlib.pyplot as plt
-
-    stream = io.BytesIO()
-    with plt.rc_context(STYLE):
-        figure.savefig(stream, format=form, **options)
-    return stream.getvalue()

@@ -40,7 +40,7 @@ def main(config: Config) -> int:
 
     Files, in the report's folder: ``report.md``; ``scores.csv``, ``account.csv``, ``differences.csv``, ``numbers.csv``,
     ``claims.csv``; ``tables/*.md`` and ``*.tex``, the published tables with our numbers beside; with ``report.html`` on
-    also ``report.html`` and ``figures/*.svg`` and ``*.png``, and in ``explorer/`` the pages of every answer.
+    also ``report.html`` and ``figures/*.svg``, and in ``explorer/`` the pages of every answer.
 
     Returns:
         0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
@@ -147,12 +147,11 @@ def write_files(found: Findings, output: Path) -> str:
     write_atomic(output / "report.md", pages.markdown(found))
     if not settings.html:
         return f"{output}/report.md"
-    from harness.report.figures import draw_all, png, svg  # matplotlib is slow to import
+    from harness.report.figures import draw_all, svg  # matplotlib is slow to import
 
     drawn = {}
     for name, (figure, caption) in draw_all(found).items():
         drawn[name] = svg(figure), caption
         write_atomic(output / "figures" / f"{name}.svg", drawn[name][0])
-        write_atomic(output / "figures" / f"{name}.png", png(figure))
     write_atomic(output / "report.html", pages.html(found, drawn))
     return f"{output}/report.html, report.md"
