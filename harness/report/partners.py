@@ -28,7 +28,7 @@ class Partners:
 
     @property
     def environment(self) -> list[str]:
-        """What answered them, where it differs: ``torch: 2.11.0 -> 2.12.0``; several values where a cell has several."""
+        """What answered them, where it differs: ``torch: 2.11.0 -> 2.12.0``; several values where a cell has them."""
         return differing(environment(self.a), environment(self.b))
 
 
@@ -73,7 +73,7 @@ def environment(cell: CellResult) -> dict[str, str]:
     starts = [vars(manifest), *manifest.starts]
     found: dict[str, set[str]] = {}
     for start in starts:
-        versions = {name: version for name, version in (start.get("versions") or {}).items()}
+        versions = start.get("versions") or {}
         said = {**versions, "commit": (start.get("git") or {}).get("commit"), **{n: start.get(n) for n in OF_START}}
         for name, value in said.items():
             found.setdefault(name, set()).add(str(value))

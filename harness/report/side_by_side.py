@@ -37,7 +37,7 @@ from harness.store import write_atomic
 SAME, DIFFERS = 0, 1
 RULES = {
     True: "same = the same cells, settings and questions, and every answer the same, but for tokens kept that tie",
-    False: "same = the same cells, settings and questions, and no score told from the other (1 % of false alarms in all)",
+    False: "same = the same cells, settings and questions, and no score told apart (1 % of false alarms in all)",
 }
 
 
@@ -192,8 +192,8 @@ def sections_of(found: Found, confidence: float, limit: int) -> list[Section]:
 
 
 NOTES = (
-    "B - A: paired by question, interval clustered by video. changed: answers that differ in anything; ties: of which only a "
-    "token of equal score was kept instead (not among the changed). kept: answers with other tokens kept, ties aside.",
+    "B - A: paired by question, interval clustered by video. changed: answers that differ in anything; ties: those in which "
+    "only a token of equal score was kept instead, not among the changed. kept: answers with other tokens kept, ties aside.",
 )
 
 
@@ -201,8 +201,8 @@ def _score_row(side: Side, confidence: float) -> dict[str, str]:
     found, gap = side.answers, side.difference
     return {
         "cell": side.pair.name,
-        **{name: number_text(s and s.value, ".1f") for name, s in zip("AB", side.scores, strict=True)},
-        "B - A": number_text(gap and gap.value, "+.2f"),
+        **{name: number_text(s.value if s else None, ".1f") for name, s in zip("AB", side.scores, strict=True)},
+        "B - A": number_text(gap.value if gap else None, "+.2f"),
         f"{100 * confidence:g} % interval": "-" if gap is None else interval_text(gap.interval(confidence), sign=True),
         "p": "-" if gap is None else p_text(gap.p),
         "n": str(gap.n if gap else 0),
