@@ -192,8 +192,9 @@ def sections_of(found: Found, confidence: float, limit: int) -> list[Section]:
 
 
 NOTES = (
-    "B - A: paired by question, interval clustered by video. changed: answers that differ in anything; ties: those in which "
-    "only a token of equal score was kept instead, not among the changed. kept: answers with other tokens kept, ties aside.",
+    "B - A: paired by question, interval clustered by video. changed: answers that differ in anything; ties: those in "
+    "which only a token of equal score was kept instead, not among the changed. kept: answers with other tokens kept, "
+    "ties aside.",
 )
 
 
