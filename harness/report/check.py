@@ -23,7 +23,8 @@ from harness.report.baseline import (
 )
 from harness.report.cells import CellResult
 from harness.report.choose import choose, newest
-from harness.report.compare import DRIFT, INCOMPLETE, PASS, REGRESSION, CellCheck, check_cells, compare
+from harness.report.compare import DRIFT, INCOMPLETE, PASS, REGRESSION, CellCheck, check_cells, compare, flips_of
+from harness.report.gate import KnownNoise, Noise
 from harness.report.section import plain
 from harness.store import write_atomic
 
@@ -52,25 +53,44 @@ def main(config: Config) -> int:
         return _update(path, cells, absent, config)
     baseline = read_baseline(path)
     exact = baseline.exact if config.check.exact is None else config.check.exact
-    rate = baseline.flip_rate if config.check.flip_rate is None else config.check.flip_rate
-    if not exact and rate is None:
-        raise UserError(
-            f"{path} has no measured flip rate. Run the matrix twice into two results folders and update the baseline "
-            "from the second, or give one: check.flip_rate=0.01"
-        )
+    noise = None if exact else _noise(path, baseline, cells, config.check.flip_rate)
     update = harness("check", config.overrides, "--update-baseline")
-    checks = check_cells(baseline, cells, exact=exact, flip_rate=rate or 0.0, run=run, update=update)
+    checks = check_cells(baseline, cells, noise=noise, run=run, update=update)
     absent_names = {name.rpartition("-")[0] for name in absent}
     checks = [c for c in checks if c.comparison is not None or c.name not in absent_names]
     checks += [CellCheck(name, INCOMPLETE, reason) for name, reason in absent.items()]
     verdict = next(v for v in ORDER if v == PASS or any(c.verdict == v for c in checks))
-    folder, mode = config.report.folder(config.results), "exact" if exact else f"flips, rate {rate:.3g}"
+    folder, mode = config.report.folder(config.results), "exact" if noise is None else f"flips, {noise.text}"
     record = _record(path, baseline, cells, checks, verdict) | {"mode": mode}
     write_atomic(folder / "check.json", json.dumps(record, indent=1) + "\n")
     write_atomic(folder / "check.xml", junit(path.stem, checks))
     print(plain(_text(path, checks, verdict, mode)))
     print(f"{folder}/check.json, {folder}/check.xml")
     return EXIT[verdict]
+
+
+def _noise(path: Path, baseline: Baseline, cells: Sequence[CellResult], rate: float | None) -> Noise | KnownNoise:
+    """What flips between two runs of the same code: the given rate, else what the baseline says was measured.
+
+    Raises:
+        UserError: nothing was measured, or flips were, and not in how many videos.
+    """
+    if rate is not None:
+        return KnownNoise(rate)
+    how = "Run the matrix twice into two results folders and update the baseline from the second, or give one: "
+    how += "check.flip_rate=0.01"
+    measured = baseline.flips_measured
+    if baseline.flip_rate is None or not measured:
+        raise UserError(f"{path} has no measured flip rate. {how}")
+    if "flipped_videos" in measured:
+        return Noise(measured["flipped_videos"], measured["videos"])
+    stored = [cell for cell in cells if baseline.find(cell) is not None]
+    if measured["flips"] == 0 and measured["n"] == sum(cell.n for cell in stored):
+        return Noise(0, sum(len({question.video_id for question in cell.questions}) for cell in stored))
+    raise UserError(
+        f"{path} counts {measured['flips']} flips among {measured['n']} answers, not in how many videos: an earlier "
+        f"version measured it. {how}"
+    )
 
 
 def baseline_path(config: Config) -> Path:
@@ -111,7 +131,9 @@ def _update(path: Path, cells: Sequence[CellResult], absent: Mapping[str, str], 
     old = _old(path)
     rate, measured = (None, {}) if old is None else _flip_rate(old, cells)
     write_atomic(path, baseline_text(make_baseline(path.stem, cells, exact, rate, measured)))
-    flips = "" if rate is None else f", flip rate {rate:.3g} ({measured['flips']} of {measured['n']} answers)"
+    flips = "" if rate is None else f", flip rate {rate:.3g} ({measured['flips']} of {measured['n']} answers"
+    if rate is not None:
+        flips += f", {measured['flipped_videos']} of {measured['videos']} videos)" if "videos" in measured else ")"
     print(f"{path}: {len(cells)} cells, {sum(cell.n for cell in cells)} answers{flips}")
     if old is not None:
         for cell in cells:
@@ -131,7 +153,7 @@ def _old(path: Path) -> Baseline | None:
 
 def _flip_rate(old: Baseline, cells: Sequence[CellResult]) -> tuple[float | None, dict[str, Any]]:
     """Flips between the old baseline and these cells where nothing but the run changed, else as it was measured."""
-    flips = n = 0
+    flips = n = flipped = videos = 0
     for cell in cells:
         stored = old.find(cell)
         if stored is None or any(cell.cell.get(part) != made for part, made in stored.made_with.items()):
@@ -139,11 +161,13 @@ def _flip_rate(old: Baseline, cells: Sequence[CellResult]) -> tuple[float | None
         if cell.manifest.created == old.provenance.get("answered"):
             continue  # the very same run
         found = compare(stored, cell)
+        of_videos = flips_of(found, cell)
         flips, n = flips + found.flips, n + found.n
+        flipped, videos = flipped + len(of_videos.net), videos + of_videos.n_videos
     if not n:
         return old.flip_rate, old.flips_measured
     between = [old.provenance.get("answered"), provenance(cells)["answered"]]
-    return flips / n, {"flips": flips, "n": n, "between": between}
+    return flips / n, {"flips": flips, "n": n, "flipped_videos": flipped, "videos": videos, "between": between}
 
 
 def _record(

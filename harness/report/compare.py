@@ -9,10 +9,9 @@ from typing import Any
 from harness.report.baseline import Baseline, BaselineCell, Row, answer_rows
 from harness.report.cells import CellResult
 from harness.report.choose import differing, key_of
+from harness.report.gate import ALL, Flips, KnownNoise, Noise, gate_fails, gate_p
 
 PASS, REGRESSION, INCOMPLETE, DRIFT = "pass", "regression", "incomplete", "environment drift"
-ALPHA = 0.01
-"""Chance of a false alarm per check in flip mode, shared by its cells."""
 TIE = 1e-6
 """Scores closer than this share of the largest tie within rounding: which token is kept is then numerics. Measured on
 the toy between instruction sets of one CPU: where a choice changed, the gap was 4e-7 at most."""
@@ -22,6 +21,8 @@ OF_KEPT = {"shares", "indices"}
 """Columns that change when another of two tied tokens is kept."""
 NEAR = ("model.name", "task.name", "method.name", "method.temporal", "method.layers")
 """Two cells that agree on these are the same row of a table; anything else that differs between them is a change."""
+KINDS = ("flips", "worse")
+"""Tests of the gate where answers may flip."""
 LADDER = ("context", "video.fps", "video.max_frames")
 """Settings that make another cell of the same ladder, not the same one changed."""
 
@@ -122,44 +123,74 @@ def tied(row: Row) -> bool:
 
 
 def check_cells(
-    baseline: Baseline, cells: Sequence[CellResult], *, exact: bool, flip_rate: float, run: str, update: str
+    baseline: Baseline, cells: Sequence[CellResult], *, noise: Noise | KnownNoise | None, run: str, update: str
 ) -> list[CellCheck]:
-    """One verdict per cell of the baseline, and per cell that it does not have.
+    """One verdict per cell of the baseline, and per cell that it does not have; one more where only all together fail.
 
     Args:
         baseline: the stored answers.
         cells: what is there now.
-        exact: every column of every answer must be the stored one, ties aside; else answers may flip between right
-            and wrong as often as ``flip_rate`` explains.
-        flip_rate: share of answers that flip between two runs of unchanged code.
+        noise: between two runs of unchanged code: answers may flip between right and wrong as often as it explains.
+            None: every column of every answer must be the stored one, ties aside.
         run, update: the commands that answer what is missing, and that write the baseline.
     """
     checks: list[CellCheck] = []
     used: set[str] = set()
-    for stored in baseline.cells:
-        cell = next((c for c in cells if key_of(c) == stored.key), None)
+    pairs = [(stored, next((c for c in cells if key_of(c) == stored.key), None)) for stored in baseline.cells]
+    found = {cell.id: (compare(stored, cell), cell) for stored, cell in pairs if cell is not None}
+    whole = {name: flips_of(*pair) for name, pair in found.items() if not pair[0].missing and not pair[0].unknown}
+    p = gate_p(whole, noise) if noise is not None else {}
+    failing = {name: p[name] for name in gate_fails(p, len(baseline.cells))}
+    for stored, cell in pairs:
         if cell is None:
             checks.append(_without_cell(stored, cells, used, run))
             continue
         used.add(cell.id)
-        alpha = ALPHA / len(baseline.cells)
-        checks.append(_check_cell(baseline, stored, cell, exact, flip_rate, alpha, run))
+        own = {kind: failing[name] for kind in KINDS if (name := f"{kind} {cell.id}") in failing}
+        checks.append(_check_cell(baseline, stored, cell, found[cell.id][0], noise is None, own, run))
     for cell in cells:
         if cell.id not in used:
             checks.append(CellCheck(cell.id, INCOMPLETE, f"the baseline does not have it: {update}"))
+    together = {kind: failing[name] for kind in KINDS if (name := f"{kind} {ALL}") in failing}
+    if together and all(check.verdict == PASS for check in checks):
+        comparisons = [found[name][0] for name in whole]
+        lost, gained = (sum(len(getattr(c, way)) for c in comparisons) for way in ("lost", "gained"))
+        drift = any(drifted(baseline, stored, cell)[0] for stored, cell in pairs if cell is not None)
+        reason = "; ".join(_flip_problem(kind, value, lost, gained) for kind, value in together.items())
+        checks.append(CellCheck(f"{ALL} cells", DRIFT if drift else REGRESSION, reason))
     return checks
 
 
+def flips_of(found: Comparison, cell: CellResult) -> Flips:
+    """Which questions of which videos were lost and gained."""
+    lost, gained = set(found.lost), set(found.gained)
+    names = [question.question_id for question in cell.questions]
+    videos = [question.video_id for question in cell.questions]
+    return Flips(cell.benchmark, videos, [name in lost for name in names], [name in gained for name in names])
+
+
+def _flip_problem(kind: str, p: float, lost: int, gained: int) -> str:
+    flips = f"{lost} answers lost and {gained} gained"
+    if kind == "flips":
+        return f"{flips}: in more videos than the flips between two runs explain (p = {p:.2g})"
+    return f"{flips}: worse, not noise (p = {p:.2g})"
+
+
 def _check_cell(
-    baseline: Baseline, stored: BaselineCell, cell: CellResult, exact: bool, rate: float, alpha: float, run: str
+    baseline: Baseline,
+    stored: BaselineCell,
+    cell: CellResult,
+    found: Comparison,
+    exact: bool,
+    failing: Mapping[str, float],
+    run: str,
 ) -> CellCheck:
-    found = compare(stored, cell)
     drift, notes = drifted(baseline, stored, cell)
     details = [_change(question, stored, cell, columns) for question, columns in list(found.changed.items())[:5]]
     if found.missing:
         reason = f"{len(found.missing)} of {found.n} questions are not answered: {run}"
         return CellCheck(cell.id, INCOMPLETE, reason, found, details)
-    problem = problem_of(found, exact, rate, alpha)
+    problem = problem_of(found, exact, failing)
     if problem:
         verdict = DRIFT if drift and not found.unknown else REGRESSION
         return CellCheck(cell.id, verdict, "; ".join([problem, *drift, *notes]), found, details)
@@ -167,8 +198,12 @@ def _check_cell(
     return CellCheck(cell.id, PASS, f"{found.summary}{note}", found, details)
 
 
-def problem_of(found: Comparison, exact: bool, rate: float, alpha: float) -> str:
-    """Why a complete cell does not pass; empty when it does."""
+def problem_of(found: Comparison, exact: bool, failing: Mapping[str, float]) -> str:
+    """Why a complete cell does not pass; empty when it does.
+
+    Args:
+        failing: where flips are allowed, the p values of its tests (`KINDS`) that are too small.
+    """
     if found.unknown:
         return f"{len(found.unknown)} questions are unknown to the baseline, the first is {found.unknown[0]}"
     if found.newly_failed:
@@ -178,15 +213,7 @@ def problem_of(found: Comparison, exact: bool, rate: float, alpha: float) -> str
     if exact:
         ties = len(found.numerics)
         return f"{ties} of {found.n} answers decide ties otherwise: too many for rounding" if found.many_ties else ""
-    from scipy.stats import binom, binomtest
-
-    too_many = float(binom.sf(found.flips - 1, found.n, rate)) if found.flips else 1.0
-    if too_many < alpha:
-        return f"{found.flips} of {found.n} answers flipped; a flip rate of {rate:.3g} does not explain that"
-    worse = binomtest(len(found.lost), found.flips, 0.5, alternative="greater").pvalue if found.flips else 1.0
-    if worse < alpha:
-        return f"{len(found.lost)} answers lost and {len(found.gained)} gained: worse, not noise (p = {worse:.2g})"
-    return ""
+    return "; ".join(_flip_problem(kind, p, len(found.lost), len(found.gained)) for kind, p in failing.items())
 
 
 def drifted(baseline: Baseline, stored: BaselineCell, cell: CellResult) -> tuple[list[str], list[str]]:

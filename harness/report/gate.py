@@ -49,6 +49,11 @@ class Noise:
     flipped: int
     videos: int
 
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        return f"{self.flipped} of {self.videos} videos in two runs"
+
     def tail(self, flipped: int, videos: int, questions: int) -> float:
         """Chance of so many flipped videos or more."""
         if not flipped:
@@ -62,6 +67,11 @@ class KnownNoise:
     """A share of answers that flips, given by hand and taken as known; those of a video flip by themselves."""
 
     rate: float
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        return f"rate {self.rate:.3g}"
 
     def tail(self, flipped: int, videos: int, questions: int) -> float:
         """Chance of so many flipped videos or more, the questions shared out evenly."""

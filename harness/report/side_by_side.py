@@ -26,8 +26,9 @@ from harness.errors import UserError
 from harness.report.baseline import BaselineCell, answer_rows
 from harness.report.cells import CellResult
 from harness.report.choose import key_of, newest
-from harness.report.compare import ALPHA, Comparison, compare_rows
+from harness.report.compare import Comparison, compare_rows
 from harness.report.context import Context
+from harness.report.gate import ALPHA
 from harness.report.loading import load_cells
 from harness.report.partners import Partners, match
 from harness.report.section import Section, interval_text, number_text, p_text

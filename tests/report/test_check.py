@@ -305,7 +305,50 @@ def test_a_second_run_of_the_same_code_measures_the_flip_rate(tmp_path, baseline
     assert check(tmp_path, "again", UPDATE, "check.exact=false") == 0
     updated = read_baseline(tmp_path / "toy.json")
     assert updated.flip_rate == pytest.approx(3 / 120) and not updated.exact
-    assert updated.flips_measured["n"] == 480
+    measured = updated.flips_measured
+    assert (measured["flips"], measured["n"], measured["flipped_videos"], measured["videos"]) == (12, 480, 4, 160)
+    run(tmp_path, "third")
+    assert check(tmp_path, "third") == 0 and record(tmp_path, "third")["mode"] == "flips, 4 of 160 videos in two runs"
+
+
+def as_measured(path, **changes):
+    """The baseline with another record of what flipped between two runs; None takes a key away."""
+    data = json.loads(path.read_text())
+    data["flip_rate"], data["exact"] = changes["flips"] / 480, False
+    data["flips_measured"] = {key: value for key, value in changes.items() if value is not None}
+    path.write_text(json.dumps(data))
+
+
+def test_a_baseline_that_counted_no_videos_is_read_where_nothing_flipped(tmp_path, baseline):
+    as_measured(tmp_path / "toy.json", flips=0, n=480)
+    one = RIGHT.copy()
+    one[0] ^= True
+    run(tmp_path, "now", one, variants=["full"])
+    run(tmp_path, "now", variants=[name for name in VARIANTS if name != "full"])
+    assert check(tmp_path, "now") == 0
+    assert record(tmp_path, "now")["mode"] == "flips, 0 of 160 videos in two runs"
+
+
+def test_a_baseline_that_counted_flips_and_not_videos_asks_for_them(tmp_path, baseline):
+    as_measured(tmp_path / "toy.json", flips=12, n=480)
+    with pytest.raises(UserError, match="not in how many videos.*check.flip_rate=0.01"):
+        check(tmp_path)
+    assert check(tmp_path, "results", "check.flip_rate=0.02") == 0
+
+
+def test_flips_that_no_cell_shows_alone_are_seen_in_all_together(tmp_path, baseline):
+    """Four cells lose five answers each, in five videos each: each might be noise, twenty losses and no gain are not."""
+    as_measured(tmp_path / "toy.json", flips=40, n=480, flipped_videos=40, videos=160)
+    shift = [np.roll(np.arange(40), 10 * i) for i in range(4)]
+    for variant, order in zip(VARIANTS, shift, strict=True):
+        moved = RIGHT.copy()
+        lost = [v for v in order if RIGHT[3 * v]][:5]
+        moved[[3 * v for v in lost]] = False
+        run(tmp_path, "now", moved, variants=[variant])
+    assert check(tmp_path, "now") == 1
+    by_name = {cell["cell"]: cell["reason"] for cell in record(tmp_path, "now")["cells"]}
+    assert "20 answers lost and 0 gained: worse, not noise" in by_name["all cells"]
+    assert sum("worse" in reason for reason in by_name.values()) == 1
 
 
 def test_no_baseline_from_incomplete_or_failed_cells(tmp_path, capsys):
