@@ -128,8 +128,29 @@ def toy_language(attention: str) -> tuple[Any, str]:
     return Qwen25VL.load(str(CHECKPOINT), device="cpu", attention=attention).language, "toy"
 
 
+SEVEN_BILLION: dict[str, Any] = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128000,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+"""The text config of Qwen2.5-VL-7B."""
+
+
 def seven_billion_language(device: str, attention: str) -> tuple[Any, str]:
     """The language model of Qwen2.5-VL-7B with random weights in bfloat16."""
+    import torch
+
+    language = random_language(SEVEN_BILLION, device, attention, torch.bfloat16)
+    return language, f"Qwen2.5-VL-7B shape, random weights, {language.backend}"
+
+
+def random_language(shape: dict[str, Any], device: str, attention: str, dtype: Any) -> Any:
+    """A Qwen2.5-VL language model of a text config, with random weights made on the device."""
     import torch
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
@@ -137,21 +158,12 @@ def seven_billion_language(device: str, attention: str) -> tuple[Any, str]:
     from harness.compress.attention import choose_backend
     from harness.models.language import Decoder
 
-    config = Qwen2_5_VLTextConfig(
-        vocab_size=152064,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        max_position_embeddings=128000,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-    )
-    backend = choose_backend(attention, torch.device(device), torch.bfloat16)
+    config = Qwen2_5_VLTextConfig(**shape)
+    backend = choose_backend(attention, torch.device(device), dtype)
     with torch.device(device):
-        model = Qwen2_5_VLTextModel._from_config(config, dtype=torch.bfloat16).eval()
-        head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=torch.bfloat16)
-    return Decoder(model, head, backend=backend, rows=3), f"Qwen2.5-VL-7B shape, random weights, {backend}"
+        model = Qwen2_5_VLTextModel._from_config(config, dtype=dtype).eval()
+        head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=dtype)
+    return Decoder(model, head, backend=backend, rows=3)
 
 
 class Bench:

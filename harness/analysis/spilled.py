@@ -15,7 +15,8 @@ import torch
 
 from harness.errors import UserError
 
-_BLOCK_BYTES = 32 * 2**20  # most that the logits of one block of queries and keys may take
+_BLOCK_BYTES = 128 * 2**20  # most that the logits of one block of queries and keys may take
+_MOST_KEYS = 1024  # in a block, however few the queries are: even a small model's memory is that of a short video
 _MOST_ROWS = 16384  # queries of all heads in a block; with fewer keys in it, matrix products would be slow
 
 
@@ -122,7 +123,7 @@ def _logits(query: torch.Tensor, key: torch.Tensor, scale: float, rows: slice) -
     asking = (query[:, rows].float() * scale).reshape(groups, -1, dim)
     seen = m - n + torch.arange(rows.start, rows.stop, device=query.device)  # the last key of each query
     seen = seen.repeat(heads // groups)
-    size = max(1, _BLOCK_BYTES // (4 * asking.shape[0] * asking.shape[1]))
+    size = max(1, min(_MOST_KEYS, _BLOCK_BYTES // (4 * asking.shape[0] * asking.shape[1])))
     stop_of_all = m - n + rows.stop
     for start in range(0, stop_of_all, size):
         columns = slice(start, min(start + size, stop_of_all))
