@@ -71,8 +71,8 @@ def study(config: Config) -> int:
     layers.to_csv(folder / "layers.csv", index=False)
     pd.DataFrame(measured).to_csv(folder / "measured.csv", index=False)
     setting = f"{cell.model.name}, {cell.task.name}, {len(measured)} videos of at most {cell.video.max_frames} frames"
-    write_figure(folder / "heatmap", heavy_figures.heatmap, ratios, setting, config.analyze.seconds)
-    write_figure(folder / "layers", heavy_figures.boxes, layers, setting)
+    write_figure(folder / "heatmap.svg", heavy_figures.heatmap, ratios, setting, config.analyze.seconds)
+    write_figure(folder / "layers.svg", heavy_figures.boxes, layers, setting)
     console.print(f"figures and CSV files: {folder}", markup=False, soft_wrap=True)
     return 1 if problems else 0
 

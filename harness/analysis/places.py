@@ -25,17 +25,16 @@ def results_folder(config: Config, name: str) -> Path:
 
 
 def write_figure(path: Path, draw: Callable[..., Any], *args: Any) -> None:
-    """Draw a figure in the report's style, and write it as SVG and PNG (`path` has no ending)."""
+    """Draw a figure in the report's style, and write it as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from harness.report.figures import png, svg
+    from harness.report.figures import svg
     from harness.report.style import STYLE
 
     with plt.rc_context(STYLE):
         figure = draw(*args)
-    path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
-    path.with_suffix(".png").write_bytes(png(figure))
+    path.write_text(svg(figure), encoding="utf-8")
     plt.close(figure)
