@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.console import open_console
 from harness.errors import UserError, printable
-from harness.exchange import lmms_eval
+from harness.exchange import lmms_eval, openvlm
 from harness.exchange.known import Asked, known_questions, which
 from harness.exchange.matching import Matching, match
 from harness.exchange.rows import NOT_SAID, ForeignFile, ForeignRow
@@ -25,7 +25,7 @@ from harness.store.answers import FAILED, OK
 if TYPE_CHECKING:
     from harness.config import Config
 
-READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval}
+READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm}
 """Format -> module with ``recognises(path)`` and ``read(path)``."""
 LISTED = 5
 """Rows named on the terminal; the manifest has all."""
