@@ -30,6 +30,8 @@ class ReportConfig:
     expected: str = "results/expected"
     baselines: str = "results/baselines"
     html: bool = True
+    cost: str = setting("all", words=("all", "slots", "gflop", "seconds", "memory"))
+    """What the figures of accuracy against cost show; seconds and memory only of cells answered on one machine."""
     explorer: bool = True
     """Whether ``report.html`` comes with the pages of every answer."""
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import method_figures
-from harness.report.cost_figures import accuracy_cost, costs
+from harness.report import fronts
+from harness.report.cost_figures import costs
 from harness.report.pages import Findings
 from harness.report.pairs import TITLES, Pair, Rung, ladder
 from harness.report.scores import ScoreRow
@@ -68,9 +68,12 @@ def draw_all(found: Findings) -> dict[str, tuple[Any, str]]:
                 ("frames", "Accuracy against the most frames", lines(frames, confidence, "max frames", "percent")),
                 ("context", "Accuracy against the context", lines(context, confidence, tokens, "percent")),
                 ("effects", "What variants are worth: a − b", lines(effects(pairs), confidence, tokens, "points")),
-                *method_figures.draw([entry for entry in found.entries if entry.cells[0].toy == toy], confidence),
                 ("cost", "What one answer costs", costs([row.cell for row in rows])),
-                ("accuracy_cost", "Accuracy against the work of one answer", accuracy_cost(rows, confidence)),
+                *fronts.draw(
+                    [entry for entry in found.entries if entry.cells[0].toy == toy],
+                    confidence,
+                    found.context.settings.cost,
+                ),
             ]
             for name, caption, figure in kinds:
                 if figure is not None:

@@ -1,16 +1,13 @@
 """python -m pytest tests/report/test_account.py"""
 
 import csv
-import dataclasses
 
 import pytest
 from cell_folders import cell_record, configuration, context, questions, rewrite, write_cell
 
 from harness.config import compose_config
 from harness.plan.matrix import build_cells
-from harness.report.account import account, entries, section
-from harness.report.loading import load_cells
-from harness.report.method_figures import draw, kind
+from harness.report.account import entries, section
 from harness.report.report import main
 
 SAID = {"sees_question": True, "reusable": False}
@@ -86,28 +83,3 @@ def test_a_manifest_says_what_the_cache_is_good_for(method, sees, reusable):
     made = build_cells(compose_config(["task=mlvu", f"method={method}"]))[0]
     assert (made.record()["sees_question"], made.record()["reusable"]) == (sees, reusable)
     assert not {"sees_question", "reusable"} & made.identity.keys()
-
-
-def test_methods_are_drawn_over_either_budget_in_panels_of_their_kind(tmp_path):
-    for i, (method, seen) in enumerate([("fastv", True), ("stride", False), ("random", True)]):
-        for context_tokens in (100, 200):
-            took = {"cache_length": [[context_tokens] * 2] * 4, "prefilled": [2400.0] * 4}
-            said = {"sees_question": seen, "reusable": False}
-            cell(
-                tmp_path,
-                took=took,
-                said=said,
-                method__name=method,
-                context=context_tokens,
-                digest=f"{i}{context_tokens}",
-            )
-    found = entries(context(load_cells(tmp_path)))
-    figures = {name: figure for name, _, figure in draw(found, 0.95)}
-    titles = [axis.get_title(loc="left") or axis.get_title() for axis in figures["methods"].axes]
-    assert titles == ["the question is not seen", "the question is seen at prefill"]
-    lines = {line.get_label(): line for axis in figures["methods"].axes for line in axis.lines}
-    assert list(lines["stride"].get_xdata()) == [100, 200]
-    assert draw(found[:2], 0.95)[0][2] is None
-    pruned = dataclasses.replace(found[0].account, prefilled=500.0)
-    assert kind([dataclasses.replace(found[0], account=pruned)], 2100) == "fewer tokens pass the model"
-    assert account([found[0].cells[0]]) == found[0].account

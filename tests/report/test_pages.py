@@ -88,7 +88,7 @@ def test_the_page_says_what_the_tables_say(report):
 
 def test_figures_are_whole_images_of_what_there_is(report):
     names = {path.name for path in (report / "report" / "figures").iterdir()}
-    for kind in ("scores", "differences", "cost", "scores_toy", "context_toy", "differences_toy", "accuracy_cost_toy"):
+    for kind in ("scores", "differences", "cost", "scores_toy", "context_toy", "differences_toy"):
         assert f"{kind}.svg" in names
         ElementTree.parse(report / "report" / "figures" / f"{kind}.svg")
     assert "frames.svg" not in names  # one number of frames is no line

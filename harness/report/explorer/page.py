@@ -8,7 +8,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from harness.errors import UserError
 from harness.report.cells import CellResult
@@ -98,7 +98,7 @@ def datatables() -> dict[str, str]:
 def pictures(folder: Path) -> str:
     """A script that lists the pictures of questions: those in the folders that are named as the questions are."""
     listed = [
-        [place.name, [[f"../{PICTURES}/{quote(place.name)}/{quote(path.name)}", path.stem] for path in of]]
+        [unquote(place.name), [[f"../{PICTURES}/{quote(place.name)}/{quote(path.name)}", path.stem] for path in of]]
         for place in (sorted(folder.iterdir()) if folder.is_dir() else [])
         if place.is_dir() and (of := sorted(path for path in place.iterdir() if path.suffix.lower() in SHOWN))
     ]
