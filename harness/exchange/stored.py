@@ -195,8 +195,8 @@ def _load(folder: Path, frames: FrameRecords) -> ForeignCell:
         "context": declared.get("context", NOT_SAID),
     }
     manifest = Manifest(record["name"], record["digest"], cell, created=record["imported"], status="complete")
-    asked = Asked(read_questions(folder))
-    return ForeignCell(folder, manifest, asked, read_answers(folder), frames, None, {}, record, _said(folder))
+    asked, answers = Asked(read_questions(folder)), read_answers(folder)
+    return ForeignCell(folder, manifest, asked, answers, frames, record=record, said=_said(folder))
 
 
 def _said(folder: Path) -> dict[str, Said]:
