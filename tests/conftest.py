@@ -193,10 +193,45 @@ def write_vnbench(root: Path) -> None:
     (folder / "VNBench-main-4try.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
+def videomme_v2_row(video: str, place: int, kind: str, structure: str | None, level: str) -> dict:
+    return {
+        "video_id": video,
+        "question_id": f"{video}-{place}",
+        "question": "What is on the table?",
+        "options": "\n".join(f"{letter}. thing {k}." for k, letter in enumerate("ABCDEFGH")),
+        "answer": "ABCDEFGH"[(int(video) + place) % 8],
+        "group_type": kind,
+        "group_structure": structure,
+        "level": level,
+        "second_head": f"head {level}",
+        "third_head": "Counting",
+    }
+
+
+def write_videomme_v2(root: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    folder = root / "videomme_v2"
+    (folder / "videos").mkdir(parents=True)
+    (folder / "subtitles").mkdir()
+    groups = [("relevance", None), ("logic", "[1,2,3,4]"), ("logic", "[1, [2, 3], 4]"), ("logic", "[[1, 2], 3, 4]")]
+    rows = [
+        videomme_v2_row(f"{v + 1:03}", place, *group, level="3" if place == 4 and v else "1")
+        for v, group in enumerate(groups)
+        for place in (2, 1, 4, 3)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
+    for v in range(len(groups)):
+        (folder / "videos" / f"{v + 1:03}.mp4").touch()
+    words = [{"text": word, "start_time": 0.0, "end_time": 1.0} for word in ("Hello", "there.")]
+    (folder / "subtitles" / "001.jsonl").write_text("\n".join(map(json.dumps, words)) + "\n\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for write in (write_videomme, write_mlvu, write_longvideobench, write_lvbench, write_vnbench):
+    for write in (write_videomme, write_mlvu, write_longvideobench, write_lvbench, write_vnbench, write_videomme_v2):
         write(folder)
     return folder
 

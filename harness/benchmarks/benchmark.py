@@ -16,7 +16,7 @@ import yaml
 
 from harness.advice import harness
 from harness.benchmarks.files import TASKS, Folder
-from harness.benchmarks.metrics import Metric, Metrics
+from harness.benchmarks.metrics import Credit, Metric, Metrics
 from harness.benchmarks.parse import PARSERS, Parser
 from harness.errors import UserError
 
@@ -98,8 +98,8 @@ class Benchmark:
         counts: per split, numbers of videos and questions, and of questions per value of a tag; of unfiltered rows.
         defects: known faults of the data and what the protocols do about them.
         board: its leaderboard; ``submission`` of `functions` makes the files.
-        functions: the module with ``load``, ``item`` and ``prompt``; where needed also ``evaluated``, ``submission``
-            and ``PARSERS``.
+        functions: the module with ``load``, ``item`` and ``prompt``; where needed also ``evaluated``, ``submission``,
+            ``PARSERS``, and ``CREDITS``, by the names that the metrics use.
     """
 
     name: str
@@ -222,12 +222,13 @@ def benchmark(name: str) -> Benchmark:
     path = TASKS / name / "facts.yaml"
     try:
         facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-        facts["metrics"] = _metrics(**facts["metrics"])
+        functions = _functions(name)
+        facts["metrics"] = _metrics(getattr(functions, "CREDITS", {}), **facts["metrics"])
         facts["protocols"] = {key: Protocol(**value) for key, value in facts["protocols"].items()}
         facts["sources"] = {key: [Source(**each) for each in listed] for key, listed in facts["sources"].items()}
         if "board" in facts:
             facts["board"] = Board(**facts["board"])
-        found = Benchmark(name=name, functions=_functions(name), **facts)
+        found = Benchmark(name=name, functions=functions, **facts)
     except (TypeError, KeyError, AttributeError, yaml.YAMLError, FileNotFoundError) as error:
         raise UserError(f"{path}: {_said(error)}; tasks/README.md says what belongs into it") from error
     if unknown := {protocol.parser for protocol in found.protocols.values()} - found.parsers.keys():
@@ -235,8 +236,16 @@ def benchmark(name: str) -> Benchmark:
     return found
 
 
-def _metrics(whole: dict[str, Any], groups: dict[str, str] | None = None, within: Any = None) -> Metrics:
-    return Metrics({name: Metric(**spec) for name, spec in whole.items()}, groups or {}, Metric(**(within or {})))
+def _metrics(
+    credits: dict[str, Credit],
+    whole: dict[str, Any],
+    groups: dict[str, str] | None = None,
+    within: dict[str, Any] | None = None,
+) -> Metrics:
+    def metric(spec: dict[str, Any]) -> Metric:
+        return Metric(**(spec | {"credit": credits[spec["credit"]]} if "credit" in spec else spec))
+
+    return Metrics({name: metric(spec) for name, spec in whole.items()}, groups or {}, metric(within or {}))
 
 
 def _functions(name: str) -> ModuleType:

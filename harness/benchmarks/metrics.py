@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 Item = Mapping[str, Any]
+Credit = Callable[[Sequence[Item]], float]
+"""What the scored questions of one unit are worth together, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,12 @@ class Metric:
     Args:
         mean_of: a tag: the mean of the shares among the questions of each of its values, all with the same weight.
         unit: a tag: questions that share its value count as one, which is right if all of them are.
+        credit: what a unit is worth instead.
     """
 
     mean_of: str | None = None
     unit: str | None = None
+    credit: Credit | None = None
 
     def __call__(self, items: Sequence[Item]) -> float:
         """Percent; not a number without questions."""
@@ -37,7 +41,7 @@ class Metric:
     def _share(self, items: Sequence[Item]) -> float:
         scores = [item["score"] for item in items]
         if self.unit:
-            scores = [min(item["score"] for item in unit) for unit in grouped(items, self.unit).values()]
+            scores = [(self.credit or all_right)(unit) for unit in grouped(items, self.unit).values()]
         return 100 * sum(scores) / len(scores) if scores else math.nan
 
 
@@ -78,6 +82,11 @@ class Metrics:
         present = {name for question in tags for name in self.names(question)}
         whole = {name: metric for name, metric in self.whole.items() if name in present}
         return whole | {name: self.within for name in sorted(present - self.whole.keys())}
+
+
+def all_right(items: Sequence[Item]) -> float:
+    """The credit of a unit that is right if all of its questions are."""
+    return float(min(item["score"] for item in items))
 
 
 def unparsed(items: Sequence[Item]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.metrics import group_name, values
+from harness.benchmarks.metrics import Credit, group_name, values
 from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.report.once import Once
@@ -26,12 +26,14 @@ class Counted:
     """What a metric averages, per question, [n].
 
     inside: whether the question counts. types: of which type it is, by its place among the sorted types (-1: of none);
-    None where the metric is a plain mean. units: what is right or wrong as one; None where that is the question.
+    None where the metric is a plain mean. units: what counts as one; None where that is the question. credit: what
+    the questions of a unit are worth together; None where it is right if all of them are.
     """
 
     inside: NDArray[np.bool_]
     types: Places | None
     units: NDArray[np.object_] | None
+    credit: Credit | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ class Asked(Once):
             types = ranks(of)
         if averaged.unit:
             units = np.array([own.get(averaged.unit) for own in tags], object)
-        return Counted(inside, types, units)
+        return Counted(inside, types, units, averaged.credit)
 
 
 def ranks(listed: list[Any]) -> Places:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -126,7 +126,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a metric averages: unit ids [n], values [n] (0 or 1), videos [n], types [n] (None: one plain mean)."""
+    """What a metric averages: unit ids [n], values [n] (0 to 1), videos [n], types [n] (None: one plain mean)."""
 
     units: NDArray[np.object_]
     values: NDArray[np.float64]
@@ -172,4 +172,15 @@ def sample(asked: Asked, benchmark: str, metric: str, correct: NDArray[np.float6
     table |= {} if types is None else {"type": types}
     units = pd.DataFrame(table).groupby("unit").agg({"correct": "min"} | dict.fromkeys(list(table)[2:], "first"))
     groups = None if types is None else units["type"].to_numpy(np.intp)
-    return Sample(units.index.to_numpy(object), units["correct"].to_numpy(float), units["video"].to_numpy(), groups)
+    values = units["correct"].to_numpy(float)
+    if counted.credit is not None:
+        values = np.array([counted.credit(items) for items in _by_unit(asked, counted.units[at], correct, at)])
+    return Sample(units.index.to_numpy(object), values, units["video"].to_numpy(), groups)
+
+
+def _by_unit(
+    asked: Asked, units: NDArray[np.object_], correct: NDArray[np.float64], places: NDArray[np.intp]
+) -> Iterator[list[dict[str, Any]]]:
+    """The scored questions of each unit, units in sorted order; `units` [n] is that of each place [n]."""
+    for of_unit in pd.Series(places).groupby(units):
+        yield [{"score": correct[place], "tags": asked.questions[place].tags} for place in of_unit[1]]

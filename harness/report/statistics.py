@@ -6,7 +6,8 @@ McCaffrey. It sets how many independent questions the answers are worth; with fe
 number leans on an assumed correlation within a video. On that many questions a score gets the interval of Agresti and
 Coull, a paired difference that of Bonett and Price, each with a t quantile: both stay honest where nothing varied.
 
-Values are fractions (0 or 1 per question); every result is in points, 100 times that.
+Values are fractions, 0 or 1 per question, or graded between them where questions count together; every result is in
+points, 100 times that.
 
 Source: Bell and McCaffrey 2002 (CR2, degrees); Korn and Graubard 1998 (effective questions); Agresti and Coull 1998;
 Bonett and Price 2012. Their coverage here: ``scripts/bench_statistics.py``.
@@ -101,10 +102,10 @@ class Difference(Estimate):
 
 
 def score(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
-    """Mean of 0/1 values, or the macro average over groups, with its clustered uncertainty.
+    """Mean of values from 0 to 1, or the macro average over groups, with its clustered uncertainty.
 
     Args:
-        values: right (1) or wrong (0) per question, [n].
+        values: right (1), wrong (0) or between per question, [n].
         clusters: the video of each question, [n].
         groups: question type of each question [n] for a macro average (mean of the types' means); None for the mean.
 
@@ -124,7 +125,7 @@ def difference(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, groups: ArrayLik
     """Paired difference of two cells on the same questions, clustered by video.
 
     Args:
-        a, b: right (1) or wrong (0) per question of the two cells, [n], same order.
+        a, b: right (1), wrong (0) or between per question of the two cells, [n], same order.
         clusters, groups: as for :func:`score`.
 
     Returns:
@@ -223,7 +224,10 @@ def _clustered(
     weights = (inside / (n_groups * sizes)).sum(axis=1)
     assumed = 1 + (float((weights**2).sum()) * n_weighed - 1) * RHO0
     seen = variance * n_weighed / moment if events and moment >= 1e-15 else assumed
-    deff = max(1.0, (events * seen + KAPPA * assumed) / (events + KAPPA))
+    deff = (events * seen + KAPPA * assumed) / (events + KAPPA)
+    # Questions in one video are worth no more than as many alone; a graded value is, for it varies less than a coin.
+    if np.isin(values, (-1.0, 0.0, 1.0)).all():
+        deff = max(1.0, deff)
     return n_clusters, _degrees(inside * factor, (inside * factor**2).sum(axis=1), sizes), n_weighed / deff, deff
 
 

@@ -50,6 +50,64 @@ def test_vnbench_sample_needs_all_its_tries():
     assert found["single_try"] == pytest.approx(100 * 10 / 12)
 
 
+def group(kind, structure, scores, video="001"):
+    return [
+        item(score, group=video, group_type=kind, group_structure=structure, place=str(place), group_level="3")
+        for place, score in enumerate(scores, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "structure", "scores", "worth"),
+    [
+        ("relevance", "none", (0, 0, 1, 0), 100 / 16),
+        ("relevance", "none", (1, 0, 1, 1), 900 / 16),
+        ("logic", "[1, 2, 3, 4]", (1, 1, 0, 1), 400 / 16),
+        ("logic", "[1, 2, 3, 4]", (0, 1, 1, 1), 0),
+        ("logic", "[1, [2, 3], 4]", (1, 0, 1, 1), 400 / 12),
+        ("logic", "[1, [2, 3], 4]", (0, 0, 1, 0), 0),
+        ("logic", "[[1, 2], 3, 4]", (0, 1, 1, 1), 10),
+        ("logic", "[[1, 2], 3, 4]", (1, 1, 1, 0), 50),
+        ("logic", "[[1, 2], 3, 4]", (1, 1, 1, 1), 100),
+    ],
+)
+def test_videomme_v2_group_is_worth_its_chain(kind, structure, scores, worth):
+    found = metrics("videomme_v2", group(kind, structure, scores))
+    assert found["overall"] == found["level_3"] == found[f"group_type_{kind}"] == pytest.approx(worth)
+    assert found["accuracy"] == 25 * sum(scores)
+
+
+def test_videomme_v2_question_without_an_answer_is_no_link():
+    assert metrics("videomme_v2", group("logic", "[1, 2, 3, 4]", (1, 1, 1, 1))[1:])["overall"] == 0
+    assert metrics("videomme_v2", group("relevance", "none", (1, 1, 1, 1))[1:])["overall"] == 900 / 16
+
+
+def test_videomme_v2_is_scored_as_by_lmms_eval(root, task):
+    """Every pattern of right and wrong answers, group by group, and rows whose order is mixed."""
+    import itertools
+
+    utils = pytest.importorskip("lmms_eval.tasks.videomme_v2.utils")
+    from harness.benchmarks.questions import load_asked
+    from harness.benchmarks.scoring import score_choice
+
+    asked = benchmark("videomme_v2")
+    rows = load_asked(task("videomme_v2", "lmms_eval"), root)
+    for pattern in itertools.product((True, False), repeat=4):
+        ours, theirs = [], []
+        for row, question in rows:
+            right = pattern[int(row["question_id"][-1]) - 1]
+            text = row["answer"] if right else "ABCDEFGH"["BCDEFGHA".index(row["answer"])]
+            ours.append(score_choice(text, question, asked.parser("lmms_eval")))
+            doc = {key: value for key, value in row.items() if not key.startswith("group_l")}
+            theirs.append(utils.videomme_v2_process_results(doc, [text])["videomme_v2_overall_score"])
+        expected, found = utils._compute_all_subscores(theirs), asked.metrics.scores(ours)
+        names = {"overall": "overall_score", "accuracy": "overall_acc", "group_type_logic": "logic_score"}
+        names |= {"group_type_relevance": "relevance_score", "level_1": "level_1_score", "level_3": "level_3_score"}
+        assert {name: found[name] for name in names} == pytest.approx(
+            {name: expected[of] for name, of in names.items()}
+        )
+
+
 def test_no_questions_no_metrics():
     assert metrics("lvbench", []) == {}
     assert math.isnan(Metric()([]))

@@ -262,3 +262,46 @@ def test_no_parser_is_random():
     texts = chatty_answers(300)
     for parser in PARSERS.values():
         assert [parser(text, OPTIONS) for text in texts] == [parser(text, OPTIONS) for text in texts]
+
+
+SAID = (
+    "B",
+    "(B)",
+    "b.",
+    "**C**",
+    "C)",
+    "The answer is D.",
+    "the answer: **E**",
+    "Final Answer: F",
+    "I say\nG",
+    "H\nso",
+)
+SAID += ("Best option: A because", "It is thing 3", "It is thing 3 or thing 4", "**A.** and **A.**", "**A.** or **B.**")
+SAID += (
+    "",
+    "none",
+    "option would be c",
+    "Answer is A. No, the answer is B!",
+    "A dog",
+    "I think A",
+    "A) x\nThe answer is B",
+)
+
+
+def test_videomme_v2_parses_as_lmms_eval():
+    import itertools
+
+    utils = pytest.importorskip("lmms_eval.tasks.videomme_v2.utils")
+    options = {letter: f"thing {k}." for k, letter in enumerate("ABCDEFGH")}
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    parse = benchmark("videomme_v2").parser("lmms_eval")
+    for text in (*SAID, *(" ".join(pair) for pair in itertools.product(SAID, repeat=2))):
+        theirs = utils.extract_characters_regex(text) or utils.extract_option(text, listed)
+        assert (parse(text, options) or "Z") == theirs, text
+
+
+def test_videomme_v2_options_may_go_on_for_lines():
+    options_of = benchmark("videomme_v2").functions.options_of
+    assert options_of("A. x\nB. y:\n- z\nA. again\nC. w\n") == {"A": "x", "B": "y:\n- z\nA. again", "C": "w"}
+    with pytest.raises(ValueError, match="options begin with 'x'"):
+        options_of("x\nA. y")

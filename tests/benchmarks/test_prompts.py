@@ -98,6 +98,30 @@ def test_vnbench(task, root):
     )
 
 
+def test_videomme_v2(task, root):
+    listed = "\n".join(f"{letter}. thing {k}." for k, letter in enumerate("ABCDEFGH"))
+    asked = f"Question: What is on the table?\n{listed}\n"
+    plain = (
+        "Select the best answer to the following multiple-choice question based on the video. Respond with only the "
+        "letter (A, B, C, D, E, F, G, or H) of the correct option."
+    )
+    tails = {"lmms_eval": plain, "qwen3_vl": "Answer with the option letter only."}
+    for protocol, tail in tails.items():
+        assert prompts(task, root, "videomme_v2", protocol)["003-2"] == asked + tail
+        said = prompts(task, root, "videomme_v2", f"{protocol}_subtitles")
+        assert said["001-1"] == f"This video's subtitles are listed below:\nHello there.\n\n{asked}{tail}"
+        assert said["002-1"] == asked + tail  # without subtitles
+
+
+def test_videomme_v2_prompts_are_those_of_lmms_eval(folder):
+    utils = pytest.importorskip("lmms_eval.tasks.videomme_v2.utils")
+    asked, kwargs = benchmark("videomme_v2"), {"format": "qwen3_vl", "pre_prompt": "Question: "}
+    kwargs["post_prompt"] = "Answer with the option letter only."
+    for row in asked.load(folder("videomme_v2"), "test"):
+        assert asked.prompt(row, "lmms_eval", folder("videomme_v2")) == utils.videomme_v2_doc_to_text(row)
+        assert asked.prompt(row, "qwen3_vl", folder("videomme_v2")) == utils.videomme_v2_doc_to_text(row, kwargs)
+
+
 @pytest.mark.parametrize("protocol", ["release", "release_subtitles", "lmms_eval"])
 def test_the_releases_take_their_placeholder_out_of_any_text(protocol, folder):
     row = benchmark("videomme").load(folder("videomme"), "test")[6]

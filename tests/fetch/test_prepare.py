@@ -67,9 +67,9 @@ def content(root: Path, benchmark: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def uploads(root) -> dict[str, dict[str, bytes]]:
-    """The four benchmarks as they lie on the hub."""
+    """The benchmarks as they lie on the hub."""
     mme, lvb, bench = content(root, "videomme"), content(root, "longvideobench"), content(root, "lvbench")
-    mlvu = content(root, "mlvu")
+    mlvu, second = content(root, "mlvu"), content(root, "videomme_v2")
     videos = {f"data/{Path(k).name}": v for k, v in mme.items() if k.startswith("videos/")}
     subtitles = {f"subtitle/{Path(k).name}": v for k, v in mme.items() if k.startswith("subtitles/")}
     lvb_tar = tarred({f"videos/{Path(k).name}": v * 5000 for k, v in lvb.items() if k.startswith("videos/")})
@@ -94,6 +94,12 @@ def uploads(root) -> dict[str, dict[str, bytes]]:
             "subtitles.tar": lvb_subs,
             **{f"videos.tar.part.a{'abcde'[i]}": part for i, part in enumerate(cut(lvb_tar, 3))},
         },
+        "MME-Benchmarks/Video-MME-v2": {
+            "README.md": b"about",
+            "test.parquet": second["test.parquet"],
+            "subtitle.zip": zipped({f"subtitle/{Path(k).name}": v for k, v in second.items() if "subtitles/" in k}),
+            "videos/001.zip": zipped({Path(k).name: v for k, v in second.items() if "videos/" in k}),
+        },
         "zai-org/LVBench": {"data/video_info.meta.jsonl": bench["video_info.meta.jsonl"], "README.md": b""},
         "AIWinter/LVBench": {f"all_videos_split.zip.{i + 1:03}": part for i, part in enumerate(cut(bench_zip, 4))},
     }
@@ -112,7 +118,7 @@ def config(task: str, target: Path, *overrides: str):
     return compose_config([f"task={task}", "profile=published", f"data.root={target}", *overrides])
 
 
-@pytest.mark.parametrize("task", ["videomme_subtitles", "mlvu", "longvideobench", "lvbench"])
+@pytest.mark.parametrize("task", ["videomme_subtitles", "videomme_v2_subtitles", "mlvu", "longvideobench", "lvbench"])
 def test_a_download_ends_in_the_layout_that_the_tasks_read(task, root, hub, tmp_path, capsys):
     settings = config(task, tmp_path, f"data.mirror={hub.address}")
     assert prepare.main(settings) == 0
@@ -176,7 +182,7 @@ def test_too_little_disk_is_seen_before_anything_is_fetched(hub, tmp_path, monke
     assert hub.served == []
 
 
-@pytest.mark.parametrize("task", ["videomme_subtitles", "mlvu", "longvideobench", "lvbench"])
+@pytest.mark.parametrize("task", ["videomme_subtitles", "videomme_v2_subtitles", "mlvu", "longvideobench", "lvbench"])
 def test_archives_and_loose_files_on_disk(task, root, uploads, tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     settings = config(task, target, f"data.source={source}")

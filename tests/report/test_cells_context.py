@@ -42,6 +42,28 @@ def test_circular_scoring_counts_a_sample_once(tmp_path):
     assert context([cell]).estimate(cell, "single_try").value == pytest.approx(100 * 23 / 24)
 
 
+def test_a_group_counts_once_with_what_it_is_worth(tmp_path):
+    tags = {"group_type": "relevance", "group_structure": "none", "group_level": "1"}
+    asked = [
+        QuestionRecord(f"{v}-{p}", f"v{v}", {"A": "x", "B": "y"}, "A", tags | {"group": f"v{v}", "place": str(p)})
+        for p in (3, 1, 4, 2)
+        for v in range(6)
+    ]
+    record = cell_record("lvbench")
+    record["task"] |= {"name": "videomme_v2", "data": "videomme_v2", "protocol": "lmms_eval"}
+    for digest, wrong in (("1", {0}), ("2", {0, 6, 1})):
+        write_cell(tmp_path, asked, [i not in wrong for i in range(24)], record=record, digest=digest)
+    one, two = load_cells(tmp_path)
+    found = context([one]).estimate(one, "overall")
+    assert (found.value, found.n, found.clusters) == (pytest.approx(100 * (5 + 9 / 16) / 6), 6, 6)
+    assert context([one]).estimate(one, "accuracy").n == 24
+    for name, value in benchmark("videomme_v2").metrics.scores(two.items()).items():
+        assert context([two]).estimate(two, name).value == pytest.approx(value), name
+    paired = context([one, two]).paired(one, two)
+    assert (paired.n, paired.gained, paired.lost) == (6, 2, 0)
+    assert paired.value == pytest.approx(100 * (9 / 16 - 4 / 16 + 1 - 9 / 16) / 6)
+
+
 def test_failed_and_unparsed_are_wrong_and_missing_is_nowhere(tmp_path):
     asked = questions("lvbench", 10)
     answers = [True] * 30
