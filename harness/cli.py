@@ -76,6 +76,10 @@ VERBS = {
         "harness.report.side_by_side", "two results folders: settings, scores, flips, kept tokens; 0 same, 1 differs",
         "compare", words="folders", flags=("limit", "output"),
     ),
+    "bridge": Verb(
+        "harness.bridge.bridge", "why two results differ: one factor at a time, by twin cells",
+        "bridge", words="cells", flags=("order", "both", "plan", "candidates", "search", "quirks"),
+    ),
     "doctor": Verb("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }  # fmt: skip
 """Every verb, in the order of use."""

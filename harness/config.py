@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.analysis.config import AnalyzeConfig
 from harness.benchmarks.config import TaskConfig
+from harness.bridge.config import BridgeConfig
 from harness.compress.config import ContextConfig
 from harness.errors import UserError
 from harness.exchange.config import ExportConfig, ForeignConfig
@@ -76,6 +77,7 @@ class Config:
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     show: ShowConfig = field(default_factory=ShowConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
     profile: str = setting(name=True)
     results: str = "results"
     overrides: list[str] = field(default_factory=list)

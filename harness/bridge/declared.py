@@ -1,0 +1,180 @@
+"""What is known of an end that is no cell of ours, as changes that can be made to a cell of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.bridge.factors import Factor, factors_between, word
+from harness.config import Config, compose_config, options
+from harness.errors import UserError
+from harness.plan.cell import VARIANTS, Cell
+from harness.plan.config import AXES
+from harness.plan.matrix import build_cells
+
+FIELDS = {
+    "frames": "video.max_frames", "fps": "video.fps", "long_side": "video.long_side", "resample": "video.resample",
+    "decoder": "video.backend", "sampler": "video.sampler", "max_pixels": "video.max_pixels",
+    "min_pixels": "video.min_pixels", "context": "context", "yarn_factor": "model.yarn_factor", "dtype": "model.dtype",
+    "max_new_tokens": "task.max_new_tokens", "replicate": "task.replicate", "protocol": "task.protocol",
+    "positions": "method.positions", "semantics": "method.semantics", "reforge": "method.reforge",
+    "max_guide_length": "method.max_guide_length", "chunk_frames": "method.chunk_frames",
+}  # fmt: skip
+"""Words of `CellResult.setting` -> settings."""
+Twin = Callable[[Cell, Mapping[str, Any]], Cell]
+
+
+def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: Config) -> tuple[Cell, list[str]]:
+    """The twin of a cell of ours under what is known of another end.
+
+    Args:
+        declared: in the words of `CellResult.setting`; a list means any of its values.
+
+    Returns:
+        The twin, and what is known but cannot be made: ``model: gpt-4o``.
+    """
+    changes: dict[str, Any] = {}
+    unknown: list[str] = []
+    names = {"model": None, "method": None} | {
+        key: _first(declared[key]) for key in ("model", "method") if key in declared
+    }
+    current = cell
+    for group in ("model", "method"):
+        name = names[group]
+        if name is None or name == getattr(current, group).name:
+            continue
+        try:
+            current = _with_option(current, group, str(name), twin, config)
+        except UserError as error:
+            unknown.append(f"{group}: {name} ({str(error).splitlines()[0]})")
+    if current.method.name == "none":
+        current = twin(current, {"context": None})
+    own = {field for field in vars(current.method)}
+    for key, value in declared.items():
+        path = FIELDS.get(key)
+        if path is None or key == "protocol" or (path.startswith("method.") and path.partition(".")[2] not in own):
+            continue
+        now = _now(current, path)
+        allowed = [_typed(each, now) for each in (value if isinstance(value, list) else [value])]
+        if now not in allowed:
+            changes[path] = allowed[0]
+    if changes.get("context", 0) is None and current.method.name != "none":
+        changes |= {"method": _with_option(current, "method", "none", twin, config).method}
+        changes = {path: new for path, new in changes.items() if not path.startswith("method.")}
+    if declared.get("variant") in VARIANTS and {"temporal", "layers"} <= own:
+        changes |= dict(zip(("method.temporal", "method.layers"), VARIANTS[str(declared["variant"])], strict=True))
+    if "method.semantics" in changes and "method.quirks" not in changes:
+        changes["method.quirks"] = {}
+    if isinstance(declared.get("quirks"), dict):
+        changes["method.quirks"] = dict(declared["quirks"])
+    if protocol := _protocol(current, declared):
+        changes["task.protocol"] = protocol
+    try:
+        return twin(current, changes), unknown
+    except UserError as error:
+        return current, [*unknown, str(error).splitlines()[0]]
+
+
+def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]:
+    """The factors of settings as one writes them: ``frames=64``, ``video.fps=1``, ``video=stock``, ``method=random``.
+
+    Raises:
+        UserError: one is no setting, or the cell has it already.
+    """
+    return [_candidate(cell, each, config) for each in words]
+
+
+def _candidate(cell: Cell, text: str, config: Config) -> Factor:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"bridge.candidates: {text!r} is no setting; write frames=64 or video=stock")
+    axis = key.removeprefix("matrix.")
+    setting = f"matrix.{axis}=[{value}]" if axis in AXES else text
+    other = _composed(cell, [setting], config)
+    if axis in ("model", "method", "task") or key == "video":
+        factors = factors_between(cell, _transplanted(cell, other, key))
+        changes: dict[str, Any] = {}
+        for factor in factors:
+            changes |= factor.changes
+        before: Any = (
+            getattr(cell, key).name if key != "video" else ", ".join(f"{f.name} {word(f.before)}" for f in factors)
+        )
+    else:
+        paths = [FIELDS[axis]] if axis in FIELDS else [*AXES.get(axis, (key,))]
+        changes = {path: _now(other, path) for path in paths}
+        before = ", ".join(word(_now(cell, path)) for path in paths)
+        changes = {path: new for path, new in changes.items() if new != _now(cell, path)}
+    if not changes:
+        raise UserError(f"bridge.candidates: {text} is the setting of {cell.id} already")
+    return Factor(axis, before, value, changes)
+
+
+def _transplanted(cell: Cell, other: Cell, group: str) -> Cell:
+    import dataclasses
+
+    changes: dict[str, Any] = {group: getattr(other, group)}
+    if group == "method" and "none" in (cell.method.name, other.method.name):
+        changes["context"] = other.context
+    return dataclasses.replace(cell, **changes)
+
+
+def _with_option(cell: Cell, group: str, name: str, twin: Twin, config: Config) -> Cell:
+    if name not in options(group):
+        raise UserError(f"there is no {group} of that name here")
+    other = _composed(cell, [f"matrix.{group}=[{name}]"], config)
+    if group == "method":
+        return twin(cell, {"method": other.method, **({"context": None} if name == "none" else {})})
+    kept = {"dtype", "yarn_factor"}
+    return twin(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in kept})
+
+
+def _composed(cell: Cell, words: Sequence[str], config: Config) -> Cell:
+    """A cell of the command line on a cell's benchmark and model with further settings: the first, where several."""
+    given = {word.split("=")[0] for word in words}
+    base = {
+        "matrix.task": f"[{cell.task.name}]",
+        "matrix.model": f"[{cell.model.name}]",
+        "matrix.method": f"[{cell.method.name}]",
+        "matrix.variant": "null",
+        "matrix.rows": "[]",
+    }
+    kept = [
+        w for w in config.overrides if not w.startswith(("matrix", "task", "method", "context", "video", "bridge."))
+    ]
+    overrides = [*kept, *(f"{key}={value}" for key, value in base.items() if key not in given), *words]
+    return build_cells(compose_config(overrides), [])[0]
+
+
+def _now(cell: Cell, path: str) -> Any:
+    group, _, key = path.partition(".")
+    return getattr(getattr(cell, group), key) if key else getattr(cell, group)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _typed(value: Any, now: Any) -> Any:
+    """A declared value as the setting has it: texts of files are read as numbers where the setting is one."""
+    if value in ("none", "full"):
+        return None
+    if isinstance(value, str) and isinstance(now, int | float) and not isinstance(now, bool):
+        try:
+            return type(now)(float(value))
+        except ValueError:
+            return value
+    if isinstance(now, float) and isinstance(value, int):
+        return float(value)
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _protocol(cell: Cell, declared: Mapping[str, Any]) -> str | None:
+    """The protocol of an end, with its subtitles; None where it is that of the cell, or is not known here."""
+    from harness.benchmarks.benchmark import benchmark
+
+    known = benchmark(cell.task.data).protocols
+    own = cell.task.protocol.removesuffix("_subtitles")
+    wanted = str(_first(declared.get("protocol", own))).removesuffix("_subtitles")
+    shown = declared.get("subtitles", cell.task.protocol.endswith("_subtitles"))
+    name = f"{wanted}_subtitles" if shown is True else wanted
+    return name if name in known and name != cell.task.protocol else None
