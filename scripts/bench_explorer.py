@@ -136,7 +136,7 @@ def write(results: Path, data: Path, folder: Path) -> dict[str, Any]:
         for parser in (cell.parser, *cell.other_parsers):
             cell.correct(parser)
     began = time.process_time()
-    write_explorer(cells, folder, data)
+    write_explorer(cells, folder.parent, data)
     taken = time.process_time() - began
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     answers = sum(len(cell.answers) for cell in cells)

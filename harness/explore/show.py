@@ -21,6 +21,7 @@ from harness.explore.figure import draw, one_line
 from harness.plan.matrix import build_cells
 from harness.plan.plan import AskedOnce
 from harness.report.cells import CellResult
+from harness.report.explorer.page import hang_pictures
 from harness.report.loading import load_cells
 from harness.report.pictures import BESIDE, picture
 from harness.report.style import words_of
@@ -53,6 +54,7 @@ def main(config: Config) -> int:
             console.print(f"  picture: {path}", markup=False)
         others += sum(bool(again.differs) and not again.tie for again in shown)
         total += len(shown)
+    hang_pictures(config.report.folder(config.results))
     console.print(f"{total - others} of {total} answers are the stored ones")
     return OTHER if others else SAME
 

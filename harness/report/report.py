@@ -58,7 +58,7 @@ def main(config: Config) -> int:
         print_verdicts(found, console)
     written = write_files(found, config.report.folder(config.results))
     if config.report.html and config.report.explorer:
-        write_explorer(chosen.stored, config.report.folder(config.results) / "explorer", Path(config.data.root))
+        write_explorer(chosen.stored, config.report.folder(config.results), Path(config.data.root))
     others = len(chosen.stored) - len(shown)
     more = f" ({others} cells of other matrices are in it too)" if others else ""
     console.print(f"report: {written}{more}", soft_wrap=True)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench_explorer import browser
 from cell_folders import LETTERS, rewrite, write_cell
@@ -14,6 +15,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.report.explorer import data, page
 from harness.report.loading import load_cells
+from harness.report.pictures import picture
 from harness.store import QuestionRecord
 
 HOSTILE = "</script><script>hacked=1</script><img src=x onerror=hacked=1>&amp;\u2028\"'`"
@@ -55,10 +57,7 @@ def store(tmp_path_factory):
         QuestionRecord(f"m{i}", f"film{i}", {"A": "x", "B": "y"}, "A", {"question_type": "ego"}) for i in range(5)
     ]
     write_cell(folder / "results", others, [True] * 5, task="mlvu", context=1000)
-    place = folder / "results" / "report" / "pictures" / "1-0"
-    place.mkdir(parents=True)
-    (place / "kept & 100%.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
-    page.write_explorer(load_cells(folder / "results"), folder / "results" / "report" / "explorer", folder / "data")
+    page.write_explorer(load_cells(folder / "results"), folder / "results" / "report", folder / "data")
     return folder
 
 
@@ -231,10 +230,10 @@ def test_without_its_package_the_way_out_is_named(monkeypatch):
 
 def test_written_again_nothing_old_is_left(store, tmp_path):
     cells = load_cells(store / "results")
-    page.write_explorer(cells, tmp_path / "explorer", store / "data")
+    page.write_explorer(cells, tmp_path, store / "data")
     first = {path.name: path.read_bytes() for path in (tmp_path / "explorer").rglob("*") if path.is_file()}
     (tmp_path / "explorer" / "data" / "7.js").write_text("old")
-    page.write_explorer(cells, tmp_path / "explorer", store / "data")
+    page.write_explorer(cells, tmp_path, store / "data")
     assert {p.name: p.read_bytes() for p in (tmp_path / "explorer").rglob("*") if p.is_file()} == first
     assert [path.name for path in tmp_path.iterdir()] == ["explorer"]
 
@@ -334,12 +333,24 @@ def test_failures_say_why_and_missing_answers_that_they_are(wide, look, cells):
     assert texts(wide, "#body .card .chip") == ["missing"] * 3
 
 
-def test_pictures_hang_at_their_question(wide, look, cells):
-    look(wide, fragment(cells[1000], "1-0"))
+def test_pictures_hang_at_their_question(wide, look, store, cells):
+    from matplotlib.image import imsave
+
+    report, name = store / "results" / "report", "q/1?a#b%2F <i>"
+    for stem, size in {cells[1000].id: 7, "lvbench.side_by_side": 8, "mlvu.side_by_side": 9}.items():
+        path = picture(report, name, stem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, np.zeros((2, size, 3)))
+    page.hang_pictures(report)
+    look(wide, fragment(cells[1000], name))
+    at_question(wide, name)
+    wide.execute_script("document.querySelector('.card img').scrollIntoView()")
+    sizes = "[...document.images].map((each) => each.naturalWidth)"
+    assert wait(wide, f"{sizes}.every(Boolean) && {sizes}") == [8, 7]
+    assert ["context 1000" in head for head in texts(wide, ".card:has(img) h3")] == [True]
+    wide.execute_script("location.hash = arguments[0]", fragment(cells[1000], "1-0"))
     at_question(wide, "1-0")
-    wide.execute_script("document.querySelector('.pictures img').scrollIntoView()")
-    assert wait(wide, "document.querySelector('.pictures img').naturalWidth")
-    assert texts(wide, ".pictures figcaption") == ["kept & 100%"]
+    assert not wide.execute_script("return document.images.length")
 
 
 def test_by_keyboard_alone(wide, look, cells):

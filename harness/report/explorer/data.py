@@ -119,6 +119,7 @@ def index(found: Answers, data_root: Path) -> dict[str, Any]:
         "fields": ["letters", "frames", *FIELDS],
         "remarks": remarks,
         "groups": groups,
+        "sources": [next(row.source[0] for row in found.rows if row.group == group) for group in groups],
         "categories": list(categories),
         "columns": names,
         "rows": {

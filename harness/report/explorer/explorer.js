@@ -3,11 +3,10 @@
 (() => {
 const I = EXPLORER.index, R = I.rows, N = R.id.length, columns = I.columns.map((label, c) => ({ label, number: c + 1 }));
 const STATES = { r: "right", w: "wrong", u: "unparsed", f: "failed", m: "missing", n: "not scored" };
-const [RIGHT, MISSING, UNSCORED] = [..."rmn"].map((mark) => mark.charCodeAt(0));
+const [RIGHT, ...NOT_RIGHT] = [..."rwuf"].map((mark) => mark.charCodeAt(0));
 const DURATIONS = [[60, "up to 1 min"], [300, "1 to 5 min"], [1200, "5 to 20 min"], [3600, "20 to 60 min"], [Infinity, "over 1 h"]];
 const PAGE = 25, HELD = 40; // rows of a page; pieces of answers kept in memory
-const at = (id) => document.getElementById(id);
-const control = at("filters").elements;
+const at = (id) => document.getElementById(id), control = at("filters").elements;
 
 /** An element; strings among its children are text. */
 function el(tag, attributes = {}, ...children) {
@@ -19,23 +18,22 @@ function el(tag, attributes = {}, ...children) {
 }
 
 // Per column and question: state, letter, beginning of the answer, and which cell it is.
-for (const column of columns) {
-  Object.assign(column, { state: new Uint8Array(N), letter: new Uint8Array(N) });
-  Object.assign(column, { said: new Int32Array(N).fill(-1), cell: new Int32Array(N).fill(-1) });
-}
+for (const column of columns) Object.assign(column, { state: new Uint8Array(N), letter: new Uint8Array(N),
+  said: new Int32Array(N).fill(-1), cell: new Int32Array(N).fill(-1) });
 I.cells.forEach((own, c) => I.asked[own.asked].forEach((row, i) => {
   const { state, letter, said, cell } = columns[own.column];
   [state[row], letter[row], said[row], cell[row]] = [own.states.charCodeAt(i), own.letters.charCodeAt(i), own.said[i], c];
 }));
 const asked = (row) => columns.filter((column) => column.cell[row] >= 0);
-const stateOf = (column, row) => String.fromCharCode(column.state[row]);
-const letterOf = (column, row) => String.fromCharCode(column.letter[row]).trim();
+const stateOf = ({ state }, row) => String.fromCharCode(state[row]), letterOf = ({ letter }, row) => String.fromCharCode(letter[row]).trim();
 const durationOf = Uint8Array.from(R.seconds, (s) => (s === null ? 255 : DURATIONS.findIndex(([most]) => s <= most)));
-const mean = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
+const total = (list) => list.reduce((sum, value) => sum + value, 0);
 const number = (value) => value.toLocaleString("en-US", { maximumFractionDigits: value < 10 ? 2 : 0 });
 const seconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(1)} s`;
-const clock = (s) => [s >= 3600 ? Math.floor(s / 3600) : null, Math.floor(s / 60) % 60, Math.round(s) % 60]
-  .filter((part) => part !== null).map((part, i) => (i ? String(part).padStart(2, "0") : part)).join(":");
+function clock(length) {
+  const s = Math.round(length), parts = [Math.floor(s / 3600), Math.floor(s / 60) % 60, s % 60].slice(s < 3600 ? 1 : 0);
+  return parts.map((part, i) => (i ? String(part).padStart(2, "0") : part)).join(":");
+}
 const title = (row) => R.text[row] || `Question ${R.id[row]}`;
 const categories = (row) => R.category[row].map((c) => I.categories[c]);
 const link = (row, column) => `#${encodeURIComponent(I.cells[column.cell[row]].id)}/${encodeURIComponent(R.id[row])}`;
@@ -50,13 +48,11 @@ function wordsOf(row) {
 }
 const chosen = (name) => (control[name].value === "" ? -1 : Number(control[name].value));
 function outcome(wanted, one, other) {
-  const scored = (column, row) => column.state[row] && column.state[row] !== MISSING && column.state[row] !== UNSCORED;
   const right = (of, row) => of.some((column) => column.state[row] === RIGHT);
-  const not = (of, row) => of.some((column) => scored(column, row) && column.state[row] !== RIGHT);
+  const not = (of, row) => of.some((column) => NOT_RIGHT.includes(column.state[row]));
   const onlyA = (row) => right(one, row) && not(other, row), onlyB = (row) => not(one, row) && right(other, row);
   const special = { "": () => true, onlyA, onlyB, flip: (row) => onlyA(row) || onlyB(row) };
-  const mark = wanted.charCodeAt(0);
-  return special[wanted] ?? ((row) => one.some((column) => column.state[row] === mark));
+  return special[wanted] ?? ((row) => one.some((column) => column.state[row] === wanted.charCodeAt(0)));
 }
 function filter() {
   const [group, category, duration, a, b] = ["group", "category", "duration", "a", "b"].map(chosen);
@@ -112,15 +108,14 @@ function steps(values, top, label) {
 const range = (values) => `${number(Math.min(...values))} to ${number(Math.max(...values))}`;
 
 // The table.
-let open = null, budgets = false;
+let open = null, budgets = false; // the question and column that are shown, and what the table shows
 function strip(row) {
-  const of = asked(row), box = el("div", { class: "strip", role: "img", "aria-label": `${rights(row)} of ${of.length} right` });
-  for (const column of of) {
-    const mark = stateOf(column, row), letter = letterOf(column, row) || { u: "?", f: "!", m: "·" }[mark];
-    const text = I.said[column.said[row]], says = `${column.number}. ${column.label}: ${STATES[mark]}, ${text}`;
-    box.append(el("span", { class: `mark ${mark}${isChosen(column) ? " chosen" : ""}`, title: says }, letter));
-  }
-  return box;
+  const of = asked(row), label = `${rights(row)} of ${of.length} right`;
+  return el("div", { class: "strip", role: "img", "aria-label": label }, ...of.map((column) => {
+    const mark = stateOf(column, row), says = `${column.number}. ${column.label}: ${STATES[mark]}, ${I.said[column.said[row]]}`;
+    const shown = letterOf(column, row) || { f: "!", m: "·" }[mark] || "?";
+    return el("span", { class: `mark ${mark}${isChosen(column) ? " chosen" : ""}`, title: says }, shown);
+  }));
 }
 const isChosen = (column) => [chosen("a"), chosen("b")].includes(column.number - 1);
 function multiples(row) {
@@ -166,19 +161,25 @@ const table = new DataTable("#table", {
 // One question with the answers of all cells.
 const pair = (name, ...value) => [el("dt", {}, name), el("dd", {}, ...value)];
 function facts(answer) {
-  const found = [], spent = Object.entries(answer.seconds);
+  const found = [], spent = Object.entries(answer.seconds), kept = total(answer.cache_length) / answer.cache_length.length;
   const known = (value, words) => (value === null ? "" : words(number(value)));
   if (answer.n_video !== null) found.push(...pair("tokens seen", known(answer.n_video, (n) => `${n} of the video`),
     known(answer.frames, (n) => ` in ${n} frames`), known(answer.n_encoded, (n) => `, ${n} encoded`), known(answer.n_prompt, (n) => `; prompt ${n}`)));
-  if (answer.cache_length.length) found.push(...pair("tokens kept", `${number(mean(answer.cache_length))} cache slots per layer`,
-    known(answer.n_prompt && (100 * mean(answer.cache_length)) / answer.n_prompt, (share) => `, ${share} % of the prompt`)));
-  if (spent.length) found.push(...pair("seconds", seconds(spent.reduce((sum, [, s]) => sum + s, 0)),
+  if (answer.cache_length.length) found.push(...pair("tokens kept", `${number(kept)} cache slots per layer`,
+    known(answer.n_prompt && (100 * kept) / answer.n_prompt, (share) => `, ${share} % of the prompt`)));
+  if (spent.length) found.push(...pair("seconds", seconds(total(Object.values(answer.seconds))),
     ` (${spent.map(([stage, s]) => `${stage} ${seconds(s)}`).join(", ")})`));
   return found;
 }
 function plot(values, top, name, ends) {
   return el("figure", {}, el("figcaption", {}, `${name}: ${range(values)}`), steps(values, top, `${name}: ${range(values)}`),
     el("div", { class: "ends dim" }, ...ends.map((end) => el("span", {}, end))));
+}
+const hung = new Map(EXPLORER.pictures);
+/** The picture of this name that hangs at a question, if there is one. */
+function drawn(row, name, says) {
+  const [source] = hung.get(R.id[row])?.find((each) => each[1] === name) ?? [];
+  return source && el("a", { class: "picture", href: source }, el("img", { src: source, alt: says, loading: "lazy" }));
 }
 function card(row, column, found) {
   const cell = I.cells[column.cell[row]], answer = found.get(column.cell[row]), mark = stateOf(column, row);
@@ -191,7 +192,7 @@ function card(row, column, found) {
   const judged = (letter) => (answer.error || R.gold[row] === null ? "" : letter === R.gold[row] ? " right" : " wrong");
   const parsed = cell.parsers.map((name, i) => el("span", { class: "parsed" }, `${name}${i ? "" : " (scores)"} `,
     el("b", {}, answer.letters[i] ?? "nothing"), judged(answer.letters[i])));
-  box.append(el("dl", {}, ...pair("parsers", ...parsed), ...facts(answer)));
+  box.append(el("dl", {}, ...pair("parsers", ...parsed), ...facts(answer)), drawn(row, cell.id, `kept tokens, ${column.label}`) ?? "");
   const end = R.seconds[row] === null ? "end" : clock(R.seconds[row]);
   if (answer.chunk_budget.length) box.append(plot(answer.chunk_budget, highest(found, "chunk_budget"), "budget over time, tokens per chunk", ["0:00", end]));
   if (answer.cache_length.length) box.append(plot(answer.cache_length, highest(found, "cache_length"), "cache slots per layer", ["first layer", "last layer"]));
@@ -226,13 +227,13 @@ async function show() {
   let found;
   try { found = await answers(row); } catch (error) { body.replaceChildren(el("p", {}, error.message)); return; }
   if (open?.row !== row) return;
-  const about = [I.groups[R.group[row]], `video ${R.video[row]}`, R.seconds[row] === null ? null : `about ${clock(R.seconds[row])} long`, `question ${R.id[row]}`, ...categories(row)];
+  const length = R.seconds[row] === null ? null : `about ${clock(R.seconds[row])} long`;
+  const about = [I.groups[R.group[row]], `video ${R.video[row]}`, length, `question ${R.id[row]}`, ...categories(row)];
   const first = (column) => (isChosen(column) ? 0 : 1);
-  const hung = new Map(EXPLORER.pictures).get(R.id[row]) ?? [];
-  body.replaceChildren(el("h2", { tabindex: "-1" }, title(row)), el("p", { class: "dim" }, about.filter(Boolean).join(" · ")), 
+  body.replaceChildren(el("h2", { tabindex: "-1" }, title(row)), el("p", { class: "dim" }, about.filter(Boolean).join(" · ")),
     el("ul", { class: "options" }, ...R.options[row].map(([letter, text]) => option(row, letter, text))),
-    el("div", { class: "cards" }, ...asked(row).sort((x, y) => first(x) - first(y)).map((column) => card(row, column, found))),
-    el("div", { class: "pictures" }, ...hung.map(([source, name]) => el("figure", {}, el("a", { href: source }, el("img", { src: source, alt: `kept tokens, ${name}`, loading: "lazy" })), el("figcaption", {}, name)))));
+    drawn(row, `${I.sources[R.group[row]]}.side_by_side`, "kept tokens of the cells side by side") ?? "",
+    el("div", { class: "cards" }, ...asked(row).sort((x, y) => first(x) - first(y)).map((column) => card(row, column, found))));
   at("detail").scrollTop = 0;
   if (matchMedia("(max-width: 999px)").matches) { scrollTo(0, 0); body.querySelector("h2").focus(); }
 }
@@ -274,7 +275,7 @@ choices("category", I.categories);
 choices("duration", DURATIONS.map(([, label]) => label));
 for (const name of ["a", "b"]) choices(name, columns.map((column) => `${column.number}. ${column.label}`));
 at("columns").append(...columns.map((column) => el("li", {}, column.label)));
-at("remarks").append(...I.remarks.map((text) => el("p", { class: "dim" }, text)));
+at("remarks").append(...I.remarks.map((text) => el("p", {}, text)));
 at("filters").addEventListener("input", () => table.draw());
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 at("filters").addEventListener("reset", () => setTimeout(() => table.draw()));
@@ -283,9 +284,7 @@ at("budgets").onclick = () => {
   at("budgets").setAttribute("aria-pressed", budgets);
   table.draw("page");
 };
-at("next").onclick = () => step(1);
-at("previous").onclick = () => step(-1);
-at("close").onclick = () => { location.hash = ""; };
+for (const [id, does] of [["next", () => step(1)], ["previous", () => step(-1)], ["close", () => { location.hash = ""; }]]) at(id).onclick = does;
 addEventListener("hashchange", follow);
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;

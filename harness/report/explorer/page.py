@@ -13,25 +13,25 @@ from urllib.parse import quote, unquote
 from harness.errors import UserError
 from harness.report.cells import CellResult
 from harness.report.explorer.data import Answers, chunks, index, script
-from harness.store.records import StoreError
+from harness.report.pictures import picture
+from harness.store.records import StoreError, write_atomic
 
 HERE = Path(__file__).parent
-PAGE, PICTURES = "index.html", "pictures"
-SHOWN = (".png", ".svg", ".jpg", ".webp", ".gif")
+FOLDER, PAGE, LIST = "explorer", "index.html", "data/pictures.js"
 
 
-def write_explorer(cells: Sequence[CellResult], folder: Path, data_root: Path) -> None:
-    """Write the whole folder anew, which then replaces the old one.
+def write_explorer(cells: Sequence[CellResult], report: Path, data_root: Path) -> None:
+    """Write the folder ``explorer`` anew, which then replaces the old one.
 
     Args:
-        folder: of the explorer, in that of the report; `pictures` beside it are hung at their questions.
+        report: the report's folder, which it stands in.
         data_root: the benchmarks' annotations, for the questions in words.
 
     Raises:
         UserError: the package of the table widget is not what was expected.
         StoreError: the folder cannot be written.
     """
-    found = Answers.of(cells)
+    found, folder = Answers.of(cells), report / FOLDER
     draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
     try:
         (draft / "data").mkdir(parents=True)
@@ -40,7 +40,7 @@ def write_explorer(cells: Sequence[CellResult], folder: Path, data_root: Path) -
             "explorer.js": (HERE / "explorer.js").read_text(encoding="utf-8"),
             **datatables(),
             "data/index.js": script("EXPLORER.index", index(found, data_root)),
-            "data/pictures.js": pictures(folder.parent / PICTURES),
+            LIST: pictures(report),
         }
         for name, text in files.items():
             (draft / name).write_text(text, encoding="utf-8")
@@ -95,11 +95,24 @@ def datatables() -> dict[str, str]:
     return {"datatables.js": f"(()=>{{{body}\n}})();\n", "datatables.css": style}
 
 
-def pictures(folder: Path) -> str:
-    """A script that lists the pictures of questions: those in the folders that are named as the questions are."""
+def hang_pictures(report: Path) -> None:
+    """Hang the pictures that there are now at their questions, where the report has an explorer.
+
+    Raises:
+        StoreError: the list cannot be written.
+    """
+    if (report / FOLDER / PAGE).is_file():
+        write_atomic(report / FOLDER / LIST, pictures(report))
+
+
+def pictures(report: Path) -> str:
+    """A script that lists, per question id, addresses and names of the pictures that `show` has drawn."""
     listed = [
-        [unquote(place.name), [[f"../{PICTURES}/{quote(place.name)}/{quote(path.name)}", path.stem] for path in of]]
-        for place in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if place.is_dir() and (of := sorted(path for path in place.iterdir() if path.suffix.lower() in SHOWN))
+        [
+            unquote(folder.name),
+            [[quote(f"../{folder.parent.name}/{folder.name}/{path.name}"), path.stem] for path in of],
+        ]
+        for folder in sorted(picture(report, "q", "p").parent.parent.glob("*"))
+        if (of := sorted(folder.glob("*.png")))
     ]
     return script("EXPLORER.pictures", listed)
