@@ -5,7 +5,7 @@ const I = EXPLORER.index, R = I.rows, N = R.id.length, columns = I.columns.map((
 const STATES = { r: "right", w: "wrong", u: "unparsed", f: "failed", m: "missing", n: "not scored" };
 const [RIGHT, ...NOT_RIGHT] = [..."rwuf"].map((mark) => mark.charCodeAt(0));
 const DURATIONS = [[60, "up to 1 min"], [300, "1 to 5 min"], [1200, "5 to 20 min"], [3600, "20 to 60 min"], [Infinity, "over 1 h"]];
-const PAGE = 25, HELD = 40; // rows of a page; pieces of answers kept in memory
+const PAGE = 25, HELD = 40; // rows of a page, and pieces of answers in memory
 const at = (id) => document.getElementById(id), control = at("filters").elements;
 
 /** An element; strings among its children are text. */
@@ -96,7 +96,10 @@ function answers(row) {
   return waiting.get(k).then((piece) => new Map(piece[row % I.chunk].map(([cell, ...values]) =>
     [cell, Object.fromEntries(I.fields.map((field, i) => [field, values[i]]))])));
 }
-const highest = (found, field) => [...found.values()].flatMap((answer) => answer[field]).reduce((x, y) => Math.max(x, y), 1);
+const hung = new Map(EXPLORER.pictures), contexts = I.cells.map((cell) => new Map(cell.setting).get("context"));
+/** The highest value of a field among the answers of cells with the same context: their pictures have one scale. */
+const highest = (found, field, of) => [...found].flatMap(([cell, answer]) => (contexts[cell] === contexts[of] ? answer[field] : []))
+  .reduce((x, y) => Math.max(x, y), 1);
 
 /** Steps over time or layers as a small picture; `top` is the value at its upper edge. */
 function steps(values, top, label) {
@@ -107,8 +110,8 @@ function steps(values, top, label) {
 }
 const range = (values) => `${number(Math.min(...values))} to ${number(Math.max(...values))}`;
 
-// The table.
-let open = null, budgets = false; // the question and column that are shown, and what the table shows
+// The table. `open` are the question and the column that are shown.
+let open = null, budgets = false;
 function strip(row) {
   const of = asked(row), label = `${rights(row)} of ${of.length} right`;
   return el("div", { class: "strip", role: "img", "aria-label": label }, ...of.map((column) => {
@@ -121,12 +124,11 @@ const isChosen = (column) => [chosen("a"), chosen("b")].includes(column.number -
 function multiples(row) {
   const box = el("div", { class: "strip" });
   answers(row).then((found) => {
-    const top = highest(found, "chunk_budget");
     for (const column of asked(row)) {
       const values = found.get(column.cell[row])?.chunk_budget ?? [];
       const says = values.length ? `${values.length} chunks, ${range(values)} tokens each` : "no budget recorded";
       box.append(el("span", { class: `tile ${stateOf(column, row)}`, title: `${column.number}. ${column.label}: ${says}` },
-        values.length ? steps(values, top, `${column.label}: ${says}`) : null));
+        values.length ? steps(values, highest(found, "chunk_budget", column.cell[row]), `${column.label}: ${says}`) : null));
     }
   }, (error) => box.append(error.message));
   return box;
@@ -147,7 +149,7 @@ function fill(tr, row) {
 const table = new DataTable("#table", {
   serverSide: true, searching: false, processing: false, autoWidth: false, pageLength: PAGE, order: [],
   layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: "paging" },
-  language: { info: "_START_ to _END_", infoEmpty: "", emptyTable: "No question passes these filters.", zeroRecords: "No question passes these filters." },
+  language: { info: "_START_ to _END_", infoEmpty: "", infoFiltered: "", emptyTable: "No question passes these filters.", zeroRecords: "No question passes these filters." },
   columns: ["question", "benchmark", "category", "duration", "gold", "answers"].map((name) => ({ title: name, className: name, data: null, render: () => "" })),
   ajax: (asks, give) => {
     sorted = asks.order.length ? sortBy(asks.order[0]) : null;
@@ -175,7 +177,6 @@ function plot(values, top, name, ends) {
   return el("figure", {}, el("figcaption", {}, `${name}: ${range(values)}`), steps(values, top, `${name}: ${range(values)}`),
     el("div", { class: "ends dim" }, ...ends.map((end) => el("span", {}, end))));
 }
-const hung = new Map(EXPLORER.pictures);
 /** The picture of this name that hangs at a question, if there is one. */
 function drawn(row, name, says) {
   const [source] = hung.get(R.id[row])?.find((each) => each[1] === name) ?? [];
@@ -194,8 +195,8 @@ function card(row, column, found) {
     el("b", {}, answer.letters[i] ?? "nothing"), judged(answer.letters[i])));
   box.append(el("dl", {}, ...pair("parsers", ...parsed), ...facts(answer)), drawn(row, cell.id, `kept tokens, ${column.label}`) ?? "");
   const end = R.seconds[row] === null ? "end" : clock(R.seconds[row]);
-  if (answer.chunk_budget.length) box.append(plot(answer.chunk_budget, highest(found, "chunk_budget"), "budget over time, tokens per chunk", ["0:00", end]));
-  if (answer.cache_length.length) box.append(plot(answer.cache_length, highest(found, "cache_length"), "cache slots per layer", ["first layer", "last layer"]));
+  if (answer.chunk_budget.length) box.append(plot(answer.chunk_budget, highest(found, "chunk_budget", column.cell[row]), "budget over time, tokens per chunk", ["0:00", end]));
+  if (answer.cache_length.length) box.append(plot(answer.cache_length, highest(found, "cache_length", column.cell[row]), "cache slots per layer", ["first layer", "last layer"]));
   const rest = [["cell", cell.id], ...cell.setting, ...I.fields.slice(1).filter((field) => !["text", "error", "seconds"].includes(field))
     .map((field) => [field.replaceAll("_", " "), answer[field]])].filter(([, value]) => value !== null && value?.length !== 0);
   box.append(el("details", {}, el("summary", {}, "setting and records"),
@@ -226,7 +227,7 @@ async function show() {
   mark(row);
   let found;
   try { found = await answers(row); } catch (error) { body.replaceChildren(el("p", {}, error.message)); return; }
-  if (open?.row !== row) return;
+  if (open?.row !== row) return; // another one was opened meanwhile
   const length = R.seconds[row] === null ? null : `about ${clock(R.seconds[row])} long`;
   const about = [I.groups[R.group[row]], `video ${R.video[row]}`, length, `question ${R.id[row]}`, ...categories(row)];
   const first = (column) => (isChosen(column) ? 0 : 1);
