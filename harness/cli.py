@@ -65,7 +65,7 @@ VERBS = {
         "demo", flags=("video", "question", "options", "output"),
     ),
     "analyze": Verb(
-        "harness.analysis.analyze", "what the paper says of attention, measured: heavy_hitters",
+        "harness.analysis.analyze", "what the paper says of attention, measured: heavy_hitters, bound",
         "analyze", words="names",
     ),
     "show": Verb(

@@ -7,7 +7,7 @@ import importlib
 from harness.config import Config
 from harness.errors import UserError
 
-ANALYSES = {"heavy_hitters": "harness.analysis.heavy_study"}
+ANALYSES = {"heavy_hitters": "harness.analysis.heavy_study", "bound": "harness.analysis.bound_study"}
 """Name -> module whose ``study(config) -> int`` carries it out."""
 
 
@@ -15,7 +15,7 @@ def main(config: Config) -> int:
     """Carry out the verb.
 
     Returns:
-        0; 1 where a video was left out.
+        0; 1 where a video was left out, or what is proven does not hold.
 
     Raises:
         UserError: an analysis that there is not, no videos, or what a model or a disk refuses.

@@ -16,3 +16,5 @@ class AnalyzeConfig:
     seconds: float = setting(10.0, above=0, most=1e6)
     threshold: float = setting(0.01, above=0, below=1)
     chunk_frames: int = setting(32, least=2, most=100_000)
+    instances: int = setting(300, least=1, most=100_000)
+    seed: int = setting(0, least=0, most=2**31)
