@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.report import power, spread
 from harness.report.account import Entry, section
 from harness.report.cells import CellResult
 from harness.report.claims import CONTRADICTED, HOLDS, ClaimVerdict
@@ -59,6 +60,8 @@ def markdown(found: Findings) -> str:
         differences(found.pairs, settings),
         numbers(found.numbers, settings),
         claims(found.claims, settings),
+        power.section(found.context),
+        spread.section(found.context),
     ]
     parts = ["# Report\n", *(section.markdown() for section in sections if len(section.frame) or section.remarks)]
     for place, (cell, verdicts, listed) in enumerate(why_not(found.numbers)):
@@ -101,6 +104,8 @@ def html(found: Findings, figures: Figures) -> str:
         claims=claims(judged_claims, settings),
         claims_left=len(found.claims) - len(judged_claims),
         claims_summary=verdict_counts([v.verdict for v in found.claims]),
+        power=power.section(context),
+        spread=spread.section(context),
         reasons=why_not(found.numbers),
         figures=figures,
         costs=costs(context),

@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.advice import harness
 from harness.config import Config
 from harness.console import open_console
-from harness.report import account, pages, tables
+from harness.report import account, pages, power, spread, tables
 from harness.report.baseline import load_baselines
 from harness.report.cells import CellResult
 from harness.report.choose import choose, newest
@@ -39,8 +39,9 @@ def main(config: Config) -> int:
     """Print the configured matrix's tables and write the whole report.
 
     Files, in the report's folder: ``report.md``; ``scores.csv``, ``account.csv``, ``differences.csv``, ``numbers.csv``,
-    ``claims.csv``; ``tables/*.md`` and ``*.tex``, the published tables with our numbers beside; with ``report.html`` on
-    also ``report.html`` and ``figures/*.svg``, and in ``explorer/`` the pages of every answer.
+    ``claims.csv``, ``power.csv``, ``replicates.csv``; ``tables/*.md`` and ``*.tex``, the published tables with our
+    numbers beside; with ``report.html`` on also ``report.html`` and ``figures/*.svg``, and in ``explorer/`` the pages
+    of every answer.
 
     Returns:
         0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
@@ -137,6 +138,8 @@ def write_files(found: Findings, output: Path) -> str:
         "differences": tables.differences(found.pairs, settings).frame,
         "numbers": tables.numbers(found.numbers, settings).frame,
         "claims": tables.claims(found.claims, settings).frame,
+        "power": power.section(found.context).frame,
+        "replicates": spread.section(found.context).frame,
     }
     for name, frame in frames.items():
         write_atomic(output / f"{name}.csv", frame.to_csv(index=False))

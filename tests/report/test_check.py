@@ -337,7 +337,7 @@ def test_a_baseline_that_counted_flips_and_not_videos_asks_for_them(tmp_path, ba
 
 
 def test_flips_that_no_cell_shows_alone_are_seen_in_all_together(tmp_path, baseline):
-    """Four cells lose five answers each, in five videos each: each might be noise, twenty losses and no gain are not."""
+    """Four cells lose five answers each, in as many videos: each might be noise, twenty losses and no gain are not."""
     as_measured(tmp_path / "toy.json", flips=40, n=480, flipped_videos=40, videos=160)
     shift = [np.roll(np.arange(40), 10 * i) for i in range(4)]
     for variant, order in zip(VARIANTS, shift, strict=True):
