@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.advice import harness
 from harness.errors import UserError
-from harness.exchange import lmms_eval, openvlm
+from harness.exchange import inspect, lmms_eval, openvlm
 from harness.exchange.config import WRITTEN
 from harness.exchange.exported import Exported, exported, write_files
 from harness.report.cells import CellResult
@@ -25,7 +25,7 @@ class Writer(Protocol):
         """Name below the cell's folder -> content."""
 
 
-WRITERS: dict[str, Writer] = {"lmms_eval": lmms_eval.write, "openvlm": openvlm.write}
+WRITERS: dict[str, Writer] = {"lmms_eval": lmms_eval.write, "openvlm": openvlm.write, "inspect": inspect.write}
 
 
 def main(config: Config) -> int:

@@ -14,10 +14,10 @@ from rich.console import Console
 from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.console import open_console
 from harness.errors import UserError, printable
-from harness.exchange import lmms_eval, openvlm
+from harness.exchange import inspect, lmms_eval, openvlm, release
 from harness.exchange.known import Asked, known_questions, which
 from harness.exchange.matching import Matching, match
-from harness.exchange.rows import NOT_SAID, ForeignFile, ForeignRow
+from harness.exchange.rows import NOT_SAID, ForeignFile, ForeignRow, damaged
 from harness.exchange.stored import ForeignCell, Said, folder_of, load_foreign, write_foreign
 from harness.store import Answer, now
 from harness.store.answers import FAILED, OK
@@ -25,7 +25,7 @@ from harness.store.answers import FAILED, OK
 if TYPE_CHECKING:
     from harness.config import Config
 
-READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm}
+READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect}
 """Format -> module with ``recognises(path)`` and ``read(path)``."""
 LISTED = 5
 """Rows named on the terminal; the manifest has all."""
@@ -78,7 +78,10 @@ def read_file(path: Path, format: str | None = None) -> ForeignFile:
         format = next((name for name, reader in READERS.items() if reader.recognises(path)), None)
     if format is None:
         raise UserError(f"{path}: no reader knows it; say what it is with format=<{'|'.join(READERS)}>")
-    found: ForeignFile = READERS[format].read(path)
+    try:
+        found: ForeignFile = READERS[format].read(path)
+    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise damaged(path, "", f"is not as {format} writes it ({type(error).__name__}: {error})") from error
     return found
 
 

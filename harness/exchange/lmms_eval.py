@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.exchange.declared import arguments, in_words, kept
 from harness.exchange.exported import Exported
 from harness.exchange.matching import options_of
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged
+from harness.exchange.rows import ForeignFile, ForeignRow, damaged, taken
 from harness.report.cells import CellResult
 
 NAME = "lmms_eval"
@@ -68,7 +69,7 @@ def read(path: Path) -> ForeignFile:
         declared = _declared_before(whole)
     if not samples:
         raise damaged(path, "", "holds no sample")
-    rows = [_row(path, place, sample) for place, sample in samples]
+    rows = [taken(path, place, partial(_row, path, place, sample)) for place, sample in samples]
     protocol = declared.get("protocol")
     setting = declared.pop("harness_setting", None)
     declared |= setting if isinstance(setting, dict) else {}

@@ -234,6 +234,8 @@ class _Index:
             places = _narrow(places, lambda place: not video or self._videos[place] == video, strict=True)
         elif video and (row.options or row.tags):
             places = list(self._of_video.get(video, ()))
+            if row.gold is not None:  # the releases ask no question without a right option
+                places = _narrow(places, lambda place: self._known[place].record.answer is not None)
         else:
             return ()
         if listed := asked_options(row):

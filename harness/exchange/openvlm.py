@@ -16,6 +16,7 @@ import io
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,7 +25,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.exchange.exported import Exported
 from harness.exchange.matching import options_of
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged
+from harness.exchange.rows import ForeignFile, ForeignRow, damaged, taken
 from harness.report.cells import CellResult
 
 NAME = "openvlm"
@@ -71,7 +72,8 @@ def read(path: Path) -> ForeignFile:
             raise damaged(path, f"row {number}", f"has {len(values)} fields, the header has {len(names)}")
         record = dict(zip(names, [*values, *[None] * len(names)], strict=False))
         if any(value is not None for value in record.values()):
-            found.append(_row(f"row {number}", record))
+            place = f"row {number}"
+            found.append(taken(path, place, partial(_row, place, record)))
     if not found:
         raise damaged(path, "", "has no row")
     named = _NAMED.fullmatch(path.stem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,3 +86,15 @@ def damaged(path: Path, place: str, what: str) -> UserError:
 def scalar(value: Any) -> Any:
     """A value as it may stand in a manifest: numbers, texts, truth values and null as they are, the rest as text."""
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def taken(path: Path, place: str, make: Callable[[], ForeignRow]) -> ForeignRow:
+    """A row, whatever stands in it.
+
+    Raises:
+        UserError: something in it is of another kind than its format has; with the row.
+    """
+    try:
+        return make()
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path, place, f"cannot be read ({type(error).__name__}: {error})") from error

@@ -7,7 +7,7 @@ import importlib
 import json
 
 import pytest
-from foreign_files import lmms_samples, write_lmms, write_lmms_before
+from foreign_files import ask_lmms, lmms_samples, write_lmms, write_lmms_before
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
@@ -89,26 +89,10 @@ def test_its_parser_gives_the_scores_of_the_file(task, tmp_path, root):
 
 def test_our_own_tasks_through_lmms_eval(tmp_path, root):
     """The whole way of lmms-eval: its evaluator asks our task, its tracker writes, we read."""
-    from lmms_eval.api.model import lmms
-    from lmms_eval.evaluator import simple_evaluate
-
     from harness.lmms.task import build_task
 
-    class Says(lmms):
-        is_simple = True
-
-        def generate_until(self, requests):
-            return [TEXTS[request.args[3] % len(TEXTS)] for request in requests]
-
-        def loglikelihood(self, requests):
-            raise NotImplementedError
-
-        def generate_until_multi_round(self, requests):
-            raise NotImplementedError
-
-    task = compose_config(["task=vnbench"]).task
-    found = simple_evaluate(model=Says(), tasks=[build_task(task, root)], bootstrap_iters=0, log_samples=True)
-    path = write_lmms(tmp_path / "logs", "adaretake_vnbench", found["samples"]["adaretake_vnbench"])
+    samples = ask_lmms(build_task(compose_config(["task=vnbench"]).task, root), TEXTS)
+    path = write_lmms(tmp_path / "logs", "adaretake_vnbench", samples)
     cell = import_file(path, settings(tmp_path, root))
     assert cell.n == 24 and cell.matching["matched"] == {"id": 24} and cell.parser == "vnbench"
     assert [bool(x) for x in cell.correct()] == [cell.said[q.question_id].correct for q in cell.questions]

@@ -31,6 +31,28 @@ def lmms_samples(docs: list[dict], texts: list[str], process: Any, prompt: Any, 
     return made
 
 
+def ask_lmms(task: Any, texts: list[str]) -> list[dict]:
+    """The samples that lmms-eval's evaluator logs when a model says ``texts[i]`` to document i of a task of ours."""
+    from lmms_eval.api.model import lmms
+    from lmms_eval.evaluator import simple_evaluate
+
+    class Says(lmms):
+        is_simple = True
+
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            return [texts[request.args[3] % len(texts)] for request in requests]
+
+        def loglikelihood(self, requests: list[Any]) -> Any:
+            raise NotImplementedError
+
+        def generate_until_multi_round(self, requests: list[Any]) -> Any:
+            raise NotImplementedError
+
+    found = simple_evaluate(model=Says(), tasks=[task], bootstrap_iters=0, log_samples=True)
+    (samples,) = found["samples"].values()
+    return samples
+
+
 def write_lmms(folder: Path, task: str, samples: list[dict], **results: Any) -> Path:
     """The file of samples that lmms-eval's own tracker writes, with the results beside it."""
     from lmms_eval.loggers import EvaluationTracker
