@@ -53,6 +53,8 @@ class Prompt:
         evidence: grids that show what is asked about, where the benchmark says so; only for methods that serve as a
             bound.
         attention: what each video token got in the vision tower [V]; `None` where nobody asked for it.
+        text_of_video: tokens of text in front of the first grid that are its own, such as its time, and behind the last
+            one; the text between two grids begins with as many as the latter, and the rest is of the grid behind it.
     """
 
     input_ids: torch.Tensor
@@ -63,6 +65,7 @@ class Prompt:
     context: int | None = None
     evidence: tuple[int, ...] = ()
     attention: torch.Tensor | None = None
+    text_of_video: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.context is not None and self.context < 1:

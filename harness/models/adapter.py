@@ -118,7 +118,9 @@ class Adapter(ABC):
 
         Mean over heads and patches of the last layer that sees whole grids; UserError where that is not known.
         """
-        raise UserError(f"the vision tower of {self.family} cannot be watched: set another method than flashvid")
+        raise UserError(
+            f"the vision tower of {self.family} cannot be watched: set another method than fastvid, flashvid, holitom"
+        )
 
     @abstractmethod
     def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
@@ -193,14 +195,16 @@ class Adapter(ABC):
         before, after = self.around(text)
         shown, is_video = self.video_tokens(video)
         input_ids = torch.cat((before, shown, after))
+        own = is_video.nonzero().flatten()
         return Prompt(
             input_ids=input_ids,
             positions=self.position_ids(input_ids, video, check_rule(rule)),
-            video=len(before) + is_video.nonzero().flatten(),
+            video=len(before) + own,
             grid_lengths=(video.tokens_per_grid,) * video.grid[0],
             frames_per_grid=self.frames_per_grid,
             context=context,
             attention=video.attention,
+            text_of_video=(int(own[0]), len(shown) - 1 - int(own[-1])),
         )
 
     def around(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:

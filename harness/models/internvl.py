@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
+from harness.compress.scorers import attention_received
 from harness.models.adapter import Adapter
 from harness.models.chat import tokens_of
 from harness.models.features import VideoFeatures
@@ -41,6 +46,30 @@ class InternVL(Adapter):
         tokens: torch.Tensor = getattr(output, "pooler_output", output)
         side = round(tokens.shape[1] ** 0.5)
         return (tokens.flatten(0, 1),), (len(window), side, side)
+
+    @contextmanager
+    def watched(self, attention: list[torch.Tensor]) -> Iterator[None]:
+        """See `Adapter`; patches that make a token are averaged, and the class token is none."""
+        module = self.model.model.vision_tower.encoder.layer[-1].attention
+        merged = round(1 / self.model.config.downsample_ratio)
+
+        def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            query, key = (
+                norm(project(states)).unflatten(-1, (module.num_heads, -1)).transpose(1, 2).float()
+                for project, norm in ((module.q_proj, module.q_norm), (module.k_proj, module.k_norm))
+            )
+            count = query.shape[2]
+            rows = [attention_received(q, k, module.scale) / count for q, k in zip(query, key, strict=True)]
+            side = math.isqrt(count)
+            plane = torch.stack(rows)[:, count - side**2 :].view(-1, 1, side, side)
+            attention.append(F.avg_pool2d(plane, merged).flatten().cpu())
+
+        handle = module.register_forward_pre_hook(look, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def around(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Adapter`; the template's placeholder of a video is not that of its tokens."""

@@ -55,9 +55,11 @@ class QwenVL(Adapter):
             return torch.cat((output.float(), seen.pop()[:, None]), dim=1)
 
         def alight(_module: Any, _args: Any, output: Any) -> Any:
-            both = getattr(output, "pooler_output", output)
+            both = output[0] if isinstance(output, tuple) else getattr(output, "pooler_output", output)
             attention.append(both[:, -1].cpu())
             features = both[:, :-1].to(tower.dtype)
+            if isinstance(output, tuple):
+                return (features, *output[1:])
             if both is output:
                 return features
             output.pooler_output = features

@@ -89,7 +89,7 @@ def frames(count: int = COUNT) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def video(adapter: InternVL) -> VideoFeatures:
-    return adapter.encode(frames(), second_per_grid=1.0)
+    return adapter.encode(frames(), second_per_grid=1.0, keep_attention=True)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,27 @@ def test_features_do_not_depend_on_windows(
     assert torch.allclose(found.features, video.features, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adaretake", "snapkv", "streaming", "vidcom2"])
+METHODS = ["adaretake", "snapkv", "streaming", "vidcom2", "flashvid", "holitom", "fastvid", "flexselect"]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_methods_fill_the_context_exactly(adapter: InternVL, video: VideoFeatures, name: str) -> None:
     context = adapter.prompt(QUESTION, video).n_text + 10
     trace = adapter.answer(video, QUESTION, build_method(name, chunk_frames=4), context, max_new_tokens=2).trace
     assert sum(trace.cache_length) == 4 * context
+
+
+def test_attention_of_the_tower_is_that_of_its_last_layer(adapter: InternVL, video: VideoFeatures) -> None:
+    plain = adapter.encode(frames(), second_per_grid=1.0)
+    assert torch.equal(plain.features, video.features) and plain.attention is None
+    adapter.model.set_attn_implementation({"vision_config": "eager"})
+    pixels = torch.from_numpy(frames()).permute(0, 3, 1, 2)
+    batch = adapter.processor.video_processor(videos=[pixels], do_sample_frames=False, return_tensors="pt")
+    with torch.inference_mode():
+        tower = adapter.model.model.vision_tower(batch["pixel_values_videos"][0], output_attentions=True)
+    weights = tower.attentions[-1].mean((1, 2))[:, 1:]  # without the class token
+    of_token = weights.view(COUNT, 2, 2, 2, 2).mean((2, 4)).flatten()  # rows and columns of two patches each
+    assert video.attention is not None and torch.allclose(video.attention, of_token, atol=1e-6)
+    marked = torch.zeros(1, 4, 4, 1)
+    marked[0, 2:, :2] = 1  # the patches of the third token
+    assert adapter.model.model.pixel_shuffle(marked).view(4, 4).sum(1).tolist() == [0, 0, 4, 0]

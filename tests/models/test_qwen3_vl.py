@@ -10,6 +10,7 @@ import torch
 from tiny_checkpoints import save_tiny
 
 from harness.compress.method import build_method
+from harness.errors import UserError
 from harness.models.families import open_model
 from harness.models.features import VideoFeatures
 from harness.models.qwen3_vl import Qwen3VL
@@ -120,3 +121,13 @@ def test_adaretake_fills_the_context_exactly(adapter: Qwen3VL, video: VideoFeatu
     context = adapter.prompt(QUESTION, video).n_text + 10
     trace = adapter.answer(video, QUESTION, build_method("adaretake", chunk_frames=4), context, max_new_tokens=2).trace
     assert sum(trace.cache_length) == 4 * context
+
+
+def test_holitom_drops_behind_the_layers_that_features_are_added_to(adapter: Qwen3VL) -> None:
+    shown = adapter.encode(frames(), second_per_grid=1.0, keep_attention=True)
+    context = adapter.prompt(QUESTION, shown).n_text + 10
+    method = build_method("holitom", layer=3)
+    trace = adapter.answer(shown, QUESTION, method, context, max_new_tokens=1).trace
+    assert sum(trace.cache_length) == 4 * context and len(set(trace.cache_length)) == 2
+    with pytest.raises(UserError, match="cannot drop tokens before layer 2: this model allows 3 to 3"):
+        adapter.answer(shown, QUESTION, build_method("holitom"), context, max_new_tokens=1)

@@ -67,12 +67,10 @@ NATIVE = "as published, tokens are dropped between layers in shares of their own
 """The same of every case whose `form` is `native`."""
 
 ONLY: dict[str, tuple[str, ...]] = {
-    "fastvid": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
     # Of four layers the first three are given features in the tiny Qwen3-VL, so that none is left to cut in.
-    **dict.fromkeys(("flashvid", "holitom"), ("qwen2_5_vl", "qwen2_vl", "llava_onevision")),
+    "holitom": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
     "adaretake release_2025": ("qwen2_5_vl", "qwen2_vl"),
     "adaretake release_2026": ("qwen2_5_vl",),
-    "flexselect": ("qwen2_5_vl", "qwen2_vl", "llava_onevision"),
     **dict.fromkeys(
         ("fastv native", "pyramiddrop native", "sparsevlm native"), ("qwen2_5_vl", "qwen2_vl", "llava_onevision")
     ),

@@ -119,31 +119,56 @@ def strided(n_grids: int, size: int) -> list[torch.Tensor]:
 
 
 def alone(prompt: Prompt, group: torch.Tensor, time_step: int) -> Prompt:
-    """The prompt with some grids [g] only, as neighbours: ids count anew.
+    """The prompt with some grids [g] only, ascending, as neighbours: ids count anew.
 
-    Raises:
-        UserError: there is text between the grids.
+    Where text stands between the grids, each keeps its own. `time_step` is for temporal ids of grids without it.
     """
-    if prompt.video_stop - prompt.video_start != prompt.n_video:
-        raise UserError("method flexselect does not know prompts with text between the grids: set another method")
-    n, start = prompt.grid_lengths[0], prompt.video_start
-    stop = start + len(group) * n
-    video, behind = prompt.video[: stop - start], slice(prompt.video_stop, prompt.n_prompt)
-    ids = torch.cat((prompt.positions[:, :stop], prompt.positions[:, behind]), dim=1).clone()
-    if len(ids) == 1:
-        ids = torch.arange(ids.shape[1])[None]
-    else:
-        ids[1:, start:stop] = ids[1:, start : start + n].repeat(1, len(group))
-        ids[0, start:stop] = ids[0, start] + time_step * torch.arange(len(group)).repeat_interleave(n)
-        ids[:, stop:] += int(ids[:, :stop].max()) + 1 - int(ids[0, stop])
+    opens, closes = prompt.text_of_video
+    runs = prompt.video.view(prompt.n_grids, -1)
+    starts, stops = runs[:, 0].tolist(), (runs[:, -1] + 1).tolist()
+    text = [torch.arange(stop, start) for stop, start in zip([0, *stops], [*starts, prompt.n_prompt], strict=True)]
+    head = len(text[0]) - opens
+    pieces = [text[0][:head]]
+    for grid in group.tolist():
+        if len(pieces) > 1:
+            pieces.append(text[grid][:closes])  # what ends the grid in front of it
+        pieces += [text[grid][closes if grid else head :], runs[grid]]
+    pieces.append(text[-1])
+    places = torch.cat(pieces)
+    is_video = torch.zeros(prompt.n_prompt, dtype=torch.bool).index_fill(0, prompt.video, value=True)[places]
     return dataclasses.replace(
         prompt,
-        input_ids=torch.cat((prompt.input_ids[:stop], prompt.input_ids[behind])),
-        positions=ids,
-        video=video,
-        grid_lengths=(n,) * len(group),
+        input_ids=prompt.input_ids[places],
+        positions=counted_ids(prompt.positions[:, places], is_video, len(group), time_step),
+        video=is_video.nonzero().flatten(),
+        grid_lengths=(runs.shape[1],) * len(group),
         context=None,
+        attention=None,
     )
+
+
+def counted_ids(ids: torch.Tensor, is_video: torch.Tensor, grids: int, time_step: int) -> torch.Tensor:
+    """Ids [r, n] of tokens in which some grids are missing, counted anew.
+
+    A grid keeps the ids of its tokens relative to its first one; where no text is between grids, to that of the first.
+    """
+    if len(ids) == 1:
+        return torch.arange(ids.shape[1])[None]
+    ids, runs = ids.clone(), is_video.nonzero().flatten().view(grids, -1)
+    torn = bool(runs[-1, -1] - runs[0, 0] >= runs.numel())
+    if not torn:  # one block: the first grid's places, and times of its own
+        ids[1:, runs.flatten()] = ids[1:, runs[0]].repeat(1, grids)
+        times = time_step * torch.arange(grids).repeat_interleave(runs.shape[1])
+        ids[0, runs.flatten()] = ids[1:, runs[0]].min() + times
+        runs = runs.view(1, -1)
+    after, place = 0, 0
+    for run in runs:
+        before = slice(place, int(run[0]))
+        ids[:, before] = after + torch.arange(before.stop - before.start)
+        ids[:, run] += after + before.stop - before.start - int(ids[0, run[0]])
+        after, place = int(ids[:, run].max()) + 1, int(run[-1]) + 1
+    ids[:, place:] = after + torch.arange(ids.shape[1] - place)
+    return ids
 
 
 METHOD = FlexSelect

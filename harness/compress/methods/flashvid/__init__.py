@@ -42,7 +42,7 @@ class FlashVID(TwoShares):
 
     def for_family(self, family: str) -> Method:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return (FlashVIDOnLLaVA if family == "llava_onevision" else FlashVID)(**values)
+        return {"llava_onevision": FlashVIDOnLLaVA, "qwen3_vl": FlashVIDOnQwen3VL}.get(family, FlashVID)(**values)
 
     def merged(self, grids: torch.Tensor, attention: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
         settings = Settings(
@@ -58,6 +58,13 @@ class FlashVIDOnLLaVA(FlashVID):
     """There tokens are picked by their likeness to the segment, too."""
 
     by_segment: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class FlashVIDOnQwen3VL(FlashVID):
+    """There the layer is deeper; published with `keep_inner` 0.1."""
+
+    depth: ClassVar[tuple[int, int]] = (28, 36)
 
 
 METHOD = FlashVID
