@@ -118,13 +118,11 @@ class Adapter(ABC):
 
         Mean over heads and patches of the last layer that sees whole grids; UserError where that is not known.
         """
-        raise UserError(
-            f"the vision tower of {self.family} cannot be watched: set another method than fastvid, flashvid, holitom"
-        )
+        raise UserError(f"the vision tower of {self.family} cannot be watched: set a method that does not merge by it")
 
-    @abstractmethod
     def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
-        """Position ids [r, N] of a prompt [N] by a named rule."""
+        """Position ids [r, N] of a prompt [N] by a named rule; here they count tokens, whatever the rule."""
+        return torch.arange(len(input_ids))[None]
 
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [n, d] of the prompt's tokens [n] that are not the video's."""
@@ -158,9 +156,8 @@ class Adapter(ABC):
             n_frames = sum(len(window) for window in windows)
         pixels: list[np.ndarray] = []
         attention: list[torch.Tensor] = []
-        grids, filled = -(-n_frames // self.frames_per_grid), 0
+        grids, filled, grid = -(-n_frames // self.frames_per_grid), 0, (0, 0, 0)
         buffers: list[torch.Tensor] = []
-        grid = (0, 0, 0)
         for window in regrouped(windows, self.window):
             with self.watched(attention) if keep_attention else nullcontext():
                 tensors, grid = self.encode_window(window)
@@ -219,8 +216,7 @@ class Adapter(ABC):
 
     def decode_text(self, token_ids: list[int]) -> str:
         """The text of new tokens, without special tokens."""
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return text
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def answer(
         self,

@@ -85,7 +85,3 @@ class InternVL(Adapter):
             pieces += [*number, self.processor.start_image_token_id, *grid, self.processor.end_image_token_id]
         ids = torch.tensor(pieces)
         return ids, ids == image
-
-    def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
-        """Ids [1, N] that count tokens; the rules differ in temporal ids only, so all are the same here."""
-        return torch.arange(len(input_ids))[None]

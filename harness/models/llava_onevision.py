@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from harness.compress.scorers import attention_received
 from harness.models.adapter import Adapter
-from harness.models.features import VideoFeatures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +86,3 @@ class LlavaOnevision(Adapter):
         tower = next(self.model.model.vision_tower.parameters())
         pixels: torch.Tensor = batch["pixel_values_videos"]
         return pixels.to(tower.device, tower.dtype)
-
-    def position_ids(self, input_ids: torch.Tensor, video: VideoFeatures, rule: str) -> torch.Tensor:
-        """Ids [1, N] that count tokens; the rules differ in temporal ids only, so all are the same here."""
-        return torch.arange(len(input_ids))[None]
