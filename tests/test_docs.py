@@ -37,7 +37,7 @@ MADE = (
 """Places that commands make."""
 
 PLACEHOLDER = re.compile(r"<[a-z_ ]+>|…|\b[A-Z]+\b")
-REAL = {"task": "mlvu", "matrix": "ablation", "engine.workers": "2"}
+REAL = {"task": "mlvu", "matrix": "ablation", "model": "qwen2_vl_7b", "engine.workers": "2"}
 """What stands for a placeholder where not any word will do."""
 
 SCRIPTS = {f"{matrix}.sh": ["run", f"matrix={matrix}"] for matrix in ("main_results", "ablation", "methods")}
@@ -89,6 +89,9 @@ def harness_calls(line: str) -> list[list[str]]:
             calls.append(words[3:])
         elif len(words) > 1 and words[0] == "bash" and words[1] in SCRIPTS:
             calls.append(SCRIPTS[words[1]] + words[2:])
+        elif len(words) > 2 and words[:2] == ["bash", "scripts/reproduce.sh"]:
+            matrix = words[2] if words[2] != "value" else REAL["matrix"]
+            calls.append(["run", f"matrix={matrix}", *words[3:]])
     return calls
 
 
@@ -171,6 +174,30 @@ def test_versions_stand_where_contributing_says() -> None:
             for p in ([path] if path.is_file() else path.rglob("*.py"))
         ]
         assert any(re.search(rf"^ *{version}\W", path.read_text(), re.M) for path in files), row
+
+
+def test_the_way_of_an_answer_names_what_exists() -> None:
+    """docs/answer.md: names behind a file are defined in it, and stages are methods of those who have stages."""
+    text = (REPO / "docs/answer.md").read_text()
+    pairs = re.findall(r"`(harness/[\w/]+\.py)`(?: \(`(\w+)`(?:, `(\w+)`)?\)|, `(\w+)`\))", text)
+    named = [(path, word) for path, *words in pairs for word in words if word]
+    assert len(named) > 15
+    assert not [
+        pair for pair in named if not re.search(rf"^ *(def|class) {pair[1]}\b", (REPO / pair[0]).read_text(), re.M)
+    ]
+    code = "".join((REPO / f"harness/compress/{name}.py").read_text() for name in ("method", "evict"))
+    stages = set(re.findall(r"`(\w+)`", text.split("## One chunk")[1].split("\n## ")[0])) - {word for _, word in named}
+    assert len(stages) > 7 and not [stage for stage in stages if f"def {stage}(" not in code]
+
+
+def test_the_example_of_a_method_is_the_one_that_is_tested() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (REPO / "docs/extending.md").read_text(), re.S)
+    assert block.strip() in (REPO / "tests/test_extending.py").read_text()
+
+
+def test_the_readme_lists_every_page() -> None:
+    links = {target.split("#")[0] for target in LINK.findall((REPO / "README.md").read_text())}
+    assert not [page.name for page in REPO.glob("docs/*.md") if f"docs/{page.name}" not in links]
 
 
 def test_the_specification_lists_every_quirk() -> None:

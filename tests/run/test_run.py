@@ -29,6 +29,7 @@ from harness.store import (
     write_manifest,
     write_questions,
 )
+from harness.video.config import DEFAULT
 
 FRAMES = 16
 
@@ -96,7 +97,7 @@ def test_everything_is_answered_once_then_nothing_is_left(run, toy, tmp_path, ca
         assert sorted(a.question_id for a in answers) == sorted(q.question_id for q in questions)
         for answer in answers:
             seen = FrameRecords(results).find(answer.frames)
-            assert len(seen.indices) == len(seen.timestamps) == FRAMES and answer.backend == "decord"
+            assert len(seen.indices) == len(seen.timestamps) == FRAMES and answer.backend == DEFAULT
             assert answer.n_prompt > 96 and answer.n_cache_mean == 96 and answer.n_new >= 1
             assert answer.n_video in planned
     first = texts(results)

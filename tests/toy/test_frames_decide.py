@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from readers import READERS
 
 from harness.benchmarks.prompts import ANSWER
 from harness.compress.method import build_method
@@ -108,12 +109,12 @@ def plant(fault: str, backend: str, toy: Qwen25VL, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(reader, "frame", lambda self, index: changed(frame(self, index)))
 
 
-@pytest.mark.parametrize("backend", ["decord", "pyav"])
+@pytest.mark.parametrize("backend", READERS)
 def test_logits_are_those_stored(toy, clip, backend):
     check(toy, clip, backend)
 
 
-@pytest.mark.parametrize("backend", ["decord", "pyav"])
+@pytest.mark.parametrize("backend", READERS)
 @pytest.mark.parametrize(
     "fault",
     [

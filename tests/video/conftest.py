@@ -32,6 +32,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def qwen_reads_with_decord(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As FORCE_QWENVL_VIDEO_READER=decord does, which the package reads when it is imported; torchcodec goes first."""
+    pytest.importorskip("decord")
     from qwen_vl_utils import vision_process
 
     monkeypatch.setattr(vision_process, "FORCE_QWENVL_VIDEO_READER", "decord")
