@@ -218,6 +218,19 @@ def test_needed_questions_give_the_width_and_the_power_promised():
     assert questions_for_effect(difference([1, 0], [1, 0], [0, 1]), 1.0, 0.95, 0.8) > 1000
 
 
+def test_a_credit_between_right_and_wrong_has_the_interval_of_its_own_variance():
+    """Part credits vary less than right and wrong answers of the same mean."""
+    rng = np.random.default_rng(10)
+    credits = rng.choice([0.25, 0.5, 0.75], 108)
+    found = score(credits, VIDEOS)
+    low, high = found.interval(0.95)
+    variance, df = cr2_by_algebra(credits, VIDEOS, np.zeros(108, int))
+    assert found.value == pytest.approx(100 * credits.mean())
+    assert (high - low) / 2 == pytest.approx(100 * stats.t.ppf(0.975, df) * np.sqrt(variance), rel=0.1)
+    gap = difference(credits, np.full(108, 0.5), VIDEOS)
+    assert gap.value == pytest.approx(100 * (credits.mean() - 0.5)) and gap.gained == (credits > 0.5).sum()
+
+
 def test_no_question_is_an_error():
     with pytest.raises(ValueError, match="no question"):
         score([], [])
