@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import bench_explorer
 import numpy as np
 import pytest
 from bench_explorer import browser
@@ -421,3 +422,18 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(narrow, look, cells):
     assert wait(narrow, f"{shown} && {wider}")
     narrow.find_element(By.ID, "budgets").click()
     assert wait(narrow, f"document.querySelectorAll('#table .tile svg').length && {wider}")
+
+
+def test_what_it_costs_is_measured(wide, store, monkeypatch, capsys):
+    monkeypatch.setattr(bench_explorer, "REPEATS", 1)
+    status = bench_explorer.main(["--results", str(store / "results"), "--data", str(store / "data")])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["answers"] == 122 and not found["errors"]
+    assert status == any(found[name] > most for name, most in bench_explorer.LIMITS.items())
+    assert found["open_ms"] > 0 and found["memory_mib"] > 5 and found["slowest_filter_ms"] > 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(store, tmp_path):
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(UserError, match=r"report.explorer=false"):
+        page.write_explorer(load_cells(store / "results"), tmp_path / "report", store / "data")

@@ -49,11 +49,12 @@ def write_explorer(cells: Sequence[CellResult], report: Path, data_root: Path) -
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise StoreError(
             f"cannot write {folder}: {error.strerror or error}. Free space there (df -h {folder.parent}), or leave the "
             "pages of answers out with report.explorer=false."
         ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def html(found: Answers) -> str:
