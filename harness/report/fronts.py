@@ -16,7 +16,7 @@ from harness.report.style import CYCLE, INK, MARKERS, MUTED, WIDTH
 
 MANY = 10
 """Points of a panel that are all labelled; of more, only those on the front."""
-OFFSETS = (5, -10, 14, -19)
+OFFSETS = (5, -10, -19, -28)
 """Points by which labels are moved up, one after the other, so that neighbours do not cover each other."""
 
 
@@ -175,5 +175,5 @@ def _panel(axis: Any, points: Sequence[Point], looks: dict[str, tuple[str, str]]
     ticks = [2.0**k for k in range(math.ceil(low), math.floor(high) + 1, step)]
     if len(ticks) < 2:
         ticks = sorted({float(f"{2 ** (low + (high - low) * k / 4):.2g}") for k in range(5)})
-    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], color=MUTED)
+    axis.set_xticks(ticks, [f"{tick:.3g}" if tick < 100 else f"{tick:.0f}" for tick in ticks], color=MUTED)
     axis.minorticks_off()

@@ -172,4 +172,4 @@ class Loop:
 
     def _store(self, ask: Ask, answer: Answer) -> None:
         self.logs[ask.cell].append(answer)
-        self.status.answered(answer.ok)
+        self.status.answered(self.siblings.cells[ask.cell].id, answer)

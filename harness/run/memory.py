@@ -52,3 +52,13 @@ def device_peak(devices: Iterable[torch.device]) -> Iterator[Callable[[], int | 
     for backend, device in counted:
         backend.reset_peak_memory_stats(device)
     yield lambda: sum(backend.max_memory_allocated(device) for backend, device in counted) if counted else None
+
+
+def accelerator_memory() -> tuple[int, int] | None:
+    """Bytes in use on the accelerators that this process sees, by whomever, and in all; None where it uses none."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized():
+        return None
+    free_and_all = [cuda.mem_get_info(device) for device in range(cuda.device_count())]
+    whole = sum(total for _, total in free_and_all)
+    return whole - sum(free for free, _ in free_and_all), whole

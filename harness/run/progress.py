@@ -1,4 +1,4 @@
-"""Shows how far a run is: bars on a terminal, a line now and then elsewhere. Reads the status files."""
+"""Shows how far a run is: live on a terminal and as a page, a line now and then elsewhere. Reads the status files."""
 
 from __future__ import annotations
 
@@ -7,32 +7,40 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.live import Live
 
+from harness.run.live import LivePage, asks_of, scene_of, view
 from harness.run.status import Snapshot, take_snapshot
 from harness.run.work import Order
 
 log = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
-REFRESH_S = 0.5
+REFRESH_S = 2.0  # a view takes 6 ms of a processor, so this is 0.3 % of one
 
 
 class Display:
     """Context manager: shows an order's progress until it is left. Display trouble never disturbs the run.
 
+    It reads the small status files of the workers, never the answers.
+
     Args:
         order: what is being done.
-        stream: where to; bars when it is a terminal.
+        stream: where to; a live view when it is a terminal.
         every_s: seconds between two plain lines; those go to the log as well.
+        page: where the same is written as a page that refreshes itself; None for no page.
     """
 
-    def __init__(self, order: Order, stream: TextIO | None = None, every_s: float = LINE_EVERY_S) -> None:
+    def __init__(
+        self, order: Order, stream: TextIO | None = None, every_s: float = LINE_EVERY_S, page: Path | None = None
+    ) -> None:
         self._order, self._every_s = order, every_s
         self._console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._page, self._asks = None if page is None else LivePage(page), asks_of(order)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
@@ -47,15 +55,17 @@ class Display:
     def _show(self) -> None:
         try:
             if self._console.is_terminal:
-                with bars(self._console) as progress:
-                    self._watch(progress)
+                with Live(console=self._console, auto_refresh=False, transient=True) as live:
+                    self._watch(live)
             else:
                 self._watch(None)
+            if self._page:
+                self._page.write(scene_of(take_snapshot(self._order.logs), self._order, self._asks), running=False)
         except Exception:
             log.exception("the progress display ended; the run goes on")
+        log.info("the progress display took %.2f s of a processor", time.thread_time())
 
-    def _watch(self, progress: Progress | None) -> None:
-        tasks = {s.name: progress.add_task(s.name, total=s.asks, video="") for s in self._order.siblings if progress}
+    def _watch(self, live: Live | None) -> None:
         said: set[str] = set()
         due = time.monotonic() + self._every_s
         while not self._stop.wait(min(REFRESH_S, self._every_s)):
@@ -63,34 +73,20 @@ class Display:
             for words in sorted({status.runs_on for status in snapshot.workers if status.runs_on} - said):
                 said.add(words)
                 self._console.print(words, markup=False)
-            if progress:
-                update(progress, tasks, snapshot)
+            page_due = self._page is not None and self._page.due
+            if live or page_due:
+                scene = scene_of(snapshot, self._order, self._asks)
+                if live:
+                    live.update(view(scene, self._console.height), refresh=True)
+                if self._page and page_due:
+                    self._page.write(scene, running=True)
             if time.monotonic() < due:
                 continue
             due += self._every_s
             line = plain_line(snapshot, self._order)
             log.info(line)
-            if not progress:
+            if not live:
                 self._console.print(line, markup=False)
-
-
-def bars(console: Console) -> Progress:
-    """A bar per group of siblings, gone at the end."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[video]}", markup=False),
-    )
-    return Progress(*columns, console=console, transient=True)
-
-
-def update(progress: Progress, tasks: dict[str, TaskID], snapshot: Snapshot) -> None:
-    """Move the bars; behind each, which videos its workers have in hand."""
-    for name, task in tasks.items():
-        held = [w.video.rpartition("/")[2] for w in snapshot.workers if w.video and w.siblings == name]
-        progress.update(task, completed=snapshot.done[name], video=" ".join(held))
 
 
 def plain_line(snapshot: Snapshot, order: Order) -> str:

@@ -137,7 +137,7 @@ def carry_out(config: Config, siblings: Sequence[Siblings], stream: TextIO | Non
         order = Order(tuple(siblings), config.run, logs, engine.workers, config.engine.threads)
         print(f"log: {os.path.relpath(logs)}", file=stream, flush=True)
         try:
-            with Display(order, stream):
+            with Display(order, stream, page=config.report.folder(config.results) / "live.html"):
                 if engine.in_place:
                     answer_share(order, 0, StatusFile(status_path(logs, 0, 0), "0"))
                 else:

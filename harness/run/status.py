@@ -10,9 +10,18 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from harness.run.memory import accelerator_memory
+
+if TYPE_CHECKING:
+    from harness.store import Answer
 
 WRITE_EVERY_S = 0.5
+LAST = 5
+"""Answers, and failures, that a status tells of."""
+SHOWN = 120
+"""Characters of an answer or a reason in it."""
 
 
 @dataclass
@@ -52,6 +61,10 @@ class Status:
     video: str | None = None  # path of the video in work
     runs_on: str | None = None  # model, device, number format and attention backend
     done: dict[str, int] = field(default_factory=dict)  # name of siblings -> questions answered or failed
+    cells: dict[str, list[int]] = field(default_factory=dict)  # id of a cell -> questions answered, and failed
+    answers: list[dict[str, Any]] = field(default_factory=list)  # the last ones: cell, question, text, seconds, time
+    failures: list[dict[str, Any]] = field(default_factory=list)  # the last ones: cell, question, text (why), time
+    memory: tuple[int, int] | None = None  # bytes in use on the accelerators that this process sees, and in all
     counters: Counters = field(default_factory=Counters)
     error: str | None = None
     at_work: float | None = None  # when the first video was begun
@@ -96,10 +109,15 @@ class StatusFile:
         self.status.at_work = self.status.at_work or time.time()
         self.enter("running", siblings=siblings, video=str(video))
 
-    def answered(self, ok: bool) -> None:
-        """Count one answer of the siblings in work."""
-        name = str(self.status.siblings)
+    def answered(self, cell: str, answer: Answer) -> None:
+        """Count one answer of a cell among the siblings in work."""
+        name, ok = str(self.status.siblings), answer.ok
         self.status.done[name] = self.status.done.get(name, 0) + 1
+        self.status.cells.setdefault(cell, [0, 0])[not ok] += 1
+        last = self.status.answers if ok else self.status.failures
+        text, spent = (answer.text if ok else answer.reason)[:SHOWN], sum(answer.seconds.values())
+        last.append({"cell": cell, "question": answer.question_id, "text": text, "seconds": spent, "time": time.time()})
+        del last[:-LAST]
         self.counters.answers += ok
         self.counters.failed += not ok
         self.write(now=False)
@@ -117,6 +135,7 @@ class StatusFile:
             return
         self._written = moment
         self.status.updated = time.time()
+        self.status.memory = accelerator_memory()
         draft = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # a full disk is reported by the answers, which matter
             draft.write_text(json.dumps(dataclasses.asdict(self.status)))
@@ -129,6 +148,9 @@ class Snapshot:
 
     workers: list[Status]  # the latest start of each
     done: Counter[str] = field(default_factory=Counter)  # name of siblings -> questions answered or failed
+    cells: dict[str, list[int]] = field(default_factory=dict)  # id of a cell -> questions answered, and failed
+    answers: list[dict[str, Any]] = field(default_factory=list)  # the last ones of all workers, the newest first
+    failures: list[dict[str, Any]] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     seconds: float = 0.0  # since the first worker was at work
 
@@ -141,6 +163,12 @@ def take_snapshot(logs: Path) -> Snapshot:
     for status in found:
         snapshot.counters.add(status.counters)
         snapshot.done.update(status.done)
+        for cell, (answered, failed) in status.cells.items():
+            before = snapshot.cells.get(cell, [0, 0])
+            snapshot.cells[cell] = [before[0] + answered, before[1] + failed]
+    for name in ("answers", "failures"):
+        told = [entry for status in found for entry in getattr(status, name)]
+        setattr(snapshot, name, sorted(told, key=lambda entry: -entry["time"])[:LAST])
     begun = [status.at_work for status in found if status.at_work]
     if begun:
         snapshot.seconds = max(status.updated for status in found) - min(begun)

@@ -11,7 +11,7 @@ from fake_model import LOADED, make_order, make_video
 from harness.run.progress import Display, plain_line, summary
 from harness.run.status import StatusFile, read_status, status_path, take_snapshot
 from harness.run.worker import INTERRUPTED, STOPPED, log_to, work, worker_log
-from harness.store import read_answers, read_manifest
+from harness.store import Answer, failed_answer, read_answers, read_manifest
 
 
 @pytest.fixture
@@ -79,11 +79,16 @@ def test_a_snapshot_adds_up_all_starts_and_shows_the_latest_of_each_worker(tmp_p
     for index, attempt in ((0, 0), (0, 1), (1, 0)):
         file = StatusFile(status_path(tmp_path, index, attempt), str(index))
         file.begin("group", tmp_path / f"v{attempt}.mp4")
-        file.answered(True)
-        file.answered(False)
+        file.answered("a", Answer("q1", "v", "ok", text=f"<b>{index}\x1b", seconds={"generate": 1.0}))
+        file.answered("b", failed_answer("q2", "v", RuntimeError("no <frames>")))
         file.write()
     snapshot = take_snapshot(tmp_path)
     assert snapshot.done == {"group": 6} and (snapshot.counters.answers, snapshot.counters.failed) == (3, 3)
+    assert snapshot.cells == {"a": [3, 0], "b": [0, 3]}
+    assert [entry["text"] for entry in snapshot.answers] == ["<b>1\x1b", "<b>0\x1b", "<b>0\x1b"]
+    assert snapshot.failures[0] | {"time": 0} == {
+        "cell": "b", "question": "q2", "text": "RuntimeError: no <frames>", "seconds": 0, "time": 0,
+    }  # fmt: skip
     assert sorted((s.worker, s.video.rpartition("/")[2]) for s in snapshot.workers) == [
         ("0", "v1.mp4"),
         ("1", "v0.mp4"),
