@@ -24,7 +24,12 @@ def choose_device(device: str) -> torch.device:
         try:
             import torch_npu  # noqa: F401  registers the device type
         except ImportError as error:
-            raise UserError(f"model.device={device} needs the package torch_npu: {install('torch_npu')}") from error
+            if importlib.util.find_spec("torch_npu") is None:
+                raise UserError(f"model.device={device} needs the package torch_npu: {install('torch_npu')}") from error
+            raise UserError(
+                f"model.device={device}: torch_npu is installed and cannot be loaded ({str(error).splitlines()[0]}); "
+                "source the set_env.sh of CANN, which it needs, or set model.device=cpu"
+            ) from error
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -122,7 +122,9 @@ def accelerator(config: Config) -> Iterator[Finding]:
             detail = f"cuda:{i} {torch.cuda.get_device_name(i)}, {free:.0f} of {total:.0f} GiB free"
             yield Finding("accelerator", OK if free > total / 2 else NOTE, detail)
     elif device.type != "cpu":
-        yield Finding("accelerator", OK, f"{device.type}, {torch.accelerator.device_count()} visible")
+        page = ", see docs/npu.md" if device.type == "npu" else ""
+        detail = f"{device.type}, {torch.accelerator.device_count()} visible; nothing was ever run on one{page}"
+        yield Finding("accelerator", NOTE, detail)
     elif config.profile == "toy" or config.model.device == "cpu":
         yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
     else:

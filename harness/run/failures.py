@@ -63,18 +63,26 @@ def failure_of(error: Exception, what: str, cell: Cell) -> Failure:
     return Failure(name, first_line, f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name)
 
 
+NPU_MEMORY = "NPU out of memory"
+"""What torch_npu says; in some releases as an error of no kind of its own."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that device or host memory ran out."""
     torch = sys.modules.get("torch")
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and NPU_MEMORY in str(error)
 
 
 def release_memory() -> None:
     """Give cached device memory back. The caller must have let go of the exception, or the model, first."""
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    for name in ("cuda", "npu"):
+        backend = getattr(torch, name, None)
+        if backend is not None and backend.is_available():
+            backend.empty_cache()
 
 
 @dataclass
