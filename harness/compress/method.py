@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -224,17 +224,3 @@ def build_method(name: str, **options: Any) -> Method:
     if unknown := sorted(set(options) - set(known)):
         raise UserError(f"method {name} has no option {', '.join(unknown)}: allowed are {', '.join(known)}")
     return cls(**{"name": name, **options})
-
-
-def checked_quirks(quirks: Mapping[str, bool], defaults: Mapping[str, bool], of: str) -> dict[str, bool]:
-    """The quirks of a release with the user's switches applied; `of` names it in the error.
-
-    Raises:
-        UserError: a quirk that it does not have.
-    """
-    if unknown := sorted(set(quirks) - set(defaults)):
-        allowed = ", ".join(sorted(defaults)) or "none"
-        raise UserError(
-            f"unknown quirk {', '.join(unknown)} for {of}: allowed are {allowed}; remove it from method.quirks"
-        )
-    return {**defaults, **{key: bool(value) for key, value in quirks.items()}}

@@ -6,16 +6,16 @@ Shapes: T grids (steps in time) of n tokens each, hidden size D; N = T * n.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from harness.compress.evict import margin, video_budget
-from harness.compress.method import Method, Pruned, checked_quirks
+from harness.compress.method import Pruned
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
+from harness.compress.quirks import WithQuirks
 from harness.errors import UserError
 from harness.setting import setting
 
@@ -23,7 +23,7 @@ _WINDOW = 64  # grids moved to the device at a time
 
 
 @dataclass(frozen=True)
-class Pruner(Method):
+class Pruner(WithQuirks):
     """Keeps some of the video's tokens, as they are, and prefills the shorter prompt uncompressed.
 
     The context decides how many tokens stay: exactly as many as fit beside the text. With `retention` it does not; a
@@ -31,21 +31,9 @@ class Pruner(Method):
 
     Attributes:
         retention: share of the video's tokens that stay, whatever the context; `None` = what fits the context.
-        quirks: deviations of the published code, each to be switched alone; see `QUIRKS` of the method's module.
     """
 
-    QUIRKS: ClassVar[Mapping[str, bool]] = {}
-
     retention: float | None = setting(None, above=0, most=1)
-    quirks: dict[str, bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
-
-    def has(self, quirk: str) -> bool:
-        """Whether a quirk is on."""
-        return {**self.QUIRKS, **self.quirks}[quirk]
 
     def compresses(self, prompt: Prompt) -> bool:
         return prompt.over_context if self.retention is None else self.retention < 1

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from harness.compress.method import Candidates, Method, checked_quirks
+from harness.compress.method import Candidates
 from harness.compress.prefill import Prefill
+from harness.compress.quirks import WithQuirks
 from harness.compress.relevance import FEATURES, ImageTextModel, by_features, question_alone
 from harness.errors import QuestionError
 from harness.setting import setting
 
 
 @dataclass(frozen=True)
-class FrameSelector(Method):
+class FrameSelector(WithQuirks):
     """Shows the model some of the sampled frames, as a video of its own, evenly spaced as far as it can tell.
 
     With scores by a model of images and texts every frame is a candidate, and those chosen are encoded by themselves.
@@ -26,24 +26,12 @@ class FrameSelector(Method):
     Attributes:
         relevance: what scores the frames: folder or hub id of a CLIP or BLIP checkpoint, or `features`.
         frames: how many are shown; `None` = as many as fit the context, in whole grids.
-        quirks: deviations of the published code, each to be switched alone; see `QUIRKS` of the method's module.
     """
 
     sees_question: ClassVar[bool] = True
     reusable: ClassVar[bool] = False
-    QUIRKS: ClassVar[Mapping[str, bool]] = {}
-
     relevance: str = FEATURES
     frames: int | None = setting(None, least=1)
-    quirks: dict[str, bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
-
-    def has(self, quirk: str) -> bool:
-        """Whether a quirk is on."""
-        return {**self.QUIRKS, **self.quirks}[quirk]
 
     @property
     def needs_frames(self) -> bool:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from harness.compress.evict import margin, video_budget
-from harness.compress.method import Method, checked_quirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
+from harness.compress.quirks import WithQuirks
 from harness.compress.whole_context import per_chunk
 from harness.setting import setting
 
@@ -29,7 +31,7 @@ POOLING = ((3, 7), (2, 5), (1, 3), (0, 1))  # of a quarter of the layers each: d
 
 
 @dataclass(frozen=True)
-class InfiniPotV(Method):
+class InfiniPotV(WithQuirks):
     """Slots held are compared by their number within a grid, though after the first compression they come from other
     places: as in the code. `Prefill.state` holds the token numbers [L][kv, held] of what is behind the first text.
 
@@ -40,18 +42,14 @@ class InfiniPotV(Method):
         tar: share of these that is chosen by age and redundancy, the newest included; the rest by length of the value.
         newest: share of the grids held that counts as newest.
         pooling: average the lengths of values over neighbours, in space and time in early layers (off as shipped).
-        quirks: see `QUIRKS`.
     """
+
+    QUIRKS: ClassVar[Mapping[str, bool]] = QUIRKS
 
     keep: float = setting(0.75, above=0, below=1)
     tar: float = setting(0.5, least=0, most=1)
     newest: float = setting(0.25, above=0, below=1)
     pooling: bool = False
-    quirks: dict[str, bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checked_quirks(self.quirks, QUIRKS, f"method {self.name}")
 
     def compresses(self, prompt: Prompt) -> bool:
         return prompt.over_context
@@ -73,7 +71,7 @@ class InfiniPotV(Method):
         if not run.compress:
             return
         run.state = [None] * run.language.num_layers
-        if {**QUIRKS, **self.quirks}["text_late"]:
+        if self.has("text_late"):
             positions = run.prompt.positions.clone()
             positions[:, run.prompt.video_stop :] += run.prompt.n_prompt - run.prompt.video_stop
             run.prompt = dataclasses.replace(run.prompt, positions=positions)

@@ -15,10 +15,11 @@ import torch
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts
 from harness.compress.key_patches import key_frames, key_patches
-from harness.compress.method import Method, Pruned, checked_quirks
+from harness.compress.method import Method, Pruned
 from harness.compress.methods.adaretake.release import half_of_a_short_video, highest_by_topk
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
+from harness.compress.quirks import checked_quirks
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
 from harness.setting import setting

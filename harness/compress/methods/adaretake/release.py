@@ -17,10 +17,11 @@ import torch
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts, margin, video_budget
-from harness.compress.method import Method, checked_quirks
+from harness.compress.method import Method
 from harness.compress.methods.adaretake.options import AdaReTaKe
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment, cut, whole_grids
+from harness.compress.quirks import checked_quirks
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
 
