@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.bridge.factors import Factor, factors_between, word
 from harness.config import Config, compose_config, options
 from harness.errors import UserError
+from harness.exchange.rows import NOT_SAID
 from harness.plan.cell import VARIANTS, Cell
 from harness.plan.config import AXES
 from harness.plan.matrix import build_cells
@@ -16,11 +18,9 @@ FIELDS = {
     "frames": "video.max_frames", "fps": "video.fps", "long_side": "video.long_side", "resample": "video.resample",
     "decoder": "video.backend", "sampler": "video.sampler", "max_pixels": "video.max_pixels",
     "min_pixels": "video.min_pixels", "context": "context", "yarn_factor": "model.yarn_factor", "dtype": "model.dtype",
-    "max_new_tokens": "task.max_new_tokens", "replicate": "task.replicate", "protocol": "task.protocol",
-    "positions": "method.positions", "semantics": "method.semantics", "reforge": "method.reforge",
-    "max_guide_length": "method.max_guide_length", "chunk_frames": "method.chunk_frames",
+    "max_new_tokens": "task.max_new_tokens", "replicate": "task.replicate",
 }  # fmt: skip
-"""Words of `CellResult.setting` -> settings."""
+"""Words of `CellResult.setting` -> settings; options of a method stand under their own names."""
 Twin = Callable[[Cell, Mapping[str, Any]], Cell]
 
 
@@ -36,7 +36,7 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
     changes: dict[str, Any] = {}
     unknown: list[str] = []
     names = {"model": None, "method": None} | {
-        key: _first(declared[key]) for key in ("model", "method") if key in declared
+        key: _first(declared[key]) for key in ("model", "method") if declared.get(key, NOT_SAID) != NOT_SAID
     }
     current = cell
     for group in ("model", "method"):
@@ -49,19 +49,23 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
             unknown.append(f"{group}: {name} ({str(error).splitlines()[0]})")
     if current.method.name == "none":
         current = twin(current, {"context": None})
-    own = {field for field in vars(current.method)}
+    own = set(vars(current.method)) - {"name", "temporal", "layers", "quirks"}
     for key, value in declared.items():
-        path = FIELDS.get(key)
-        if path is None or key == "protocol" or (path.startswith("method.") and path.partition(".")[2] not in own):
+        path = f"method.{key}" if key in own else FIELDS.get(key)
+        if path is None or value == NOT_SAID:
             continue
         now = _now(current, path)
-        allowed = [_typed(each, now) for each in (value if isinstance(value, list) else [value])]
+        try:
+            allowed = [_typed(each, now) for each in (value if isinstance(value, list) else [value])]
+        except ValueError:
+            unknown.append(f"{key}: {value}")
+            continue
         if now not in allowed:
             changes[path] = allowed[0]
     if changes.get("context", 0) is None and current.method.name != "none":
         changes |= {"method": _with_option(current, "method", "none", twin, config).method}
         changes = {path: new for path, new in changes.items() if not path.startswith("method.")}
-    if declared.get("variant") in VARIANTS and {"temporal", "layers"} <= own:
+    if declared.get("variant") in VARIANTS and hasattr(current.method, "temporal"):
         changes |= dict(zip(("method.temporal", "method.layers"), VARIANTS[str(declared["variant"])], strict=True))
     if "method.semantics" in changes and "method.quirks" not in changes:
         changes["method.quirks"] = {}
@@ -69,19 +73,36 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
         changes["method.quirks"] = dict(declared["quirks"])
     if protocol := _protocol(current, declared):
         changes["task.protocol"] = protocol
+    return _one_by_one(current, changes, unknown, twin)
+
+
+def _one_by_one(cell: Cell, changes: Mapping[str, Any], unknown: list[str], twin: Twin) -> tuple[Cell, list[str]]:
+    """The twin with all changes; where that cannot be, with those that can be made one after the other."""
     try:
-        return twin(current, changes), unknown
-    except UserError as error:
-        return current, [*unknown, str(error).splitlines()[0]]
+        return twin(cell, changes), unknown
+    except UserError:
+        for path, value in changes.items():
+            try:
+                cell = twin(cell, {path: value})
+            except UserError as error:
+                unknown = [*unknown, str(error).splitlines()[0]]
+        return cell, unknown
 
 
 def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]:
     """The factors of settings as one writes them: ``frames=64``, ``video.fps=1``, ``video=stock``, ``method=random``.
 
+    A factor bears the name of its setting, or all of the word where several words are about one setting.
+
     Raises:
         UserError: one is no setting, or the cell has it already.
     """
-    return [_candidate(cell, each, config) for each in words]
+    found = [_candidate(cell, each, config) for each in words]
+    names = [factor.name for factor in found]
+    return [
+        dataclasses.replace(factor, name=text) if names.count(factor.name) > 1 else factor
+        for factor, text in zip(found, words, strict=True)
+    ]
 
 
 def _candidate(cell: Cell, text: str, config: Config) -> Factor:
@@ -100,7 +121,8 @@ def _candidate(cell: Cell, text: str, config: Config) -> Factor:
             getattr(cell, key).name if key != "video" else ", ".join(f"{f.name} {word(f.before)}" for f in factors)
         )
     else:
-        paths = [FIELDS[axis]] if axis in FIELDS else [*AXES.get(axis, (key,))]
+        own = {f"method.{name}" for name in vars(cell.method)} & {f"method.{axis}"}
+        paths = [*own] or ([FIELDS[axis]] if axis in FIELDS else [*AXES.get(axis, (key,))])
         changes = {path: _now(other, path) for path in paths}
         before = ", ".join(word(_now(cell, path)) for path in paths)
         changes = {path: new for path, new in changes.items() if new != _now(cell, path)}
@@ -110,8 +132,6 @@ def _candidate(cell: Cell, text: str, config: Config) -> Factor:
 
 
 def _transplanted(cell: Cell, other: Cell, group: str) -> Cell:
-    import dataclasses
-
     changes: dict[str, Any] = {group: getattr(other, group)}
     if group == "method" and "none" in (cell.method.name, other.method.name):
         changes["context"] = other.context
@@ -155,14 +175,14 @@ def _first(value: Any) -> Any:
 
 
 def _typed(value: Any, now: Any) -> Any:
-    """A declared value as the setting has it: texts of files are read as numbers where the setting is one."""
+    """A declared value as the setting has it: texts of files are read as numbers where the setting is one.
+
+    Raises ValueError for a text that is none.
+    """
     if value in ("none", "full"):
         return None
     if isinstance(value, str) and isinstance(now, int | float) and not isinstance(now, bool):
-        try:
-            return type(now)(float(value))
-        except ValueError:
-            return value
+        return type(now)(float(value))
     if isinstance(now, float) and isinstance(value, int):
         return float(value)
     return value.removeprefix("torch.") if isinstance(value, str) else value

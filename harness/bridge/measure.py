@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.bridge.build import Bridge
+from harness.bridge.ends import End
 from harness.bridge.factors import Chain, Factor
 from harness.bridge.scoring import Scored, Shared, shared_questions
 from harness.errors import UserError
@@ -111,7 +112,7 @@ def measure(bridge: Bridge, chain: Chain, store: Store, confidence: float) -> Wa
     """
     points = _points(bridge, chain, store)
     scored = [each for _, _, each in points]
-    last = bridge.b.published or Scored(_end_result(bridge, store), bridge.end.parser, bridge.end.denominator)
+    last = bridge.b.published or Scored(_end_result(bridge.b, store), bridge.end.parser, bridge.end.denominator)
     ends = [last] if isinstance(last, Scored) else []
     metric = bridge.b.published.metric if bridge.b.published else main_metric(scored[0].result.benchmark)
     shared = shared_questions([each.result for each in [*scored, *ends]], metric)
@@ -137,9 +138,7 @@ def measure(bridge: Bridge, chain: Chain, store: Store, confidence: float) -> Wa
 def _points(bridge: Bridge, chain: Chain, store: Store) -> list[tuple[str, str, Scored]]:
     """(factor, in words, answers) from A on; stored answers of other versions are a factor of their own."""
     a, b = bridge.a, bridge.b
-    own = a.result or (store.get(a.cell) if a.cell is not None else None)
-    if own is None:
-        raise UserError(f"bridge: {a.title} has no answers per question to start from")
+    own = _end_result(a, store)
     points = [("", "", Scored(own, bridge.start.parser, bridge.start.denominator))]
     if a.stale and a.cell is not None:
         points.append((f"{NOW} (A)", f"{NOW}: {a.stale}", dataclasses.replace(points[0][2], result=_of(store, a.cell))))
@@ -148,7 +147,7 @@ def _points(bridge: Bridge, chain: Chain, store: Store) -> list[tuple[str, str, 
         if link.point.cell is not None and a.cell is not None and link.point.cell.id == a.cell.id:
             result = points[-1][2].result
         elif b.cell is not None and link.point.cell is not None and link.point.cell.id == b.cell.id and not b.stale:
-            result = b.result or result
+            result = _end_result(b, store)
         points.append((link.factor.name, link.factor.text, Scored(result, link.point.parser, link.point.denominator)))
     if b.stale and b.result is not None and not chain.left:
         points.append((f"{NOW} (B)", f"{NOW}: {b.stale}", dataclasses.replace(points[-1][2], result=b.result)))
@@ -162,11 +161,13 @@ def _of(store: Store, cell: Cell) -> CellResult:
     return found
 
 
-def _end_result(bridge: Bridge, store: Store) -> CellResult:
-    if bridge.b.result is not None:
-        return bridge.b.result
-    assert bridge.b.cell is not None
-    return _of(store, bridge.b.cell)
+def _end_result(end: End, store: Store) -> CellResult:
+    """The answers of an end as they are now: those of a cell of ours may have been given since it was named."""
+    if end.cell is not None and not end.stale:
+        return _of(store, end.cell)
+    if end.result is None:
+        raise UserError(f"bridge: {end.title} has no answers per question to start from")
+    return end.result
 
 
 def _step(name: str, text: str, shared: Shared, after: Scored, before: Scored, confidence: float) -> Step:

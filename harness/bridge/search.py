@@ -34,7 +34,8 @@ def search(bridge: Bridge, config: Config, answer: Callable[[list[Cell]], int]) 
     """
     if bridge.b.result is None or bridge.b.cell is not None or bridge.a.cell is None:
         raise UserError("bridge.search is for an import as B: its answers say which candidate comes nearest")
-    tried = {each.partition("=")[0].removeprefix("matrix.") for each in config.bridge.candidates}
+    words = config.bridge.candidates
+    tried = {*words, *(each.partition("=")[0].removeprefix("matrix.") for each in words)}
     fixed = [factor for factor in bridge.factors if factor.name not in tried or factor.scoring]
     waiting = [factor for factor in bridge.factors if factor not in fixed]
     twins = within(Twins([bridge.a.cell], Path(config.results)), subset_of(bridge, config.bridge))
