@@ -8,15 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stock_parity import (
+    QUESTION,
+    check_fills_the_context,
+    processed,
+    sharpened,
+    test_chunked_prefill_is_one_pass_of_the_stock_model,
+    test_the_prompt_is_the_processors,
+    test_tokens_are_those_of_greedy_decoding,
+)
 from tiny_llava import tokenizer
 from tokenizers import AddedToken
 
-from harness.compress.method import build_method
 from harness.models.families import open_model
 from harness.models.features import VideoFeatures
 from harness.models.internvl import InternVL
 
-QUESTION = "which colour ?"
+__all__ = [
+    "test_chunked_prefill_is_one_pass_of_the_stock_model",
+    "test_the_prompt_is_the_processors",
+    "test_tokens_are_those_of_greedy_decoding",
+]
+
 COUNT = 6
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'video' %}<video>\n"
@@ -76,10 +89,7 @@ def save_tiny_internvl(target: Path) -> Path:
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> InternVL:
     opened = open_model(str(save_tiny_internvl(tmp_path_factory.mktemp("model"))), device="cpu")
     assert isinstance(opened, InternVL)
-    with torch.no_grad():
-        for name, weight in opened.model.named_parameters():
-            if "q_proj" in name or "k_proj" in name:
-                weight.mul_(12)
+    sharpened(opened)
     return opened
 
 
@@ -94,34 +104,13 @@ def video(adapter: InternVL) -> VideoFeatures:
 
 @pytest.fixture(scope="module")
 def stock(adapter: InternVL) -> Any:
-    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}
-    chat = adapter.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    pixels = torch.from_numpy(frames()).permute(0, 3, 1, 2)
-    return adapter.processor(text=[chat], videos=[pixels], return_tensors="pt")
+    return processed(adapter, frames())
 
 
-def test_the_prompt_is_the_processors(adapter: InternVL, video: VideoFeatures, stock: Any) -> None:
+def test_every_frame_stands_behind_its_number(adapter: InternVL, video: VideoFeatures) -> None:
     prompt = adapter.prompt(QUESTION, video)
-    assert torch.equal(prompt.input_ids, stock["input_ids"][0])
     assert prompt.grid_lengths == (4,) * COUNT and prompt.n_video == 4 * COUNT
     assert "\nFrame6: " in adapter.tokenizer.decode(prompt.input_ids)
-
-
-@pytest.mark.parametrize("chunk_frames", [1, 4, 400])
-def test_chunked_prefill_is_one_pass_of_the_stock_model(
-    adapter: InternVL, video: VideoFeatures, stock: Any, chunk_frames: int
-) -> None:
-    with torch.inference_mode():
-        logits = adapter.model(**stock).logits[0, -1]
-    method = build_method("none", chunk_frames=chunk_frames)
-    ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
-    assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
-
-
-def test_tokens_are_those_of_greedy_decoding(adapter: InternVL, video: VideoFeatures, stock: Any) -> None:
-    theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
-    ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
-    assert ours.tokens == theirs.tolist()
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -139,9 +128,7 @@ METHODS = ["adaretake", "snapkv", "streaming", "vidcom2", "flashvid", "holitom",
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_fill_the_context_exactly(adapter: InternVL, video: VideoFeatures, name: str) -> None:
-    context = adapter.prompt(QUESTION, video).n_text + 10
-    trace = adapter.answer(video, QUESTION, build_method(name, chunk_frames=4), context, max_new_tokens=2).trace
-    assert sum(trace.cache_length) == 4 * context
+    check_fills_the_context(adapter, video, name)
 
 
 def test_attention_of_the_tower_is_that_of_its_last_layer(adapter: InternVL, video: VideoFeatures) -> None:

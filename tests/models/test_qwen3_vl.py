@@ -7,6 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stock_parity import (
+    QUESTION,
+    check_fills_the_context,
+    processed,
+    sharpened,
+    test_chunked_prefill_is_one_pass_of_the_stock_model,
+    test_the_prompt_is_the_processors,
+    test_tokens_are_those_of_greedy_decoding,
+)
 from tiny_checkpoints import save_tiny
 
 from harness.compress.method import build_method
@@ -15,7 +24,12 @@ from harness.models.families import open_model
 from harness.models.features import VideoFeatures
 from harness.models.qwen3_vl import Qwen3VL
 
-QUESTION = "which colour ?"
+__all__ = [
+    "test_chunked_prefill_is_one_pass_of_the_stock_model",
+    "test_the_prompt_is_the_processors",
+    "test_tokens_are_those_of_greedy_decoding",
+]
+
 COUNT = 12
 
 
@@ -24,10 +38,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Qwen3VL:
     path = save_tiny("qwen3_vl", tmp_path_factory.mktemp("model"), layers=4)
     opened = open_model(str(path), device="cpu")
     assert isinstance(opened, Qwen3VL)
-    with torch.no_grad():
-        for name, weight in opened.model.named_parameters():
-            if "q_proj" in name or "k_proj" in name:
-                weight.mul_(12)
+    sharpened(opened)
     return opened
 
 
@@ -48,19 +59,13 @@ def stock(adapter: Qwen3VL) -> Any:
     """
     from transformers.video_utils import VideoMetadata
 
-    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}
-    chat = adapter.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    chat = chat.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
+    marks = ("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
     metadata = VideoMetadata(total_num_frames=COUNT, fps=2.0, frames_indices=list(range(COUNT)))
-    pixels = torch.from_numpy(frames()).permute(0, 3, 1, 2)
-    return adapter.processor(
-        text=[chat], videos=[pixels], video_metadata=[metadata], do_resize=False, return_tensors="pt"
-    )
+    return processed(adapter, frames(), replace=marks, video_metadata=[metadata], do_resize=False)
 
 
-def test_the_prompt_is_the_processors(adapter: Qwen3VL, video: VideoFeatures, stock: Any) -> None:
+def test_every_grid_stands_behind_its_time(adapter: Qwen3VL, video: VideoFeatures) -> None:
     prompt = adapter.prompt(QUESTION, video)
-    assert torch.equal(prompt.input_ids, stock["input_ids"][0])
     assert prompt.grid_lengths == (6,) * 6 and prompt.n_video == 36
     assert "<0.2 seconds>" in adapter.tokenizer.decode(prompt.input_ids)
 
@@ -76,23 +81,6 @@ def test_positions_are_those_of_transformers(adapter: Qwen3VL, shape: tuple[int,
         theirs, _ = adapter.model.model.get_rope_index(ids[None], video_grid_thw=torch.tensor([shown.grid]))
     for rule in ("float", "truncated", "v5"):
         assert torch.equal(adapter.prompt(QUESTION, shown, rule=rule).positions, theirs[:, 0])
-
-
-@pytest.mark.parametrize("chunk_frames", [2, 4, 400])
-def test_chunked_prefill_is_one_pass_of_the_stock_model(
-    adapter: Qwen3VL, video: VideoFeatures, stock: Any, chunk_frames: int
-) -> None:
-    with torch.inference_mode():
-        logits = adapter.model(**stock).logits[0, -1]
-    method = build_method("none", chunk_frames=chunk_frames)
-    ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
-    assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
-
-
-def test_tokens_are_those_of_greedy_decoding(adapter: Qwen3VL, video: VideoFeatures, stock: Any) -> None:
-    theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
-    ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
-    assert ours.tokens == theirs.tolist()
 
 
 @pytest.mark.parametrize("window", [2, 4, 128])
@@ -118,9 +106,7 @@ def test_frames_that_were_chosen_keep_their_times(adapter: Qwen3VL) -> None:
 
 
 def test_adaretake_fills_the_context_exactly(adapter: Qwen3VL, video: VideoFeatures) -> None:
-    context = adapter.prompt(QUESTION, video).n_text + 10
-    trace = adapter.answer(video, QUESTION, build_method("adaretake", chunk_frames=4), context, max_new_tokens=2).trace
-    assert sum(trace.cache_length) == 4 * context
+    check_fills_the_context(adapter, video, "adaretake")
 
 
 def test_holitom_drops_behind_the_layers_that_features_are_added_to(adapter: Qwen3VL) -> None:
