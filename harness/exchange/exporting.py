@@ -46,12 +46,15 @@ def main(config: Config) -> int:
         raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.overrides)}")
     whole = True
     for cell in cells:
+        whole &= cell.missing == 0
         asked = exported(cell, Path(config.data.root))
+        if not asked:
+            print(f"{cell.id}: no answer yet, nothing is written")
+            continue
         for format in given.formats:
             root = Path(given.output) if given.output else results / "export" / format
             written = write_files(root / cell.id, WRITERS[format](cell, asked))
             print(f"{written[0]}: {len(asked)} answers{_lacks(cell, asked)}")
-        whole &= cell.missing == 0
     return 0 if whole else 1
 
 

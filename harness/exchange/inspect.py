@@ -49,7 +49,8 @@ def read(path: Path) -> ForeignFile:
         raise damaged(path, "", "holds no sample")
     metadata = spec.get("metadata") or {}
     declared = in_words({**(spec.get("model_args") or {}), **(spec.get("model_generate_config") or {})})
-    declared |= {"model": spec.get("model"), "date": spec.get("created"), "packages": spec.get("packages") or None}
+    declared |= {"model": spec.get("model"), "date": spec.get("created")}
+    declared |= {f"packages.{name}": version for name, version in (spec.get("packages") or {}).items()}
     setting = metadata.get("harness_setting")
     declared |= setting if isinstance(setting, dict) else {}
     rows = [

@@ -70,6 +70,7 @@ def read(path: Path) -> ForeignFile:
     if not samples:
         raise damaged(path, "", "holds no sample")
     rows = [taken(path, place, partial(_row, path, place, sample)) for place, sample in samples]
+    declared |= {"subtitles": True} if "subtitle" in task else {}
     protocol = declared.get("protocol")
     setting = declared.pop("harness_setting", None)
     declared |= setting if isinstance(setting, dict) else {}

@@ -38,7 +38,7 @@ VIDEOS = ("video", "videoID", "video_id", "video_path", "key")
 LONGEST = 32_767
 """Characters that a cell of an Excel table may hold."""
 _NAMED = re.compile(
-    r"(?P<model>.+?)_(?P<data>(?i:video-?mme|mlvu|longvideobench|lvbench|vnbench)\w*?)"
+    r"(?P<model>.+?)_(?P<data>(?i:video-?mme|mlvu|longvideobench|lvbench|vnbench)[\w-]*?)"
     r"(?:_(?P<count>\d+(?:\.\d+)?)(?P<unit>frame|fps))?(?P<subs>(?:_[a-z]+)*)"
 )
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
