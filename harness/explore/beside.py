@@ -32,11 +32,13 @@ def draw_beside(path: Path, shown: Sequence[Again], labels: Sequence[str], quest
     chosen = choose_grids(np.mean(shares, axis=0), list(frames), COLUMNS)
     first = frames[chosen[0]]
     tall = 1.75 * min(max(first.shape[0] / first.shape[1], 0.5), 1.3) + 0.75
-    figure = Figure(figsize=(19, 0.6 + tall * len(shown)), dpi=110, layout="constrained", facecolor="white")
-    areas: Any = figure.subfigures(len(shown) + 1, 1, height_ratios=[0.6, *[tall] * len(shown)])
+    heights = [0.6, *(0.6 if again.kept is None else tall for again in shown)]
+    figure = Figure(figsize=(19, sum(heights)), dpi=110, layout="constrained", facecolor="white")
+    areas: Any = figure.subfigures(len(shown) + 1, 1, height_ratios=heights)
     head, *rows = areas
     head.text(0.005, 0.5, one_line(question), fontsize=13, weight="bold", va="center")
-    most = max((again.kept.of_chunks.max() for again in shown if again.kept is not None), default=1.0)
+    shares = [a.kept.of_chunks.max() for a in shown if a.kept is not None and a.generation.trace.compressed]
+    most = max(shares, default=1.0)
     for row, again, label in zip(rows, shown, labels, strict=True):
         _row(row, again, label, chosen, max(float(most), 1e-9))
     figure.savefig(path)
@@ -46,14 +48,12 @@ def _row(area: Any, again: Again, label: str, chosen: Sequence[int], most: float
     mark = "" if not again.differs else "   (not the stored answer)"
     title = one_line(f"{label}:  {again.text or '(empty)'}{mark}")
     area.suptitle(title, x=0.005, ha="left", fontsize=11, color="#b3261e" if again.differs else "#222222")
+    if again.kept is None:
+        area.text(0.005, 0.2, "what is kept is not recorded", fontsize=9, color="#555555")
+        return
     axes = area.subplots(1, COLUMNS + 2, width_ratios=[*[1.0] * COLUMNS, 1.9, 1.9])
     for axis in axes[:COLUMNS]:
         axis.set_axis_off()
-    if again.kept is None:
-        axes[0].text(0, 0.5, "what is kept is not recorded", transform=axes[0].transAxes, fontsize=10)
-        axes[-1].set_axis_off()
-        axes[-2].set_axis_off()
-        return
     share = again.kept.share
     for axis, grid in zip(axes, chosen, strict=False):
         tile_of(axis, again.frames[grid], share[grid])

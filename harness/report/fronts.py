@@ -16,8 +16,10 @@ from harness.report.style import CYCLE, INK, MARKERS, MUTED, WIDTH
 
 MANY = 10
 """Points of a panel that are all labelled; of more, only those on the front."""
-OFFSETS = (5, -10, -19, -28)
-"""Points by which labels are moved up, one after the other, so that neighbours do not cover each other."""
+OFFSETS = (5, -11, -20, 14, -29, -38, 23)
+"""Points by which a label is moved up, the first at which it covers no other."""
+TALL, WIDE, LETTER = 150.0, 330.0, 3.6
+"""Of a panel, and of a letter of its labels, about, in points."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _figure(panels: dict[str, list[Point]], confidence: float) -> Any:
     axes = figure.subplots(len(panels), 1, squeeze=False, sharey=True)[:, 0]
     for axis, (name, points) in zip(axes, panels.items(), strict=True):
         _panel(axis, points, looks, confidence)
+        _labels(axis, points)
         axis.set_xlabel(MEASURES[name].label)
         axis.set_ylabel("percent")
     seen = {point.method: point.sees_question for points in panels.values() for point in points}
@@ -163,11 +166,6 @@ def _panel(axis: Any, points: Sequence[Point], looks: dict[str, tuple[str, str]]
             point.at, point.score.value, marker, color=colour, markerfacecolor=face, ms=5, alpha=1 if strong else 0.7
         )
     axis.step([p.at for p in best], [p.score.value for p in best], where="post", color=INK, lw=1, zorder=1)
-    for i, point in enumerate(best if len(points) > MANY else points):
-        axis.annotate(
-            f"{point.method} {point.context}", (point.at, point.score.value), fontsize=6.5, color=INK,
-            xytext=(4, OFFSETS[i % len(OFFSETS)]), textcoords="offset points", zorder=1.5,
-        )  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.margins(x=0.12)
     low, high = (math.log2(limit) for limit in axis.get_xlim())
@@ -177,3 +175,22 @@ def _panel(axis: Any, points: Sequence[Point], looks: dict[str, tuple[str, str]]
         ticks = sorted({float(f"{2 ** (low + (high - low) * k / 4):.2g}") for k in range(5)})
     axis.set_xticks(ticks, [f"{tick:.3g}" if tick < 100 else f"{tick:.0f}" for tick in ticks], color=MUTED)
     axis.minorticks_off()
+
+
+def _labels(axis: Any, points: Sequence[Point]) -> None:
+    low, high = (math.log2(limit) for limit in axis.get_xlim())
+    bottom, top = axis.get_ylim()
+    placed: list[tuple[float, float, float]] = []
+    for point in front(points) if len(points) > MANY else points:
+        text = f"{point.method} {point.context}"
+        left = (math.log2(point.at) - low) / (high - low) * WIDE
+        y = (point.score.value - bottom) / (top - bottom) * TALL
+        right = left + LETTER * len(text)
+        near = [height for first, last, height in placed if left < last and first < right]
+        free = [up for up in OFFSETS if all(abs(y + up - height) >= 8 for height in near)]
+        up = free[0] if free else OFFSETS[0]
+        placed.append((left, right, y + up))
+        axis.annotate(
+            text, (point.at, point.score.value), fontsize=6.5, color=INK, xytext=(4, up), textcoords="offset points",
+            zorder=1.5,
+        )  # fmt: skip

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from harness.config import Config
+from harness.console import open_console
 from harness.errors import UserError
 from harness.report.baseline import BaselineCell, answer_rows
 from harness.report.cells import CellResult
@@ -124,7 +124,7 @@ def main(config: Config) -> int:
     Raises:
         UserError: not two folders, or one without cells.
     """
-    settings, console = config.compare, Console(highlight=False, soft_wrap=True)
+    settings, console = config.compare, open_console()
     found = find(settings.folders, config.report.cells, settings.exact)
     confidence = config.report.confidence
     sections = sections_of(found, confidence, settings.limit)
@@ -132,12 +132,12 @@ def main(config: Config) -> int:
         section.show(console, leave_out=("text A", "text B") if not console.is_terminal else ())
     lines = verdict(found)
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     output = Path(settings.output) if settings.output else Path(config.results) / "compare"
     head = f"# {found.folders[0]} (A) and {found.folders[1]} (B)\n\n" + "\n".join(f"- {line}" for line in lines)
     write_atomic(output / "compare.md", "\n\n".join([head, *(section.markdown() for section in sections)]))
     write_atomic(output / "compare.json", json.dumps(record(found, confidence), indent=1) + "\n")
-    console.print(f"written: {output}/compare.md, compare.json", markup=False)
+    console.print(f"written: {output}/compare.md, compare.json", markup=False, soft_wrap=True)
     return DIFFERS if found.reasons else SAME
 
 
