@@ -134,7 +134,10 @@ def test_the_full_size_is_that_of_seven_billion() -> None:
 
 
 def test_it_runs_where_neither_lmms_eval_nor_hydra_are(tmp_path: Path) -> None:
-    absent = ("lmms_eval", "hydra", "omegaconf", "pandas", "matplotlib", "rich", "datasets", "decord", "flash_attn")
+    absent = (
+        "lmms_eval", "hydra", "omegaconf", "pandas", "matplotlib", "rich", "datasets", "decord", "av", "torchcodec",
+        "flash_attn", "accelerate", "psutil", "scipy",
+    )  # fmt: skip
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({absent!r})); "
         f"sys.argv = ['x', '--size', 'tiny', '--device', 'cpu', '--only', 'chunks', '--output', {str(tmp_path)!r}]; "
