@@ -28,6 +28,8 @@ from harness.report.style import words_of
 from harness.run.opening import prompt_digest
 
 SAME, OTHER = 0, 1
+MOST = 16
+"""Cells that are shown without having been named."""
 
 
 def main(config: Config) -> int:
@@ -107,7 +109,10 @@ def stored_cells(config: Config) -> list[CellResult]:
     patterns = given.split(",") if isinstance(given, str) else [str(word) for word in given or ()]
     if not patterns:
         matrix = [cell.id for cell in build_cells(config, [])]
-        return load_cells(config.results, [name for name in matrix if name in names] or names)
+        wanted = [name for name in matrix if name in names] or names
+        if len(wanted) > MOST:
+            raise UserError(f"{len(wanted)} cells are too many for one picture; say which: cell='*c259*' or cell=ID,ID")
+        return load_cells(config.results, wanted)
     found = [matching(pattern.strip(), names, config.results) for pattern in patterns]
     for pattern, of in zip(patterns, found, strict=True):
         if config.show.flips and len(of) > 1:

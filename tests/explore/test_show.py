@@ -107,13 +107,16 @@ def test_what_is_stored_as_failed_is_said(show, capsys):
     assert capsys.readouterr().out.count("is stored as failed: RuntimeError: no frames") == 2 and not show.opened
 
 
-def test_unknown_names_come_with_near_ones(show, capsys):
+def test_unknown_names_come_with_near_ones(show, monkeypatch, capsys):
     assert show("nothing-like-it", "cell=lvbench*") == 2
     assert "there are, for example:" in capsys.readouterr().err
     assert show(show.names[0], "cell=lvbench-toy-adaretake-paper-fill") == 2
     assert show.cells[0].name in capsys.readouterr().err
     assert show("--flips", show.cells[0].name, "lvbench") == 2
     assert "means several cells" in capsys.readouterr().err
+    monkeypatch.setattr("harness.explore.show.MOST", 1)
+    assert show(show.names[0]) == 2
+    assert "2 cells are too many for one picture" in capsys.readouterr().err
     assert show() == 2
     assert "name questions" in capsys.readouterr().err
 
