@@ -95,6 +95,7 @@ def build_bridge(a: End, b: End, config: Config) -> Bridge:
             if twice := [factor.name for factor in tried if factor.name in named]:
                 raise UserError(f"bridge.candidates: B itself says its {twice[0]}; leave that candidate out")
             factors += tried
+        notes += _machines(a, b)
     elif b.published is None or a.published is None:
         notes.append("neither end is a cell of ours: only how answers are scored can be changed")
     if parsers[0] != parsers[1]:
@@ -109,6 +110,18 @@ def build_bridge(a: End, b: End, config: Config) -> Bridge:
         tuple(ordered(factors, [name for each in given.order for name in each.split(",")])),
         tuple(notes),
     )
+
+
+def _machines(a: End, b: End) -> list[str]:
+    """How stored answers of ours were computed otherwise: no setting of a cell, so no factor of a chain."""
+    if a.result is None or b.result is None or b.cell is None:
+        return []
+    one, other = a.result.manifest, b.result.manifest
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in ("device", "attention_backend")}
+    libraries = sorted(one.versions.keys() & other.versions.keys())
+    pairs |= {name: (one.versions[name], other.versions[name]) for name in libraries}
+    changes = [f"{name} {old} and {new}" for name, (old, new) in pairs.items() if None not in (old, new) and old != new]
+    return [f"A and B were answered with {', '.join(changes)}; no twin changes that alone"] if changes else []
 
 
 def chains_of(bridge: Bridge, config: Config) -> list[Chain]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.bridge.factors import Factor, factors_between, word
+from harness.bridge.factors import OF_NUMBERS, Factor, factors_between, word
 from harness.config import Config, compose_config, options
 from harness.errors import UserError
 from harness.exchange.rows import NOT_SAID
@@ -18,6 +19,7 @@ FIELDS = {
     "frames": "video.max_frames", "fps": "video.fps", "long_side": "video.long_side", "resample": "video.resample",
     "decoder": "video.backend", "sampler": "video.sampler", "max_pixels": "video.max_pixels",
     "min_pixels": "video.min_pixels", "context": "context", "yarn_factor": "model.yarn_factor", "dtype": "model.dtype",
+    "numerics": "model.numerics",
     "max_new_tokens": "task.max_new_tokens", "replicate": "task.replicate",
 }  # fmt: skip
 """Words of `CellResult.setting` -> settings; options of a method stand under their own names."""
@@ -40,7 +42,7 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
     }
     current = cell
     for group in ("model", "method"):
-        name = names[group]
+        name = names[group] if group == "method" else option_of(names[group])
         if name is None or name == getattr(current, group).name:
             continue
         try:
@@ -87,6 +89,13 @@ def _one_by_one(cell: Cell, changes: Mapping[str, Any], unknown: list[str], twin
             except UserError as error:
                 unknown = [*unknown, str(error).splitlines()[0]]
         return cell, unknown
+
+
+def option_of(name: Any) -> Any:
+    """Our name of published weights: `qwen2_5_vl_7b` of ``Qwen2.5-VL-7B-Instruct``; their own where we have none."""
+    squashed = re.sub(r"[^a-z0-9]", "", str(name).lower())
+    fitting = [each for each in options("model") if squashed.startswith(re.sub(r"[^a-z0-9]", "", each))]
+    return max(fitting, key=len, default=name) if name is not None else None
 
 
 def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]:
@@ -144,8 +153,7 @@ def _with_option(cell: Cell, group: str, name: str, twin: Twin, config: Config) 
     other = _composed(cell, [f"matrix.{group}=[{name}]"], config)
     if group == "method":
         return twin(cell, {"method": other.method, **({"context": None} if name == "none" else {})})
-    kept = {"dtype", "yarn_factor"}
-    return twin(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in kept})
+    return twin(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in OF_NUMBERS})
 
 
 def _composed(cell: Cell, words: Sequence[str], config: Config) -> Cell:

@@ -20,6 +20,7 @@ NAMES = {
 }  # fmt: skip
 """Where the name of a factor is not the last word of the setting."""
 WITH_SAMPLER = ("sampler", "min_pixels", "max_pixels")
+OF_NUMBERS = ("dtype", "numerics", "yarn_factor")
 OF_MACHINE = ("device", "device_map", "attention")
 """Settings of a model that belong to where it runs."""
 
@@ -110,10 +111,10 @@ def factors_between(a: Cell, b: Cell, *, quirks: bool = False) -> list[Factor]:
         found.append(Factor("context", a.context, b.context, {"context": b.context}))
     found += _of_video(a, b)
     if a.model.name != b.model.name or a.model.adapter != b.model.adapter:
-        fields = [f.name for f in dataclasses.fields(b.model) if f.name not in ("dtype", "yarn_factor", *OF_MACHINE)]
+        fields = [f.name for f in dataclasses.fields(b.model) if f.name not in (*OF_NUMBERS, *OF_MACHINE)]
         changes = {f"model.{name}": getattr(b.model, name) for name in fields}
         found.append(Factor("model", a.model.name, b.model.name, changes))
-    found += _plain("model", a.model, b.model, ("dtype", "yarn_factor"))
+    found += _plain("model", a.model, b.model, OF_NUMBERS)
     if a.task.protocol != b.task.protocol:
         names = (a.task.protocol, b.task.protocol)
         same = len({name.removesuffix("_subtitles") for name in names}) == 1

@@ -108,6 +108,7 @@ class CellResult(Once):
             "context": "full" if cell["context"] is None else cell["context"],
             "yarn_factor": cell["model"].get("yarn_factor", 1.0),
             "dtype": cell["model"].get("dtype"),
+            "numerics": cell["model"].get("numerics", "own"),
             "max_new_tokens": task.get("max_new_tokens"),
             "replicate": task.get("replicate", 0),
             "questions": self.n,

@@ -13,7 +13,7 @@ from harness.report.choose import key_of, newest
 
 RANDOM: dict[str, tuple[str, ...]] = {
     "replicate": ("task.replicate", "method.seed"),
-    "numerics": ("model.dtype",),
+    "numerics": ("model.dtype", "model.numerics"),
     "prompt": ("task.name", "task.protocol"),
 }
 """What a reproduction may draw anew -> the settings in which such cells differ."""

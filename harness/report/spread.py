@@ -49,9 +49,9 @@ def section(context: Context) -> Section:
             }
         )
     notes = (
-        "Cells alike but for what a reproduction draws anew: replicate (order of the options, seed), numerics (dtype) "
-        "or prompt (protocol). spread: standard deviation of their scores, in points. sampling: half the interval of "
-        "the first one's score, which is about other videos and is no smaller for more replicates.",
+        "Cells alike but for what a reproduction draws anew: replicate (order of the options, seed), numerics (dtype, "
+        "backend) or prompt (protocol). spread: standard deviation of their scores, in points. sampling: half the "
+        "interval of the first one's score, which is about other videos and is no smaller for more replicates.",
         "flips: answers of the others that are right where the first is wrong, or the other way round; the upper end "
         "is one-sided 95 %. Verdicts on published numbers use that of numerics.",
     )

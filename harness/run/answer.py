@@ -41,7 +41,7 @@ def load_model(cell: Cell) -> Adapter:
         dtype=model.dtype,
         device=model.device,
         device_map=model.device_map,
-        attention=model.attention,
+        attention=model.attention if model.numerics == "own" else model.numerics,
         yarn_factor=model.yarn_factor,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from cell_folders import questions
 from twin_cells import one_cell, write_twin
 
-from harness.bridge.declared import candidates, declared_cell
+from harness.bridge.declared import candidates, declared_cell, option_of
 from harness.bridge.factors import changed, factors_between
 from harness.config import compose_config
 from harness.errors import UserError
@@ -46,6 +46,14 @@ def test_what_is_not_said_stays(tmp_path):
     )
     assert [factor.text for factor in factors_between(A, made)] == ["frames: 64 -> 16"]
     assert len(unknown) == 1 and "often" in unknown[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"),
+    [("Qwen2.5-VL-7B-Instruct", "qwen2_5_vl_7b"), ("Qwen2.5-VL-72B", "qwen2_5_vl_72b"), ("toy", "toy"), ("x", "x")],
+)
+def test_names_of_published_weights(said, ours):
+    assert option_of(said) == ours
 
 
 def test_what_cannot_be_made_is_said():

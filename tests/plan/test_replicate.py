@@ -6,6 +6,7 @@ import dataclasses
 
 from harness.config import compose_config
 from harness.plan.matrix import build_cells, build_groups
+from harness.run.answer import load_model
 
 TOY = ["matrix=ablation", "task=videomme", "matrix.variant=[full]", "matrix.context=[65]"]
 
@@ -30,3 +31,12 @@ def test_seeds_of_random_methods_move_along():
     random = [*TOY, "method=random", "method.seed=5"]
     cells = build_cells(compose_config([*random, "matrix.replicate=[0,1,2]"]))
     assert [cell.method.seed for cell in cells] == [5, 6, 7]
+
+
+def test_another_attention_backend_is_a_cell_of_its_own():
+    (plain,) = build_cells(compose_config(TOY))
+    (eager,) = build_cells(compose_config([*TOY, "model.numerics=eager"]))
+    (running,) = build_cells(compose_config([*TOY, "model.attention=eager"]))
+    assert "numerics" not in plain.identity["model"] and running.id == plain.id
+    assert eager.id != plain.id and eager.identity["model"]["numerics"] == "eager"
+    assert load_model(eager).attention_backend == "eager" != load_model(plain).attention_backend

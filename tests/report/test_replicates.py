@@ -20,6 +20,7 @@ def test_sets_of_every_kind(tmp_path):
     write(tmp_path, "00000001", task__replicate=1)
     write(tmp_path, "00000002", task__replicate=2, method__seed=2)
     write(tmp_path, "00000003", model__dtype="float32")
+    write(tmp_path, "00000008", model__numerics="eager")
     write(tmp_path, "00000004", task__name="lvbench_stock", task__protocol="lmms_eval")
     write(tmp_path, "00000005", context=40000)
     write(tmp_path, "00000006", variant="no_both")
@@ -29,7 +30,7 @@ def test_sets_of_every_kind(tmp_path):
     for each in found:
         by_kind.setdefault(each.kind, []).append({cell.id.rsplit("-", 1)[1] for cell in each.cells})
     assert sorted(map(sorted, by_kind["replicate"])) == [["00000000", "00000001", "00000002"], ["00000006", "00000007"]]
-    assert by_kind["numerics"] == [{"00000000", "00000003"}]
+    assert by_kind["numerics"] == [{"00000000", "00000003", "00000008"}]
     assert by_kind["prompt"] == [{"00000000", "00000004"}]
 
 
