@@ -63,7 +63,7 @@ class HoliTom(TwoShares):
         return enters, max(1, round(enters * self.keep_inner))
 
     def merged(self, grids: torch.Tensor, attention: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
-        static = similarity(grids) > self.alike
+        static = (similarity(grids) > self.alike).cpu()  # windows are found on the host, in one go
         rounded = self.has("counts_rounded_per_window")
         found, saved = static_windows(static, self.longest)
         while not rounded and total > attention.numel() - saved:
@@ -124,7 +124,7 @@ def static_windows(static: torch.Tensor, longest: int = 1024) -> tuple[Windows, 
     total = len(static) + 1
     gains = torch.zeros(total, total, dtype=torch.int64)
     for first in range(total - 1):
-        always = static[first : first + longest - 1].cumprod(0).sum(1).cpu()
+        always = static[first : first + longest - 1].cumprod(0).sum(1)
         gains[first, first + 1 : first + 1 + len(always)] = always * torch.arange(1, len(always) + 1)
     best = torch.zeros(total + 1, dtype=torch.int64)  # what the first grids save at most
     starts = []
@@ -160,7 +160,7 @@ def blocks(grids: torch.Tensor, static: torch.Tensor, windows: Windows) -> list[
     n, found = grids.shape[1], []
     for first, last in windows:
         always = places_of(static, (first, last))
-        places, others = always.nonzero().flatten(), (~always).nonzero().flatten()
+        places, others = (each.nonzero().flatten().to(grids.device) for each in (always, ~always))
         if len(places):
             found.append(Block(grids[first : last + 1, places].mean(0), first * n + places, static=True))
         if len(others):
@@ -183,10 +183,9 @@ def reduced(block: Block, count: int, attention: torch.Tensor) -> Sequence[torch
     if count >= len(block.numbers):
         return block.tokens, block.numbers
     centres, cluster = density_peaks(block.tokens, count, min(count, NEIGHBOURS))
-    others = torch.ones(len(cluster), dtype=torch.bool, device=cluster.device).scatter(0, centres, False)
-    alone = torch.bincount(cluster[others], minlength=count)[:, None] == 0
-    rest = means(block.tokens[others], cluster[others], count)
-    tokens = torch.where(alone, block.tokens[centres], CENTRE * block.tokens[centres] + (1 - CENTRE) * rest)
+    around, sizes = block.tokens[centres], torch.bincount(cluster, minlength=count)[:, None]
+    rest = (means(block.tokens, cluster, count) * sizes - around) / (sizes - 1).clamp(min=1)
+    tokens = torch.where(sizes == 1, around, CENTRE * around + (1 - CENTRE) * rest)
     order = centres.argsort()
     return tokens[order], block.numbers[centres[order]]
 
