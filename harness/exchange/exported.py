@@ -81,17 +81,19 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """
     ledger = folder / LEDGER
     try:
-        known: dict[str, str] = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
+        known: dict[str, list[str]] = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
     except ValueError as error:
         raise UserError(f"{ledger} is damaged ({error}); move the folder away: mv {folder} {folder}.old") from error
     for name in files:
         path = folder / name
-        if path.exists() and _digest(path.read_bytes()) not in (known.get(name), _digest(files[name])):
+        if path.exists() and _digest(path.read_bytes()) not in known.get(name, []):
             raise UserError(
                 f"{path} is not as an export wrote it, and is left alone; move it away (mv {path} {path}.old) or "
                 "choose another folder with output=<folder>"
             )
-    digests = {name: _digest(content) for name, content in files.items()}
+    digests = {name: [_digest(content)] for name, content in files.items()}
+    either = {name: known.get(name, []) + new for name, new in digests.items()}  # of an export that is interrupted
+    write_atomic(ledger, json.dumps(known | either, indent=1) + "\n")
     for name, content in files.items():
         write_atomic(folder / name, content)
     write_atomic(ledger, json.dumps(known | digests, indent=1) + "\n")

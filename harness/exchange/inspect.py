@@ -166,11 +166,13 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
         "version": VERSION,
         "status": "success",
         "eval": spec,
+        "plan": {"name": "plan", "steps": [], "finish": None, "config": {}},  # the viewer wants one before the samples
         "results": results,
         "stats": {"started_at": created, "completed_at": created, "model_usage": {}},
         "samples": samples,
     }
-    return {f"{created[:19].replace(':', '-')}_{cell.id}.json": (json.dumps(log, indent=1) + "\n").encode("ascii")}
+    name = f"{created.replace(':', '-')}_{spec['task']}_{spec['task_id']}".replace("_adaretake_", "_adaretake-")
+    return {f"{name}.json": (json.dumps(log, indent=1) + "\n").encode("ascii")}
 
 
 Made = dict[str, tuple[list[str | None], list[float]]]

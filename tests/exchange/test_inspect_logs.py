@@ -41,6 +41,9 @@ def test_inspect_itself_reads_the_log(tmp_path, root):
     mean = {score.name: score.metrics["accuracy"].value for score in log.results.scores}
     assert mean.keys() == {own.parser, *own.other_parsers}
     assert mean[own.parser] == pytest.approx(right.mean())
+    (listed,) = log_module.list_eval_logs(str(tmp_path / "export" / "inspect"))
+    header = log_module.read_eval_log(listed, header_only=True)  # what `inspect view` lists; it reads the file in order
+    assert header.eval.task == log.eval.task and header.results == log.results and header.samples is None
     shown = log_module.read_eval_log_sample(str(export(tmp_path, root)), own.questions[0].question_id)
     assert shown.messages[0].content == shown.input
 

@@ -16,6 +16,7 @@ from harness.report.loading import load_cells
 
 TASKS = [
     "videomme",
+    "videomme_v2",
     "mlvu",
     "mlvu_test",
     "longvideobench_nosub",
@@ -74,6 +75,28 @@ def test_nothing_is_overwritten_that_export_did_not_write(format, tmp_path, root
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(UserError, match="is not as an export wrote it"):
         export(tmp_path, root, format)
+
+
+def test_an_interrupted_export_goes_on(tmp_path, monkeypatch):
+    """A full disk at the second file: the first is written, and both are written by the next start."""
+    from harness.exchange import exported
+    from harness.store import StoreError, write_atomic
+
+    def full(path, content):
+        if path.name == "b":
+            raise StoreError("the disk is full")
+        write_atomic(path, content)
+
+    exported.write_files(tmp_path / "cell", {"a": b"old", "b": b"old"})
+    with monkeypatch.context() as disk, pytest.raises(StoreError):
+        disk.setattr(exported, "write_atomic", full)
+        exported.write_files(tmp_path / "cell", {"a": b"new", "b": b"new"})
+    exported.write_files(tmp_path / "cell", {"a": b"newer", "b": b"newer"})
+    assert {path.read_bytes() for path in (tmp_path / "cell").glob("[!.]*")} == {b"newer"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a").write_bytes(b"mine")
+    with pytest.raises(UserError, match="is left alone"):
+        exported.write_files(tmp_path / "other", {"a": b"new"})
 
 
 def test_missing_answers_are_missing_in_the_file(tmp_path, root, capsys):

@@ -118,7 +118,7 @@ def own_cell(results: Path, root: Path, name: str, texts: list[str], failed: int
     from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
 
     task = compose_config([f"task={name}"]).task
-    record = cell_record(task.data)
+    record = cell_record()
     fields = ("name", "data", "split", "protocol", "subset", "max_new_tokens")
     record["task"] = {key: getattr(task, key) for key in fields}
     asked = load_questions(task, root)
