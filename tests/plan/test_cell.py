@@ -20,7 +20,7 @@ def make_cell(**changes) -> Cell:
     fields = {
         "model": ModelConfig(name="toy", adapter="a.B", path="somewhere", dtype="float32"),
         "method": resolve_method(build_method("adaretake"), task),
-        "video": VideoConfig(max_frames=256),
+        "video": VideoConfig(max_frames=256, backend="decord"),
         "context": 264,
         "task": task,
         "weights": "0123456789ab",
