@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,21 +17,19 @@ from harness.report.cells import FAILED, CellResult
 from harness.report.config import ReportConfig
 from harness.report.expected import Published, PublishedTable
 from harness.report.noise import FlipRate, Runs, flip_rate, given
+from harness.report.once import Once
 from harness.report.replicates import replicates
 from harness.report.statistics import Difference, Estimate, difference, score
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, eq=False)
-class Context:
+class Context(Once):
     """The evidence of a report. Estimates are made once each."""
 
     cells: Sequence[CellResult]
     tables: Sequence[PublishedTable] = ()
     baselines: Sequence[Baseline] = ()
     settings: ReportConfig = field(default_factory=ReportConfig)
-    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def estimate(self, cell: CellResult, metric: str | None = None, parser: str | None = None) -> Estimate | None:
         """Score of a cell.
@@ -45,7 +43,7 @@ class Context:
         """
         name = metric or main_metric(cell.benchmark)
         key = ("estimate", cell, name, parser or cell.parser)
-        return self._once(key, lambda: self._score(cell, name, cell.correct(parser)))
+        return self.once(key, lambda: self._score(cell, name, cell.correct(parser)))
 
     def best_case(self, cell: CellResult, metric: str, parser: str) -> Estimate | None:
         """The score if every failed answer had been right."""
@@ -58,7 +56,7 @@ class Context:
     ) -> Difference | None:
         """Difference a - b on the questions scored in both; None when they share none. Arguments as for `estimate`."""
         name = metric or main_metric(a.benchmark)
-        return self._once(("paired", a, b, name, parser), lambda: self._difference(a, b, name, parser))
+        return self.once(("paired", a, b, name, parser), lambda: self._difference(a, b, name, parser))
 
     def flips(self, cell: CellResult, metric: str, parser: str) -> FlipRate:
         """How many answers of the cell's benchmark flip between two runs.
@@ -68,12 +66,10 @@ class Context:
         """
         if self.settings.flip_rate is not None:
             return given(self.settings.flip_rate)
-        return self._once(
-            ("flips", cell.benchmark, metric, parser), lambda: self._flips(cell.benchmark, metric, parser)
-        )
+        real = tuple(each for each in self.cells if each.benchmark == cell.benchmark and not each.toy)
+        return self.once(("flips", real, metric, parser), lambda: self._flips(real, metric, parser))
 
-    def _flips(self, benchmark: str, metric: str, parser: str) -> FlipRate:
-        cells = [cell for cell in self.cells if cell.benchmark == benchmark and not cell.toy]
+    def _flips(self, cells: Sequence[CellResult], metric: str, parser: str) -> FlipRate:
         sets = [found.cells for found in replicates(cells) if found.kind == "numerics"]
         pairs = [self.runs(first, other, metric, parser) for first, *others in sets for other in others]
         found = [pair for pair in pairs if pair is not None]
@@ -116,12 +112,6 @@ class Context:
     def _difference(self, a: CellResult, b: CellResult, metric: str, parser: str | None) -> Difference | None:
         found = self.runs(a, b, metric, parser)
         return None if found is None else difference(found.a, found.b, found.clusters, found.groups)
-
-    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key not in self._made:
-            self._made[key] = make()
-        found: T = self._made[key]
-        return found
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Once:
-    """Base of what remembers findings about itself."""
+    """Base of what remembers findings about itself; what is made of it with `dataclasses.replace` knows them too."""
 
-    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, kw_only=True)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns; it is called the first time."""
