@@ -101,6 +101,16 @@ def test_what_comes_with_the_product_is_found(unpacked: Unpacked) -> None:
     assert all(found[name].startswith(str(unpacked.site)) for name in ("weights", "recipe"))
 
 
+def test_no_file_of_the_package_is_left_out(unpacked: Unpacked) -> None:
+    """Pages, scripts and weights are named in pyproject.toml; modules go by themselves."""
+
+    def files(root: Path) -> set[str]:
+        found = {path.relative_to(root).as_posix() for path in (root / "harness").rglob("*") if path.is_file()}
+        return {name for name in found if "__pycache__" not in name and not name.startswith("harness/shipped/")}
+
+    assert files(unpacked.site) == files(REPO)
+
+
 def test_a_plan_outside_the_checkout(unpacked: Unpacked) -> None:
     """The toy is made in the current folder; nothing is written into the package."""
     before = sorted(unpacked.site.rglob("*.y*ml"))
