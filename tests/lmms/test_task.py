@@ -149,7 +149,7 @@ def test_missing_toy_names_the_command(task, tmp_path, monkeypatch):
     from harness.benchmarks import files as places
 
     monkeypatch.delenv("ADARETAKE_DATA", raising=False)
-    monkeypatch.setattr(places, "REPO", tmp_path)
+    monkeypatch.setattr(places, "TOY", tmp_path / "data" / "toy")
     with pytest.raises(UserError, match="python -m harness prepare profile=toy"):
         load_questions(task("videomme"), tmp_path / "data" / "toy")
     with pytest.raises(UserError, match=r"prepare profile=published task=videomme 'data.root=/else where'"):

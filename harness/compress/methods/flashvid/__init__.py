@@ -33,6 +33,7 @@ class FlashVID(TwoShares):
         min_segments: segments that the video has at least; `None` = 8 (LLaVA), or 4 (Qwen).
     """
 
+    version: ClassVar[int] = 2
     QUIRKS: ClassVar[Mapping[str, bool]] = QUIRKS
     depth: ClassVar[tuple[int, int]] = (20, 28)
     by_segment: ClassVar[bool] = False
