@@ -30,6 +30,7 @@ MADE = (
     "results/logs",
     "results/features",
     "results/verify",
+    "results/acceptance",
     "results/foreign",
     "data/",
     "models/",
