@@ -10,6 +10,13 @@ import pytest
 from harness.benchmarks.files import Folder
 from harness.config import TaskConfig
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole product, which take longest, come first: a process that got one last would end alone."""
+    top = Path(__file__).parent
+    items.sort(key=lambda item: (item.path.parent != top, item.path.parent.name != "run"))
+
+
 SRT = """1
 00:00:00,000 --> 00:00:02,000
 <font color="white" size=".72c">Hello there.</font>

@@ -185,7 +185,7 @@ def test_a_second_writer_is_refused_before_it_answers(tmp_path, videos):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "kubernetes"}, "allowed: local, ray, slurm"),
+        ({"name": "kubernetes"}, "allowed: local, npu, ray, slurm"),
         ({"workers": 0}, "must be at least 1"),
     ],
 )
