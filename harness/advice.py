@@ -39,6 +39,16 @@ def install(*packages: str) -> str:
     return f"{program('python')} -m pip install {shlex.join(packages)}"
 
 
+def aside(path: Path) -> str:
+    """What moves a file or folder out of the way."""
+    return shlex.join(["mv", str(path), f"{path}.old"])
+
+
+def removal(folder: Path) -> str:
+    """What removes a folder."""
+    return shlex.join(["rm", "-r", str(folder)])
+
+
 def download() -> str:
     """The hub's own command-line program."""
     if Path(sys.executable).with_name("hf").exists():

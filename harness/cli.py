@@ -30,6 +30,7 @@ class Verb:
             the group (``cell=...`` for ``show.cell=...``) where no group bears their name.
         words: the setting of the section, a list of texts, that takes the words without ``=``; empty: there are none.
         flags: settings of the section that may be written as options too (``update_baseline``: ``--update-baseline``).
+        of_cells: those flags whose words are themselves settings of a cell (``--candidates video=stock context=130``).
     """
 
     module: str
@@ -37,6 +38,7 @@ class Verb:
     section: str = ""
     words: str = ""
     flags: tuple[str, ...] = ()
+    of_cells: tuple[str, ...] = ()
 
 
 VERBS = {
@@ -79,6 +81,7 @@ VERBS = {
     "bridge": Verb(
         "harness.bridge.bridge", "why two results differ: one factor at a time, by twin cells",
         "bridge", words="cells", flags=("order", "both", "plan", "candidates", "search", "quirks"),
+        of_cells=("candidates",),
     ),
     "doctor": Verb("harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
 }  # fmt: skip
@@ -137,8 +140,9 @@ def parse(argv: Sequence[str]) -> Command:
     own = {key: value for key, value in vars(flags).items() if key != "config" and value is not None}
     for key, listed in own.items():
         if isinstance(listed, list):  # an option with several values takes all words behind it
-            rest += [word for word in listed if _is_setting(word, verb)]
-            own[key] = [word for word in listed if not _is_setting(word, verb)]
+            other = [word for word in listed if _is_setting(word, verb, key)]
+            rest += other
+            own[key] = [word for word in listed if word not in other]
     if verb.words and words:
         own[verb.words] = words
         words = []
@@ -201,11 +205,24 @@ def _rule(field: dataclasses.Field[Any]) -> str:
     return "" if rule == str(Rule()) else f"  ({rule})"
 
 
-def _is_setting(word: str, verb: Verb) -> bool:
+def _is_setting(word: str, verb: Verb, flag: str) -> bool:
+    """Whether a word behind a flag of many words is a setting of the command and none of the flag's words."""
     from harness.config import Config
 
     known = {field.name for field in dataclasses.fields(Config)} | set(_fields(verb.section))
-    return bool(SETTING.match(word)) and re.split(r"[.=]", word)[0] in known
+    named = bool(SETTING.match(word)) and re.split(r"[.=]", word)[0] in known
+    return named and not (flag in verb.of_cells and _of_cell(word.partition("=")[0]))
+
+
+def _of_cell(key: str) -> bool:
+    """Whether a setting can change an answer."""
+    from harness.setting import rule_of
+
+    group, _, name = key.partition(".")
+    if group not in ("model", "method", "video", "context", "task"):
+        return False
+    field = _fields(group).get(name) if group in ("model", "video", "task") else None
+    return field is None or not rule_of(field).runtime
 
 
 def _full(word: str, verb: Verb) -> str:

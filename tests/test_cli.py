@@ -73,6 +73,14 @@ def test_words_and_flags_and_bare_settings_reach_the_section():
     assert command.settings == ["demo.output=here.png", "model=toy"]
 
 
+def test_candidates_are_settings_and_other_settings_are_not_candidates():
+    tried = ["frames=64", "context=130", "video=stock", "task.protocol=lmms_eval", "method=random"]
+    others = ["data.root=here", "model.path=there", "results=r", "output=o"]
+    command = parse(["bridge", "A", "B", "--candidates", *tried, *others])
+    assert command.own == {"candidates": tried, "cells": ["A", "B"]}
+    assert command.settings == ["data.root=here", "model.path=there", "results=r", "bridge.output=o"]
+
+
 def test_words_go_to_the_verb_that_takes_them(monkeypatch):
     monkeypatch.setitem(VERBS, "demo", dataclasses.replace(VERBS["demo"], words="options"))
     command = parse(["demo", "first", "model=toy", "./a=b.txt"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.benchmarks.benchmark import benchmark
+from harness.benchmarks.subsets import SIZES
 from harness.bridge.config import DENOMINATORS, BridgeConfig
 from harness.bridge.declared import candidates, declared_cell
 from harness.bridge.ends import End, Weights
@@ -73,12 +75,14 @@ def build_bridge(a: End, b: End, config: Config) -> Bridge:
         a, b = b, a
         notes.append("the chain starts at the end of which twins can be made: A and B have changed places")
     given = config.bridge
-    parsers = _pair(given.parser, "parser", (a.parser, b.parser))
+    parsers = _pair(given.parser, "parser", (a.parser, b.parser), tuple(benchmark(a.asked).parsers))
     denominators = _pair(given.denominator, "denominator", ("all", "all"), DENOMINATORS)
     start, end = (
         Point(each.cell, parser, denominator)
         for each, parser, denominator in zip((a, b), parsers, denominators, strict=True)
     )
+    if given.subset not in (None, *SIZES):
+        raise UserError(f"bridge.subset={given.subset} is not known; allowed: null, {', '.join(SIZES)}")
     factors: list[Factor] = []
     if a.cell is not None:
         twins = Twins([each.cell for each in (a, b) if each.cell is not None], Path(config.results))
@@ -144,11 +148,11 @@ def subset_of(bridge: Bridge, given: BridgeConfig) -> str | None:
     return given.subset or next((subset for subset in subsets if subset is not None), None)
 
 
-def _pair(given: Sequence[str], name: str, default: tuple[str, str], allowed: Sequence[str] = ()) -> tuple[str, str]:
+def _pair(given: Sequence[str], name: str, default: tuple[str, str], allowed: Sequence[str]) -> tuple[str, str]:
     if not given:
         return default
     pair = (given[0], given[-1])
-    if len(given) > 2 or (allowed and not set(pair) <= set(allowed)):
-        words = f"of {', '.join(allowed)}" if allowed else "of the benchmark's parsers"
-        raise UserError(f"bridge.{name}={list(given)} is not known; give one or two {words}: bridge.{name}=[x,y]")
+    if len(given) > 2 or not set(pair) <= set(allowed):
+        listed = ", ".join(allowed)
+        raise UserError(f"bridge.{name}={list(given)} is not known; give one or two of {listed}: bridge.{name}=[x,y]")
     return pair

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.bridge.build import Bridge
 from harness.bridge.draw import draw
 from harness.bridge.measure import Step, Waterfall
 from harness.config import Config
+from harness.errors import UserError
 from harness.report.figures import svg
 from harness.report.style import STYLE
 
@@ -28,7 +31,7 @@ def show(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str], co
     for waterfall in found:
         table = Table(*HEADS)
         for row in rows(bridge, waterfall):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table, soft_wrap=False)
     for line in lines(bridge, found, rejected):
         console.print(line, markup=False, highlight=False)
@@ -92,8 +95,7 @@ def write(
     """Write the page, the figure and the numbers; returns their folder."""
     import matplotlib.pyplot as plt
 
-    folder = folder_of(bridge, config)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(bridge, config)
     with plt.rc_context(STYLE):
         for name, waterfall in zip(("waterfall", "waterfall_reverse"), found, strict=False):
             figure = draw(waterfall, config.report.confidence)
@@ -112,6 +114,24 @@ def folder_of(bridge: Bridge, config: Config) -> Path:
         return Path(config.bridge.output)
     names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", _short(end)).strip("_") for end in (bridge.a, bridge.b)]
     return Path(config.results) / "bridge" / "__".join(names)
+
+
+def made_folder(bridge: Bridge, config: Config) -> Path:
+    """The folder of a bridge, made.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder = folder_of(bridge, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}; choose another folder with output=<folder>"
+        ) from error
+    return folder
 
 
 def _short(end: Any) -> str:

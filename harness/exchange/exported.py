@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.advice import aside
 from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.questions import Question, load_asked
 from harness.errors import UserError
@@ -82,13 +83,15 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     ledger = folder / LEDGER
     try:
         known: dict[str, list[str]] = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{ledger} is damaged ({error}); move the folder away: mv {folder} {folder}.old") from error
+        if not isinstance(known, dict) or not all(isinstance(each, list) for each in known.values()):
+            raise ValueError("it is no list of digests by file")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{ledger} is damaged ({error}); move the folder away: {aside(folder)}") from error
     for name in files:
         path = folder / name
         if path.exists() and _digest(path.read_bytes()) not in known.get(name, []):
             raise UserError(
-                f"{path} is not as an export wrote it, and is left alone; move it away (mv {path} {path}.old) or "
+                f"{path} is not as an export wrote it, and is left alone; move it away ({aside(path)}) or "
                 "choose another folder with output=<folder>"
             )
     digests = {name: [_digest(content)] for name, content in files.items()}

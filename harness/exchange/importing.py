@@ -80,7 +80,7 @@ def read_file(path: Path, format: str | None = None) -> ForeignFile:
         raise UserError(f"{path}: no reader knows it; say what it is with format=<{'|'.join(READERS)}>")
     try:
         found: ForeignFile = READERS[format].read(path)
-    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
         raise damaged(path, "", f"is not as {format} writes it ({type(error).__name__}: {error})") from error
     return found
 

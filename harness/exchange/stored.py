@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.advice import removal
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.exchange.rows import NOT_SAID
@@ -133,7 +134,7 @@ def write_foreign(
         if held["digest"] != record["digest"]:
             raise UserError(
                 f"{folder} holds another import (of {', '.join(held['files'])}); choose another name=..., or remove "
-                f"it: rm -r {folder}"
+                f"it: {removal(folder)}"
             )
         (folder / MANIFEST).unlink()
     write_atomic(folder / "questions.jsonl", as_file(questions))
@@ -153,7 +154,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = unseal(path.read_bytes())
     except (OSError, NotRecordError, EditedError) as error:
-        raise UserError(f"{path} is not the manifest of an import ({error}). Remove it: rm -r {folder}") from error
+        raise UserError(f"{path} is not the manifest of an import ({error}). Remove it: {removal(folder)}") from error
     if record.get("kind") != KIND or record.get("schema") != SCHEMA:
         said = json.dumps({key: record.get(key) for key in ("kind", "schema")})
         raise UserError(f"{path} is not an import of this version ({said}). Import the file again.")

@@ -70,7 +70,8 @@ class Plan:
     unmeasured: tuple[str, ...]
     """Ids of cells whose settings no device was measured at."""
     results: str
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] | None
+    """Settings of the matrix; None for a plan of cells that no matrix made."""
 
     @property
     def to_answer(self) -> int:
@@ -121,7 +122,7 @@ def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
         seconds_on=whole if work else {},
         unmeasured=tuple(unmeasured),
         results=config.results,
-        overrides=tuple(config.overrides),
+        overrides=tuple(config.overrides) if cells is None else None,
     )
 
 

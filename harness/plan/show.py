@@ -30,8 +30,10 @@ def time_lines(plan: Plan, start_s: float) -> list[str]:
         ]
     cells = ", ".join(plan.unmeasured[:SHOWN]) + (" ..." if len(plan.unmeasured) > SHOWN else "")
     which = f" of {cells}" if cells else " on one device"
-    measure = harness("run", plan.overrides, "task.subset=mini")
-    return [f"time: not known; nothing was measured at the settings{which}. This measures them: {measure}"]
+    unknown = f"time: not known; nothing was measured at the settings{which}"
+    if plan.overrides is None:
+        return [unknown]
+    return [f"{unknown}. This measures them: {harness('run', plan.overrides, 'task.subset=mini')}"]
 
 
 def show(plan: Plan, console: Console) -> None:

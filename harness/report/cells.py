@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.advice import aside
 from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.errors import UserError
 from harness.plan.weights import mismatch
@@ -73,7 +74,7 @@ class CellResult(Once):
                 return str(name)
         raise UserError(
             f"cell {self.id}: task {self.task} has no metrics; known: {', '.join(benchmark_names())}. "
-            f"Leave the cell out (report.cells=[...]) or move its folder away: mv {self.folder} {self.folder}.old"
+            f"Leave the cell out (report.cells=[...]) or move its folder away: {aside(self.folder)}"
         )
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.advice import aside
 from harness.errors import UserError
 from harness.run.environment import git_state, versions
 from harness.run.work import OpenCell
@@ -68,7 +69,7 @@ def open_folder(
                 raise UserError(
                     f"question {name} of {folder.name} reads differently from when it was answered: "
                     f"its annotations or prompt have changed. Put the data back, or move the old answers away "
-                    f"(mv {folder} {folder}.old) and answer anew."
+                    f"({aside(folder)}) and answer anew."
                 )
         others = [asked for name, asked in held.items() if name not in recorded.records] if keep_others else []
         write_questions(folder, [*others, *recorded.records.values()])

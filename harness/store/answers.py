@@ -17,6 +17,7 @@ from sys import intern
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from harness.advice import aside
 from harness.errors import UserError, printable
 from harness.store.records import EditedError, NotRecordError, seal, unseal
 
@@ -166,7 +167,7 @@ def parse_answers(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
             yield _to_answer(record), end
         except ValueError as error:
             raise UserError(
-                f"{path}, line {number} {error}. Move the folder away (mv {path.parent} {path.parent}.old) or choose "
+                f"{path}, line {number} {error}. Move the folder away ({aside(path.parent)}) or choose "
                 "another one with results=<folder>."
             ) from error
         start = end

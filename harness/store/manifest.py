@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.advice import aside
 from harness.errors import UserError
 from harness.store.answers import answer_files, now
 from harness.store.records import EditedError, NotRecordError, seal, unseal, write_atomic
@@ -35,7 +36,7 @@ class Manifest:
 
 
 def _away(folder: Path) -> str:
-    return f"Move it away (mv {folder} {folder}.old), or write elsewhere with results=<folder>."
+    return f"Move it away ({aside(folder)}), or write elsewhere with results=<folder>."
 
 
 def write_manifest(cell_dir: Path | str, manifest: Manifest) -> None:

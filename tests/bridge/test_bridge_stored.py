@@ -181,6 +181,29 @@ def test_ends_that_are_none(results, cells, message):
         bridge(results, cells=cells)
 
 
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"parser": ["release", "mine"]},
+            r"bridge\.parser=\['release', 'mine'\] is not known; give one or two of .*anchored",
+        ),
+        ({"denominator": ["some"]}, "give one or two of all, answered, parsed"),
+        ({"subset": "half"}, "bridge.subset=half is not known; allowed: null, ci, mini"),
+    ],
+)
+def test_words_that_are_not_known_are_refused(results, own, message):
+    with pytest.raises(UserError, match=message):
+        bridge(results, cells=[A.id, B.id], **own)
+
+
+def test_a_page_that_cannot_be_written_is_said(results):
+    (results / "file").write_text("mine")
+    with pytest.raises(UserError, match="file cannot be written: .*; choose another folder with output="):
+        bridge(results, cells=[A.id, B.id], output=str(results / "file"))
+    assert (results / "file").read_text() == "mine"
+
+
 def test_different_benchmarks_are_refused(results):
     write_twin(results, one_cell(), questions("mlvu", 2), "++++++")
     with pytest.raises(UserError, match="A asks lvbench and B asks mlvu"):

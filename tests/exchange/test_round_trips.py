@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from foreign_files import HOSTILE, ask_lmms, own_cell, write_lmms
 
 from harness.config import compose_config
 from harness.errors import UserError
+from harness.exchange import exported
 from harness.exchange.exporting import WRITERS, main
 from harness.exchange.importing import import_file, read_file
 from harness.report.loading import load_cells
@@ -77,9 +79,20 @@ def test_nothing_is_overwritten_that_export_did_not_write(format, tmp_path, root
         export(tmp_path, root, format)
 
 
+@pytest.mark.parametrize("ledger", ["[1]", "torn", '{"a": 1}'])
+def test_a_damaged_ledger_is_said_with_a_command_that_works(ledger, tmp_path):
+    folder = tmp_path / "my cell"
+    exported.write_files(folder, {"a": b"old"})
+    (folder / exported.LEDGER).write_text(ledger)
+    with pytest.raises(UserError, match="is damaged") as said:
+        exported.write_files(folder, {"a": b"new"})
+    subprocess.run(str(said.value).rpartition(": ")[2], shell=True, check=True)
+    assert (tmp_path / "my cell.old" / "a").read_bytes() == b"old"
+    exported.write_files(folder, {"a": b"new"})
+
+
 def test_an_interrupted_export_goes_on(tmp_path, monkeypatch):
     """A full disk at the second file: the first is written, and both are written by the next start."""
-    from harness.exchange import exported
     from harness.store import StoreError, write_atomic
 
     def full(path, content):
