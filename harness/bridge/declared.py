@@ -106,6 +106,7 @@ def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]
     Raises:
         UserError: one is no setting, or the cell has it already.
     """
+    words = list(dict.fromkeys(words))
     found = [_candidate(cell, each, config) for each in words]
     names = [factor.name for factor in found]
     return [

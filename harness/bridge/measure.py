@@ -28,7 +28,8 @@ class Step:
     """One bar of the waterfall: what a factor changes, in points.
 
     low, high: of its paired interval. score: behind the step. gained, lost: answers turned right and wrong; None where
-    answers do not pair. failed: failed answers of the cell that the step arrives at. cell: its id.
+    answers do not pair, and where another denominator turns none.
+    failed: failed answers of the cell that the step arrives at. cell: its id.
     """
 
     name: str
@@ -174,7 +175,8 @@ def _step(name: str, text: str, shared: Shared, after: Scored, before: Scored, c
     found = shared.difference(after, before)
     low, high = found.interval(confidence)
     score, failed = shared.score(after).value, shared.failed(after)
-    return Step(name, text, found.value, low, high, score, found.gained, found.lost, failed, after.result.id)
+    gained, lost = (found.gained, found.lost) if after.denominator == before.denominator else (None, None)
+    return Step(name, text, found.value, low, high, score, gained, lost, failed, after.result.id)
 
 
 def _to_published(number: Published, last: Estimate, confidence: float) -> Step:

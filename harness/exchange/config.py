@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.setting import setting
 
@@ -32,7 +33,7 @@ class ExportConfig:
 
     formats: list[str] = field(default_factory=list)
     """Of `WRITTEN`."""
-    cell: list[str] = field(default_factory=list)
-    """Name or id patterns (``*`` allowed) of the cells; empty: all."""
+    cell: Any = None
+    """Cells: ids, or patterns with ``*``; a list, or separated by commas. Null: all."""
     output: str | None = None
     """Folder; null for ``<results>/export/<format>``."""

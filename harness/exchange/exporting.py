@@ -40,8 +40,10 @@ def main(config: Config) -> int:
     given, results = config.export, Path(config.results)
     unknown = [name for name in given.formats if name not in WRITERS]
     if unknown or not given.formats:
-        raise UserError(f"export: {' '.join(unknown) or 'no format'} is not known; allowed: {', '.join(WRITTEN)}")
-    cells = load_cells(results, given.cell)
+        said = f"{' '.join(unknown)} is not known" if unknown else "no format is named"
+        raise UserError(f"export: {said}; allowed: {', '.join(WRITTEN)}")
+    patterns = given.cell.split(",") if isinstance(given.cell, str) else [str(each) for each in given.cell or ()]
+    cells = load_cells(results, [each.strip() for each in patterns])
     if not cells:
         raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.overrides)}")
     whole = True

@@ -38,7 +38,7 @@ def cell_names(results: Path | str, patterns: Sequence[str] = ()) -> list[str]:
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             known = "\n  ".join(names) or f"none: {root} has no cell yet (python -m harness run)"
-            raise UserError(f"report.cells: {pattern!r} matches no cell; there are\n  {known}")
+            raise UserError(f"{pattern!r} matches no cell; there are\n  {known}")
     return [name for name in names if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 

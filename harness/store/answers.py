@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -174,7 +175,7 @@ def parse_answers(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
 
 
 def _again(path: Path, number: int) -> str:
-    return f"To answer that question again, delete the line: sed -i '{number}d' {path}"
+    return f"To answer that question again, delete the line: sed -i '{number}d' {shlex.quote(str(path))}"
 
 
 def _to_answer(record: dict[str, Any]) -> Answer:

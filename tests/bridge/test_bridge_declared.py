@@ -87,6 +87,10 @@ def test_two_values_of_one_setting_are_two_candidates():
     ]  # fmt: skip
 
 
+def test_a_candidate_given_twice_is_one():
+    assert [factor.name for factor in candidates(A, ["frames=16", "frames=16"], CONFIG)] == ["frames"]
+
+
 def test_a_group_is_one_candidate():
     (factor,) = candidates(A, ["video=stock"], CONFIG)
     assert factor.name == "video" and "video.sampler" in factor.changes

@@ -83,6 +83,7 @@ def test_a_denominator_needs_no_new_answers(results):
     assert [step["name"] for step in chain["steps"]] == ["denominator"]
     assert chain["start"] == pytest.approx(100 * 5 / 12) and chain["end"] == pytest.approx(100 * 5 / 8)
     assert chain["steps"][0]["failed"] == 2
+    assert chain["steps"][0]["gained"] is chain["steps"][0]["lost"] is None  # no answer turned
 
 
 def test_a_parser_that_reads_more_is_a_factor(results):

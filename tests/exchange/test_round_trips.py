@@ -127,6 +127,14 @@ def test_formats_are_named(formats, said, tmp_path, root):
         main(settings(tmp_path, root, f"export.formats={formats}"))
 
 
+@pytest.mark.parametrize("cell", ["{0}", "{0},{0}", "[{0}]", "'vnbench*'", "['vnbench*']"])
+def test_cells_are_named_as_for_show(cell, tmp_path, root, capsys):
+    folder = own_cell(tmp_path, root, "vnbench", HOSTILE)
+    words = ("export.formats=[inspect]", f"export.cell={cell.format(folder.name)}")
+    assert main(settings(tmp_path, root, *words)) == 0
+    assert capsys.readouterr().out.count("24 answers") == 1
+
+
 def test_the_setting_of_our_own_export_comes_back(tmp_path, root):
     own_cell(tmp_path, root, "longvideobench", HOSTILE)
     (own,) = load_cells(tmp_path)
