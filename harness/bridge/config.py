@@ -16,7 +16,8 @@ class BridgeConfig:
 
     cells: list[str] = field(default_factory=list)
     """A and B: names of cells (a beginning, the digest, or a pattern with ``*``), names of imports, ids of published
-    numbers (``B.full.mlvu``, or ``B.4.mlvu`` by row), or settings in brackets (``[frames=64,context=1000]``)."""
+    numbers (``B.full.mlvu``, or ``B.4.mlvu`` by row), or settings in brackets
+    (``[task=mlvu,frames=64,context=1000]``)."""
     order: list[str] = field(default_factory=list)
     """Factors to change first, in this order."""
     both: bool = False

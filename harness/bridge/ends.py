@@ -105,7 +105,7 @@ def find_end(name: str, config: Config, other: str = "") -> End:
         return End(f"{number.id} ({number.text})", published=number, declared=number.setting)
     raise UserError(
         f"bridge: {name!r} is no cell below {config.results}/runs, no import and no published number. See them: "
-        f"{harness('report', config.overrides)}; a setting stands in brackets: '[frames=64,context=1000]'"
+        f"{harness('report', config.overrides)}; a setting stands in brackets: '[task=mlvu,frames=64,context=1000]'"
     )
 
 
@@ -203,7 +203,7 @@ def _setting(name: str, config: Config) -> End:
     if len(cells) > 1:
         listed = "\n  ".join(cell.id for cell in cells)
         raise UserError(
-            f"bridge: {name} is {len(cells)} cells; say more, such as variant=full,context=1000:\n  {listed}"
+            f"bridge: {name} is {len(cells)} cells; say more, such as task=mlvu,variant=full,context=1000:\n  {listed}"
         )
     stored = Path(config.results) / "runs" / cells[0].id / "manifest.json"
     return stored_end(cells[0].id, config) if stored.is_file() else End(cells[0].id, cell=cells[0])
@@ -212,7 +212,7 @@ def _setting(name: str, config: Config) -> End:
 def _pairs(name: str) -> list[tuple[str, str]]:
     found = [part.partition("=") for part in name.strip("[] ").split(",")]
     if not name.endswith("]") or not all(key and equals and value for key, equals, value in found):
-        raise UserError(f"bridge: {name} is no setting; write '[frames=64,context=1000]'")
+        raise UserError(f"bridge: {name} is no setting; write '[task=mlvu,frames=64,context=1000]'")
     return [(key.strip(), value.strip()) for key, _, value in found]
 
 

@@ -25,11 +25,13 @@ class Chosen:
     """The cells of one command.
 
     stored: all of the results folder that ``report.cells`` matches. wanted: ids of the configured matrix; empty where
-    ``report.cells`` names the cells, or where the ids are not known because the weights are not on this machine.
+    ``report.cells`` names the cells, or where the ids are not known because the weights are not on this machine;
+    unknown: then what is missing.
     """
 
     stored: list[CellResult]
     wanted: list[str]
+    unknown: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[CellResult]:
@@ -50,16 +52,21 @@ def choose(config: Config) -> Chosen:
     Raises:
         UserError: the matrix cannot be built, or a stored cell cannot be read.
     """
-    return Chosen(load_cells(config.results, config.report.cells), wanted(config))
+    problems: list[str] = []
+    names = wanted(config, problems)
+    return Chosen(load_cells(config.results, config.report.cells), names, tuple(dict.fromkeys(problems)))
 
 
-def wanted(config: Config) -> list[str]:
+def wanted(config: Config, problems: list[str] | None = None) -> list[str]:
     """Ids of the cells that a configuration asks for, see `Chosen`.
+
+    Args:
+        problems: where missing weights are noted, for which no ids are known.
 
     Raises:
         UserError: the matrix cannot be built.
     """
-    problems: list[str] = []
+    problems = [] if problems is None else problems
     names = [] if config.report.cells else [cell.id for cell in build_cells(config, problems)]
     return [] if problems else names
 

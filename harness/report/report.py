@@ -44,7 +44,8 @@ def main(config: Config) -> int:
     of every answer.
 
     Returns:
-        0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, or when there is none at all.
+        0; 1 when a cell of the matrix is absent or incomplete or holds failed answers, when there is none at all, or
+        when it cannot be told which cells the matrix has, because weights are missing.
     """
     console = open_console()
     chosen = choose(config)
@@ -63,6 +64,12 @@ def main(config: Config) -> int:
     others = len(chosen.stored) - len(shown)
     more = f" ({others} cells of other matrices are in it too)" if others else ""
     console.print(f"report: {written}{more}", soft_wrap=True)
+    if chosen.unknown:
+        lines = "\n".join(f"- {problem}" for problem in chosen.unknown)
+        told = f"which cells are asked for cannot be told here; shown is all that is stored\n{lines}\n"
+        told += "to report stored cells without their weights, name them: 'report.cells=[PATTERN]'"
+        console.print(told, soft_wrap=True, markup=False, highlight=False)
+        return 1
     missing, failed = sum(cell.missing for cell in shown), sum(cell.failed for cell in shown)
     if chosen.absent or missing or failed:
         lacks = f"{len(chosen.absent)} cells absent, {missing} questions missing, {failed} failed"

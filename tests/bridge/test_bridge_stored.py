@@ -173,7 +173,7 @@ def test_a_published_number_is_met_on_its_terms(results, capsys):
         (["lvbench"], "name two results, A and B; 1 given"),
         (["lvbench-toy", B.id], "'lvbench-toy' means 3 cells; name one of them"),
         (["nothing", B.id], "'nothing' is no cell below .*, no import and no published number"),
-        (["[frames=64", B.id], r"is no setting; write '\[frames=64,context=1000\]'"),
+        (["[frames=64", B.id], r"is no setting; write '\[task=mlvu,frames=64,context=1000\]'"),
         (["[matrix=ablation,task=lvbench,frames=64]", B.id], "is 12 cells; say more"),
     ],
 )

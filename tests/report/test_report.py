@@ -44,6 +44,16 @@ def test_nothing_answered_yet_says_what_to_run(tmp_path, capsys):
     assert "python -m harness run results=" in (printed := capsys.readouterr().out) and "context.tokens=77" in printed
 
 
+def test_cells_of_weights_that_are_not_here_are_no_success(tmp_path, capsys):
+    write_cell(tmp_path, questions("lvbench", 20), [True] * 60, model__name="toy", context=264)
+    settings = configuration(tmp_path, PLAIN, "profile=published", f"model.path={tmp_path / 'weights'}")
+    assert main(settings) == 0, "named cells need no weights"
+    settings.report.cells = []
+    assert main(settings) == 1
+    printed = capsys.readouterr().out
+    assert "cannot be told here" in printed and "hf" in printed and "report.cells=[PATTERN]" in printed
+
+
 def test_the_same_report_comes_out_twice(tmp_path):
     asked = questions("mlvu", 50)
     for i, variant in enumerate(VARIANTS):
