@@ -27,12 +27,13 @@ from harness.report.baseline import BaselineCell, answer_rows
 from harness.report.cells import CellResult
 from harness.report.choose import key_of, newest
 from harness.report.compare import Comparison, compare_rows
-from harness.report.context import Context
+from harness.report.context import Context, main_metric
 from harness.report.gate import ALPHA
 from harness.report.loading import load_cells
+from harness.report.noise import Runs
 from harness.report.partners import Partners, match
 from harness.report.section import Section, interval_text, number_text, p_text
-from harness.report.statistics import Difference, Estimate
+from harness.report.statistics import Difference, Estimate, score
 from harness.store import write_atomic
 
 SAME, DIFFERS = 0, 1
@@ -44,7 +45,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Side:
-    """Two cells side by side. ``difference`` is B - A on the questions that both answered; None where there is none."""
+    """Two cells side by side, on the questions that both answered. ``difference`` is B - A; None: there are none."""
 
     pair: Partners
     scores: tuple[Estimate | None, Estimate | None]
@@ -159,9 +160,15 @@ def find(folders: Sequence[str], patterns: Sequence[str], exact: bool) -> Found:
     context = Context([cell for of in cells for cell in of])
     sides = []
     for pair in pairs:
-        scores = context.estimate(pair.a), context.estimate(pair.b)
-        sides.append(Side(pair, scores, context.paired(pair.b, pair.a)))
+        shared = context.runs(pair.a, pair.b, main_metric(pair.a.benchmark))
+        sides.append(Side(pair, _scores(shared), context.paired(pair.b, pair.a)))
     return Found((folders[0], folders[1]), sides, ([c.id for c in only_a], [c.id for c in only_b]), exact)
+
+
+def _scores(shared: Runs | None) -> tuple[Estimate | None, Estimate | None]:
+    if shared is None:
+        return None, None
+    return score(shared.a, shared.clusters, shared.groups), score(shared.b, shared.clusters, shared.groups)
 
 
 def verdict(found: Found) -> list[str]:
@@ -193,9 +200,9 @@ def sections_of(found: Found, confidence: float, limit: int) -> list[Section]:
 
 
 NOTES = (
-    "B - A: paired by question, interval clustered by video. changed: answers that differ in anything; ties: those in "
-    "which only a token of equal score was kept instead, not among the changed. kept: answers with other tokens kept, "
-    "ties aside.",
+    "A, B: scores on the n questions that both answered. B - A: paired by question, interval clustered by video. "
+    "changed: answers that differ in anything; ties: those in which only a token of equal score was kept instead, not "
+    "among the changed. kept: answers with other tokens kept, ties aside.",
 )
 
 

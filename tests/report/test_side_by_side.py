@@ -88,6 +88,8 @@ def test_settings_cells_and_questions_that_only_one_has_are_named(folders, compa
     assert status == 1 and found["only_a"] == [] and len(found["only_b"]) == 1 and "c8000" in found["only_b"][0]
     assert any("method.chunk_frames: 32 -> 16" in reason for reason in found["reasons"])
     assert any("1 questions are answered in A only" in reason for reason in found["reasons"])
+    (part,) = [each for each in found["cells"] if each["only_a"]]
+    assert part["n"] == 23 and part["score_a"] == part["score_b"] == pytest.approx(100 * 12 / 23)
 
 
 def test_what_answered_them_is_listed_and_decides_nothing(folders, compare, capsys):
