@@ -242,7 +242,7 @@ CHECKS = (python, packages, entry_point, accelerator, attention, decoder, engine
 
 def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]:
     """What each value of a matrix axis composes to, or the configuration's own where the axis is not set."""
-    names = getattr(config.matrix, axis)
+    names = list(dict.fromkeys(name for part in config.matrix.parts for name in getattr(part, axis) or ()))
     if not names:
         return [pick(config)]
     return [pick(recompose(config.overrides, {axis: name})) for name in names]

@@ -39,6 +39,11 @@ def test_missing_weights_come_with_the_command_that_gets_them(toy):
     assert finding.fix.splitlines()[1] == f"then: model.path=models/{name}"
 
 
+def test_every_model_of_a_table_is_named():
+    found = run_check(doctor.weights, compose_config(["profile=published", "matrix=table1"]))
+    assert len(found) == 4, "LLaVA-Video, Qwen2-VL, and Qwen2.5-VL of two sizes"
+
+
 def test_the_command_that_gets_weights_can_be_called(toy):
     absent = compose_config(["profile=published", "model.path=models/nothing-there"])
     words = shlex.split(only(doctor.weights, absent).fix.splitlines()[0])
