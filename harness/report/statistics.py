@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -65,20 +65,6 @@ class Estimate:
         t2 = min(quantile(confidence, self.df) ** 2, self.n_eff * float(stats.norm.ppf(0.5 + confidence / 2)) ** 2)
         p = (self.value / POINTS * self.n_eff + t2 / 2) / (self.n_eff + t2)
         return POINTS * p, POINTS * math.sqrt(max(p * (1 - p), 0.0) / (self.n_eff + t2))
-
-
-@dataclass(frozen=True)
-class MeanEstimate(Estimate):
-    """The mean of scores on separate benchmarks, whose videos are independent."""
-
-    parts: tuple[Estimate, ...] = field(default=(), repr=False)
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Around the mean of the parts' centres, degrees of freedom by Welch and Satterthwaite."""
-        centres, errors = zip(*(part.centre(confidence) for part in self.parts), strict=True)
-        se, df = _combined(errors, [part.df for part in self.parts])
-        middle, half = sum(centres) / len(centres), quantile(confidence, df) * se
-        return max(middle - half, 0.0), min(middle + half, POINTS)
 
 
 @dataclass(frozen=True)
@@ -153,11 +139,15 @@ def difference(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, groups: ArrayLik
 
 
 def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
-    """Mean of scores on separate benchmarks."""
+    """Mean of scores on separate benchmarks, whose videos are independent (degrees: Welch and Satterthwaite).
+
+    Its interval is that of one score on as many effective questions as the mean is worth. The mean of the parts'
+    intervals would not do: each leans towards one half by what its own few questions leave open, and so would they all.
+    """
     if len(parts) == 1:
         return parts[0]
     _, df = _combined([part.centre(0.95)[1] for part in parts], [part.df for part in parts])
-    return MeanEstimate(_mean_value(parts), *_counts(parts), df, *_effective(parts), tuple(parts))
+    return Estimate(_mean_value(parts), *_counts(parts), df, *_effective(parts))
 
 
 def mean_difference(parts: Sequence[Difference]) -> Difference:
