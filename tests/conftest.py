@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from videomme_v2_rows import videomme_v2_row
 
 from harness.benchmarks.files import Folder
 from harness.config import TaskConfig
@@ -198,21 +199,6 @@ def write_vnbench(root: Path) -> None:
                     | {"options": listed[k:] + listed[:k]}
                 )
     (folder / "VNBench-main-4try.json").write_text(json.dumps(rows), encoding="utf-8")
-
-
-def videomme_v2_row(video: str, place: int, kind: str, structure: str | None, level: str) -> dict:
-    return {
-        "video_id": video,
-        "question_id": f"{video}-{place}",
-        "question": "What is on the table?",
-        "options": "\n".join(f"{letter}. thing {k}." for k, letter in enumerate("ABCDEFGH")),
-        "answer": "ABCDEFGH"[(int(video) + place) % 8],
-        "group_type": kind,
-        "group_structure": structure,
-        "level": level,
-        "second_head": f"head {level}",
-        "third_head": "Counting",
-    }
 
 
 def write_videomme_v2(root: Path) -> None:

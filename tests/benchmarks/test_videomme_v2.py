@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import videomme_v2_row
+from videomme_v2_rows import videomme_v2_row
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.counts import differences
