@@ -7,14 +7,13 @@ layers. Two budgets are measured: tokens through the language model at prefill, 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report.cells import CellResult
+from harness.report.cells import CellResult, mean_known
 from harness.report.choose import newest
 from harness.report.context import Context
 from harness.report.pairs import OF_TASK, benchmark_title
@@ -61,7 +60,7 @@ def account(cells: Sequence[CellResult]) -> Account:
     """What an answer of these cells takes, each cell with the same weight."""
 
     def mean(of: Callable[[Answer], float | None]) -> float | None:
-        return _mean([_mean([of(a) for a in cell.answers.values() if a.ok]) for cell in cells])
+        return mean_known([mean_known([of(a) for a in cell.answers.values() if a.ok]) for cell in cells])
 
     def said(key: str) -> bool | None:
         found = {cell.cell.get(key) for cell in cells}
@@ -157,8 +156,3 @@ def _row(entry: Entry, interval: str, confidence: float) -> dict[str, str]:
 
 def _yes(value: bool | None) -> str:
     return "-" if value is None else ("yes" if value else "no")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None

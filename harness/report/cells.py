@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -256,13 +257,18 @@ class CellResult(Once):
     @cached_property
     def slots(self) -> float | None:
         """Cache slots after the prefill, measured: mean over layers and answers; None where no answer says."""
-        known = [a.n_cache_mean for a in self.answers.values() if a.ok and a.n_cache_mean is not None]
-        return math.fsum(known) / len(known) if known else None
+        return mean_known(a.n_cache_mean for a in self.answers.values() if a.ok)
 
     @property
     def complete(self) -> bool:
         """Whether every question has an answer or a stored failure."""
         return self.n > 0 and self.missing == 0
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def subtitles(protocol: str) -> bool:

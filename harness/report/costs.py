@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from harness.places import find
-from harness.report.cells import CellResult
+from harness.report.cells import CellResult, mean_known
 from harness.store import Answer
 
 
@@ -111,18 +111,13 @@ def _cost(cell: CellResult) -> Cost:
     answers = [answer for answer in cell.answers.values() if answer.ok]
     shape = find_shape(cell.cell["model"]["name"], cell.cell["model"].get("path", ""))
     stages = sorted({stage for answer in answers for stage in answer.seconds})
-    seconds = {stage: _mean([a.seconds.get(stage, 0.0) for a in answers]) or 0.0 for stage in stages}
+    seconds = {stage: mean_known([a.seconds.get(stage, 0.0) for a in answers]) or 0.0 for stage in stages}
     flops = [] if shape is None else [answer_flops(shape, answer) for answer in answers]
     return Cost(
-        tokens=_mean([a.n_prompt for a in answers]),
-        kept=_mean([a.n_cache_mean for a in answers]),
+        tokens=mean_known([a.n_prompt for a in answers]),
+        kept=mean_known([a.n_cache_mean for a in answers]),
         seconds=seconds,
         total=sum(seconds.values()) if seconds else None,
-        flops=_mean(flops),
+        flops=mean_known(flops),
         peak_memory=max((a.peak_memory for a in answers if a.peak_memory is not None), default=None),
     )
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

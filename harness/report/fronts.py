@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.account import Entry
-from harness.report.cells import CellResult
+from harness.report.cells import CellResult, mean_known
 from harness.report.costs import Cost, cost
 from harness.report.statistics import Estimate
 from harness.report.style import CYCLE, INK, MARKERS, MUTED, WIDTH
@@ -127,8 +127,7 @@ def name_of(cell: CellResult, cells: Sequence[CellResult]) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+    return None if None in values else mean_known(values)
 
 
 def _figure(panels: dict[str, list[Point]], confidence: float) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from harness.report.cells import CellResult
+from harness.report.cells import CellResult, mean_known
 from harness.report.choose import newest
 from harness.report.context import Context
 from harness.report.statistics import Difference, Estimate, mean_difference, mean_estimate
@@ -74,7 +74,7 @@ class Pair:
     @property
     def slots(self) -> tuple[float | None, float | None]:
         """Measured cache slots of a and of b, mean over the benchmarks."""
-        return _mean([a.slots for a, _ in self.cells]), _mean([b.slots for _, b in self.cells])
+        return mean_known([a.slots for a, _ in self.cells]), mean_known([b.slots for _, b in self.cells])
 
     @property
     def budget(self) -> str:
@@ -188,7 +188,7 @@ class Rung:
     @property
     def slots(self) -> float | None:
         """Measured cache slots."""
-        return _mean([cell.slots for cell in self.cells])
+        return mean_known([cell.slots for cell in self.cells])
 
     @property
     def title(self) -> str:
@@ -230,8 +230,3 @@ def benchmark_title(cells: Sequence[CellResult]) -> str:
         return cells[0].task
     subset = cells[0].cell["task"].get("subset")
     return f"mean of {len(cells)}{f' ({subset})' if subset else ''}"
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
