@@ -223,9 +223,13 @@ def measure(verb: str, store: Path, settings: int) -> dict[str, Any]:
 
 def inside(usage: Path, words: list[str]) -> int:
     """Run one command here, and say what it took of the processor and of memory."""
-    from harness.cli import main as command_line
+    from harness.__main__ import run
 
-    status = command_line(words)
+    sys.argv = ["harness", *words]
+    try:
+        run()
+    except SystemExit as ended:
+        status = int(ended.code or 0)
     # The peak of a resource usage may be that of the process that started this one; the kernel's own record is not.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     times = os.times()

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -56,30 +57,39 @@ class Account:
     reusable: bool | None
 
 
+MEASURED: dict[str, Callable[[Answer], float | None]] = {
+    "prompt": lambda answer: answer.n_prompt,
+    "encoded": lambda answer: answer.n_encoded,
+    "entered": lambda answer: answer.n_video,
+    "prefilled": lambda answer: answer.prefilled,
+    "peak": lambda answer: answer.cache_peak,
+    "slots": lambda answer: answer.n_cache_mean,
+    "largest": lambda answer: max(answer.cache_length, default=None),
+    "evidence": lambda answer: answer.evidence_seen,
+    "host": lambda answer: answer.host_bytes,
+    "moved": lambda answer: answer.moved_bytes,
+}
+"""What an `Account` has of every answer."""
+
+
 def account(cells: Sequence[CellResult]) -> Account:
     """What an answer of these cells takes, each cell with the same weight."""
-
-    def mean(of: Callable[[Answer], float | None]) -> float | None:
-        return mean_known([mean_known([of(a) for a in cell.answers.values() if a.ok]) for cell in cells])
+    means = [cell.once("account", partial(_means, cell)) for cell in cells]
 
     def said(key: str) -> bool | None:
         found = {cell.cell.get(key) for cell in cells}
         return found.pop() if len(found) == 1 else None
 
     return Account(
-        prompt=mean(lambda a: a.n_prompt),
-        encoded=mean(lambda a: a.n_encoded),
-        entered=mean(lambda a: a.n_video),
-        prefilled=mean(lambda a: a.prefilled),
-        peak=mean(lambda a: a.cache_peak),
-        slots=mean(lambda a: a.n_cache_mean),
-        largest=mean(lambda a: max(a.cache_length, default=None)),
-        evidence=mean(lambda a: a.evidence_seen),
-        host=mean(lambda a: a.host_bytes),
-        moved=mean(lambda a: a.moved_bytes),
+        **{name: mean_known(own[name] for own in means) for name in MEASURED},
         sees_question=said("sees_question"),
         reusable=said("reusable"),
     )
+
+
+def _means(cell: CellResult) -> dict[str, float | None]:
+    answered = [answer for answer in cell.answers.values() if answer.ok]
+    return {name: mean_known(map(of, answered)) for name, of in MEASURED.items()}
 
 
 @dataclass(frozen=True)

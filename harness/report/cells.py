@@ -67,7 +67,7 @@ class CellResult(Once):
         """The rules of the prompt."""
         return str(self.cell["task"]["protocol"])
 
-    @property
+    @cached_property
     def benchmark(self) -> str:
         """Name of the benchmark's folder in ``tasks/``: Video-MME with subtitles shares that of Video-MME."""
         for name in (self.cell["task"].get("data"), self.cell["task"]["name"]):
@@ -238,17 +238,17 @@ class CellResult(Once):
         """Questions of the cell."""
         return len(self.questions)
 
-    @property
+    @cached_property
     def failed(self) -> int:
         """Questions whose answer is a stored failure; they count as wrong."""
         return self.statuses.count(FAILED)
 
-    @property
+    @cached_property
     def missing(self) -> int:
         """Questions without any answer; they count nowhere."""
         return self.statuses.count(MISSING)
 
-    @property
+    @cached_property
     def unparsed(self) -> int:
         """Answers in which no letter was found; they count as wrong."""
         pairs = zip(self.statuses, self.letters(), strict=True)

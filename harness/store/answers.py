@@ -34,9 +34,13 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """One question answered, or not, in one cell."""
+    """One question answered, or not, in one cell; never changed once made.
+
+    It is not declared frozen, because making a frozen one of so many fields takes five times longer, and a results
+    folder may hold a million.
+    """
 
     question_id: str
     video_id: str
@@ -184,9 +188,10 @@ def _to_answer(record: dict[str, Any]) -> Answer:
         raise ValueError("is not a record of an answer")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}")
-    holding = _checked((*record, *map(type, record.values())))
-    if isinstance(holding, str):
-        raise ValueError(f"is not a record of an answer: {holding}={record[holding]!r} is no {_hint(holding)}")
+    names, wrong, holding = _checked((*record, *map(type, record.values())))
+    if wrong:
+        raise ValueError(f"is not a record of an answer: {wrong}={record[wrong]!r} is no {_hint(wrong)}")
+    record = dict(zip(names, record.values(), strict=True))
     for name, types in holding:
         value = record[name]
         if not types.issuperset(map(type, value.values() if type(value) is dict else value)):
@@ -225,16 +230,17 @@ def _types() -> dict[str, tuple[frozenset[type], frozenset[type]]]:
 
 
 @lru_cache(maxsize=1024)
-def _checked(shape: tuple[Any, ...]) -> str | list[tuple[str, frozenset[type]]]:
+def _checked(shape: tuple[Any, ...]) -> tuple[list[str], str | None, list[tuple[str, frozenset[type]]]]:
     """What a record's names, followed by the types of its values, come to: lines of one run have few different ones.
 
     Returns:
-        A field whose value has a wrong type; or what is left to look at: fields with items, and the types of these.
+        The names, as the objects by which Python finds a function's arguments at once; a field whose value has a wrong
+        type; and what is left to look at: fields with items, and the types of these.
     """
-    known, names = _types(), shape[: len(shape) // 2]
+    known, names = _types(), [intern(name) for name in shape[: len(shape) // 2]]
     kinds = [(name, kind) for name, kind in zip(names, shape[len(names) :], strict=True) if name in known]
     wrong = next((name for name, kind in kinds if kind not in known[name][0]), None)
-    return wrong or [(name, known[name][1]) for name, kind in kinds if kind in (list, dict)]
+    return names, wrong, [(name, known[name][1]) for name, kind in kinds if kind in (list, dict)]
 
 
 def _hint(name: str) -> Any:

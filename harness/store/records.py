@@ -56,7 +56,7 @@ def unseal(data: bytes) -> dict[str, Any]:
         EditedError: the digest is not that of the record.
     """
     try:
-        record = json.loads(data)
+        record = json.loads(data.decode("utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
         raise NotRecordError("not JSON") from error
     if not isinstance(record, dict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -175,6 +176,25 @@ def test_the_budget_is_exact_and_reported_as_measured(models, videos, case: Case
     answer = ask(adapter, video, case.build(), budget)
     heads = adapter.model.config.get_text_config().num_key_value_heads
     check_slots(case, answer, heads)
+
+
+@every_case
+def test_answering_leaves_no_tensor_to_the_garbage_collector(model, video, case: Case) -> None:
+    """A cycle would keep the accelerator's memory until the next look for one, which comes seldom."""
+    if not case.exists_for(FAMILIES[0]):
+        pytest.skip("does not exist for the family")
+    method = case.build()
+    ask(model, video, method)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        ask(model, video, method)
+        gc.collect()
+        held = [each.shape for each in gc.garbage if isinstance(each, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not held, f"tensors in reference cycles: {held}"
 
 
 def test_each_own_budget_is_one(model, video) -> None:
