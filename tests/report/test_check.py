@@ -261,6 +261,32 @@ def test_equal_answers_in_another_environment_pass_with_a_note(tmp_path, baselin
     assert "although device cpu -> cuda" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
+def test_equal_answers_by_another_reader_pass_and_name_both(tmp_path, baseline, capsys):
+    run(tmp_path, "now", video__backend="pyav")
+    assert check(tmp_path, "now") == 0
+    assert capsys.readouterr().out.count("equals baseline; although video.backend: decord -> pyav") == 4
+
+
+@pytest.mark.parametrize("column", [{"text": "E"}, {"kept_digest": "other"}, {"frames": OTHER_FRAMES.digest}])
+def test_one_other_answer_by_another_reader_does_not_pass(tmp_path, baseline, column):
+    run(tmp_path, "now", video__backend="pyav")
+    FrameRecords(tmp_path / "now").keep(OTHER_FRAMES)
+    for folder in (tmp_path / "now" / "runs").iterdir():
+        rewrite(folder, lambda i, answer: answer | (column if i == 2 else {}))
+    assert check(tmp_path, "now") == 3
+    assert "; video.backend: decord -> pyav" in record(tmp_path, "now")["cells"][0]["reason"]
+
+
+def test_another_reader_is_no_noise_and_excuses_no_other_setting(tmp_path, baseline):
+    run(tmp_path, "now", video__backend="pyav")
+    assert check(tmp_path, "now", "check.exact=false", "check.flip_rate=0.5") == 1
+    assert check(tmp_path, "now", UPDATE) == 0
+    assert read_baseline(tmp_path / "toy.json").flips_measured == {}
+    run(tmp_path, "more", method__max_guide_length=9)
+    assert check(tmp_path, "more") == 1
+    assert "video.backend: pyav -> decord" in record(tmp_path, "more")["cells"][0]["reason"]
+
+
 def test_a_version_raised_on_purpose_is_named_and_asks_for_a_new_baseline(tmp_path):
     run(tmp_path, versions={"core": 1, "method": 1})
     assert check(tmp_path, "results", UPDATE) == 0

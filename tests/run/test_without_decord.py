@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from readers import needs_decord
 
 from harness.config import REPO
 from harness.toy.benchmarks import build
@@ -32,8 +33,8 @@ class Bare:
         (folder / "hidden" / "sitecustomize.py").write_text('import sys\nsys.modules["decord"] = None\n')
         build(folder / "data", scale=0.06)
 
-    def harness(self, *words: str) -> subprocess.CompletedProcess[str]:
-        paths = {"PYTHONPATH": os.pathsep.join((str(self.folder / "hidden"), str(REPO)))}
+    def harness(self, *words: str, without: str = "hidden") -> subprocess.CompletedProcess[str]:
+        paths = {"PYTHONPATH": os.pathsep.join((str(self.folder / without), str(REPO)))}
         settings = [f"data.root={self.folder}/data", f"results={self.folder}/results"]
         return subprocess.run(
             [sys.executable, "-m", "harness", *words, *settings],
@@ -57,6 +58,19 @@ def test_the_toy_is_answered_by_pyav(bare: Bare) -> None:
     assert answers and {answer["backend"] for answer in answers} == {"pyav"}
     (manifest,) = bare.folder.glob("results/runs/*/manifest.json")
     assert '"backend":"pyav"' in manifest.read_text().replace(" ", "")
+
+
+@needs_decord
+def test_its_answers_pass_against_a_baseline_read_by_decord(bare: Bare) -> None:
+    """The toy's frames are the same to the bit, so its gate passes here too, and names both readers."""
+    assert bare.harness("run", *WORDS).returncode == 0
+    baseline = f"check.baseline={bare.folder}/baseline.json"
+    for words in (["run"], ["check", baseline, "--update-baseline"]):
+        done = bare.harness(*words, *WORDS, without="")
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = bare.harness("check", *WORDS, baseline)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"equals baseline; although video.backend: {PUBLISHED} -> pyav" in done.stdout
 
 
 def test_the_doctor_says_so(bare: Bare) -> None:
