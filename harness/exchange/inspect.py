@@ -19,7 +19,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.exchange.declared import in_words, kept
 from harness.exchange.exported import Exported
 from harness.exchange.matching import options_of
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged, taken
+from harness.exchange.rows import ForeignFile, ForeignRow, damaged, json_object, taken
 from harness.report.cells import CellResult
 
 NAME = "inspect"
@@ -41,7 +41,7 @@ def read(path: Path) -> ForeignFile:
     Raises:
         UserError: not a log, or a packed one and inspect_ai is not installed.
     """
-    whole = _unpacked(path) if path.suffix == ".eval" else _json(path)
+    whole = _unpacked(path) if path.suffix == ".eval" else json_object(path)
     spec, samples = whole.get("eval"), whole.get("samples")
     if not isinstance(spec, dict) or not isinstance(samples, list):
         raise damaged(path, "", "is no log of Inspect with samples: `eval` or `samples` is absent")
@@ -57,16 +57,6 @@ def read(path: Path) -> ForeignFile:
         taken(path, f"sample {i}", partial(_row, path, f"sample {i}", sample)) for i, sample in enumerate(samples, 1)
     ]
     return ForeignFile(NAME, (path,), str(spec.get("task") or ""), rows, kept(declared), None, metadata.get("protocol"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(path, "", f"is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise damaged(path, "", "is not an object")
-    return found
 
 
 def _unpacked(path: Path) -> dict[str, Any]:

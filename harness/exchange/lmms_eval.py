@@ -23,7 +23,7 @@ from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.exchange.declared import arguments, in_words, kept
 from harness.exchange.exported import Exported
 from harness.exchange.matching import options_of
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged, taken
+from harness.exchange.rows import ForeignFile, ForeignRow, an_object, damaged, json_object, taken
 from harness.report.cells import CellResult
 
 NAME = "lmms_eval"
@@ -58,13 +58,13 @@ def read(path: Path) -> ForeignFile:
         task = named["task"] if named else ""
         results = path.with_name(f"{named['date']}_results.json") if named and named["date"] else None
         beside = [results] if results is not None and results.is_file() else []
-        whole = _object(beside[0], beside[0].read_text(encoding="utf-8"), "") if beside else {}
+        whole = json_object(beside[0]) if beside else {}
         declared = _declared(whole, task)
     else:
-        whole = _object(path, path.read_text(encoding="utf-8"), "")
+        whole = json_object(path)
         if not isinstance(whole.get("logs"), list):
             raise damaged(path, "", "has no list `logs`: it is not a file of samples of lmms-eval")
-        samples = [(f"log {i}", _member(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
+        samples = [(f"log {i}", an_object(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
         task, beside = path.stem, []
         declared = _declared_before(whole)
     if not samples:
@@ -84,21 +84,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise damaged(path, "", f"is not UTF-8 ({error})") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield f"line {number}", _object(path, line, f"line {number}")
-
-
-def _object(path: Path, text: str, place: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise damaged(path, place, f"is not JSON ({error})") from error
-    return _member(path, place, found)
-
-
-def _member(path: Path, place: str, found: Any) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise damaged(path, place, f"is not an object but {str(found)[:60]!r}")
-    return found
+            yield f"line {number}", json_object(path, line, f"line {number}")
 
 
 def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ForeignRow:

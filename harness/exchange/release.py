@@ -10,14 +10,13 @@ file. A yaml of the run's settings (``configs/``) is read where one lies beside 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.exchange.rows import ForeignFile, ForeignRow, damaged, scalar
+from harness.exchange.rows import ForeignFile, ForeignRow, damaged, json_object, scalar
 
 NAME = "release"
 RESULTS, META = "anno_id2result.json", "anno_id2meta.json"
@@ -49,7 +48,7 @@ def read(path: Path) -> ForeignFile:
     beside = path.with_name(META)
     if not beside.is_file():
         raise damaged(path, "", f"needs {META} of the same run beside it: it says which questions were asked")
-    answers, metas = _object(path), _object(beside)
+    answers, metas = json_object(path), json_object(beside)
     if not answers:
         raise damaged(path, "", "holds no answer")
     rows = [_row(path, place, letter, metas.get(place)) for place, letter in answers.items()]
@@ -57,16 +56,6 @@ def read(path: Path) -> ForeignFile:
     declared = _declared(settings[0]) if len(settings) == 1 else {}
     task = declared.pop("dataset_name", "") or _benchmark(metas)
     return ForeignFile(NAME, (path, beside, *settings[:1]), str(task), rows, declared, "release")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(path, "", f"is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise damaged(path, "", "is not an object of question numbers")
-    return found
 
 
 def _row(path: Path, place: str, letter: Any, meta: Any) -> ForeignRow:

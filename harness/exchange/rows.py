@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,30 @@ def damaged(path: Path, place: str, what: str) -> UserError:
     """The error of a file that cannot be taken, with the row."""
     where = f"{path}, {place}" if place else str(path)
     return UserError(printable(f"{where}: {what}"))
+
+
+def json_object(path: Path, text: str | None = None, place: str = "") -> dict[str, Any]:
+    """A JSON object: of a text, else the whole file.
+
+    Raises:
+        UserError: no JSON, or something else than an object; with the place.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
+    except ValueError as error:
+        raise damaged(path, place, f"is not JSON ({error})") from error
+    return an_object(path, place, found)
+
+
+def an_object(path: Path, place: str, found: Any) -> dict[str, Any]:
+    """What was found in a file, where it is an object.
+
+    Raises:
+        UserError: it is something else; with the place.
+    """
+    if not isinstance(found, dict):
+        raise damaged(path, place, f"is not an object but {str(found)[:60]!r}")
+    return found
 
 
 def scalar(value: Any) -> Any:

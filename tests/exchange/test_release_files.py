@@ -103,14 +103,15 @@ def test_questions_that_the_release_skipped_are_absent(tmp_path, root, capsys):
     [
         ('{"0": "A"}', None, "needs anno_id2meta.json of the same run beside it"),
         ('{"0": "A"', "{}", "is not JSON"),
-        ("[]", "{}", "is not an object"),
+        ('{"0": "\udcff"}', "{}", "is not JSON .*can't decode"),
+        ("[]", "{}", r"is not an object but '\[\]'"),
         ("{}", "{}", "holds no answer"),
         ('{"0": 1}', '{"0": {"sub_category": "x"}}', "question 0: the answer is 1, not a letter"),
         ('{"0": "A", "7": "B"}', '{"0": {"sub_category": "x"}}', "question 7: is absent"),
     ],
 )
 def test_bad_files_are_named_with_the_question(result, meta, message, tmp_path, root):
-    (tmp_path / "anno_id2result.json").write_text(result)
+    (tmp_path / "anno_id2result.json").write_text(result, errors="surrogateescape")
     if meta is not None:
         (tmp_path / "anno_id2meta.json").write_text(meta)
     with pytest.raises(UserError, match=message):
