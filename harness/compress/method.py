@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,11 +135,12 @@ class Method:
         """
         return self
 
-    def settled(self, weights: str) -> Method:
+    def settled(self, weights: str, words: Sequence[str] = ()) -> Method:
         """This method with what it takes from files filled in, as it enters the identity of a cell.
 
         Args:
             weights: digest of the model's files, or `unknown`.
+            words: settings of the command line, for the command in a message.
 
         Raises:
             UserError: a file that is missing, or is not of these weights.

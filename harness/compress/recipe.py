@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from harness import advice
 from harness.errors import UserError
 from harness.places import find
+from harness.store.records import write_atomic
 
 TARGETS = tuple(2 ** (-step / 2) for step in range(1, 17))
 """Shares kept on average over layers that a recipe has a row for: from 0.71 down to 1/256."""
@@ -56,26 +58,33 @@ class Recipe:
             UserError: it cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"method.recipe={path} cannot be written: {error.strerror or error}") from error
+            write_atomic(path, json.dumps(asdict(self), indent=1) + "\n")
+        except UserError as error:
+            raise UserError(f"method.recipe={path} cannot be written: {error.__cause__}; name another file") from error
 
 
-def fit_command() -> str:
-    """What makes a recipe; it can be pasted on the toy profile."""
-    return (
-        f"{advice.harness('fit', (), 'method=fitprune')} (another model: with its profile, model and fit.samples=FILE)"
-    )
+def fit_command(words: Sequence[str] | None = None) -> str:
+    """What makes a recipe.
+
+    Args:
+        words: settings of the command line that needs it; without them the command is that of the toy.
+    """
+    if words is None:
+        of_toy = advice.harness("fit", (), "method=fitprune")
+        return f"{of_toy} (another model: with its profile, model and fit.samples=FILE)"
+    said = [word for word in words if re.split(r"[.=]", word)[0] not in ("matrix", "task", "fit")]
+    samples = [word for word in words if word.startswith("fit.samples=")] or ["fit.samples=FILE"]
+    toy = all(word == "profile=toy" for word in words if word.startswith("profile="))
+    return advice.harness("fit", said, "method=fitprune", *([] if toy else samples))
 
 
-def read_recipe(path: str) -> tuple[Recipe, str]:
-    """A recipe, and the digest of its file.
+def read_recipe(path: str, words: Sequence[str] | None = None) -> tuple[Recipe, str]:
+    """A recipe, and the digest of its file; `words` as in `fit_command`.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    again = fit_command()
+    again = fit_command(words)
     try:
         data = find(path).read_bytes()
     except OSError as error:
@@ -85,10 +94,14 @@ def read_recipe(path: str) -> tuple[Recipe, str]:
         rows = [Row(float(r["target"]), float(r["alpha"]), [float(x) for x in r["kept"]]) for r in found["rows"]]
         recipe = Recipe(str(found["weights"]), int(found["samples"]), rows)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"method.recipe={path} is no recipe ({error!r}); fit it again: {again}") from error
+        raise UserError(f"method.recipe={path} is no recipe ({error!r}); {_again(path, again)}") from error
     if not rows or len({len(row.kept) for row in rows}) != 1 or not rows[0].kept:
-        raise UserError(f"method.recipe={path} has rows that differ in layers, or none; fit it again: {again}")
+        raise UserError(f"method.recipe={path} has rows that differ in layers, or none; {_again(path, again)}")
     return recipe, hashlib.sha256(data).hexdigest()[:16]
+
+
+def _again(path: str, fit: str) -> str:
+    return f"fit it again: {advice.aside(find(path))} && {fit}"
 
 
 def share_below(mass: torch.Tensor) -> torch.Tensor:

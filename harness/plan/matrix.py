@@ -127,7 +127,7 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
         method = resolve_method(dataclasses.replace(config.method, **changes), config.task)
         try:
-            method = method.settled(weights)
+            method = method.settled(weights, config.overrides)
         except UserError as error:
             if problems is None:
                 raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.advice import aside
 from harness.compress.methods.fitprune import FitPrune
 from harness.compress.recipe import fit_recipe
 from harness.config import Config
@@ -14,6 +15,7 @@ from harness.console import open_console
 from harness.errors import UserError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
+from harness.places import find
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
 from harness.run.answer import load_model
@@ -27,7 +29,8 @@ def main(config: Config) -> int:
     """Carry out the verb.
 
     Raises:
-        UserError: a method that has nothing to fit, no samples, or samples that cannot be read or are the test's.
+        UserError: a method that has nothing to fit, a recipe that is there already, no samples, or samples that cannot
+            be read or are the test's.
     """
     method = config.method
     if not isinstance(method, FitPrune):
@@ -36,6 +39,11 @@ def main(config: Config) -> int:
         raise UserError("method.recipe=null says not where the recipe goes: give a file")
     cell = next(task_cells(config, []))
     listed = None if config.profile == "toy" and config.fit.samples is None else read_samples(config)
+    if (held := find(method.recipe)).exists():
+        raise UserError(
+            f"method.recipe={method.recipe} is there already, and cells may be answered under it; name another file "
+            f"with method.recipe=FILE, here and where it is used, or move it away: {aside(held)}"
+        )
     adapter = load_model(cell)
     calibrator, chunks, count = method.calibrator(), [], 0
     encoded = toy_videos(config, adapter, cell) if listed is None else videos(listed, adapter, cell)
@@ -86,7 +94,9 @@ def read_samples(config: Config) -> list[tuple[Path, str]]:
     try:
         lines = Path(name).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"fit.samples={name} cannot be read: {error}") from error
+        raise UserError(
+            f"fit.samples={name} cannot be read: {error}; give a file of lines such as {EXAMPLE}"
+        ) from error
     found, tests = [], Path(config.data.root).resolve()
     for number, line in enumerate(lines, 1):
         if not line.strip():

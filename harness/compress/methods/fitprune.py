@@ -38,12 +38,12 @@ class FitPrune(StagedEvictor):
     recipe: str | None = setting(None, runtime=True)
     recipe_digest: str | None = None
 
-    def settled(self, weights: str) -> Method:
-        recipe, digest = self._read()
+    def settled(self, weights: str, words: Sequence[str] = ()) -> Method:
+        recipe, digest = self._read(words)
         if weights not in ("unknown", recipe.weights):
             raise UserError(
                 f"method.recipe={self.recipe} was fitted for other weights ({recipe.weights}, these are {weights}): "
-                f"{fit_command()}, or set another method.recipe"
+                f"set another method.recipe=FILE and fit it: {fit_command(words)}"
             )
         return dataclasses.replace(self, recipe_digest=digest)
 
@@ -65,12 +65,12 @@ class FitPrune(StagedEvictor):
                 f"{run.language.num_layers}: {fit_command()}"
             )
 
-    def _read(self) -> tuple[Recipe, str]:
+    def _read(self, words: Sequence[str] | None = None) -> tuple[Recipe, str]:
         if self.recipe is None:
             raise UserError(
-                f"method.recipe=null: method fitprune needs a recipe of this model; fit it: {fit_command()}"
+                f"method.recipe=null: method fitprune needs a recipe of this model; fit it: {fit_command(words)}"
             )
-        return read_recipe(self.recipe)
+        return read_recipe(self.recipe, words)
 
     def judges(self, layers: int) -> list[int]:
         return list(range(layers))

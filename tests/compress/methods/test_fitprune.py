@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.compress.allocation import allocate
 from harness.compress.generate import generate
 from harness.compress.method import build_method
-from harness.compress.recipe import TARGETS, Recipe, Row, fit_recipe, read_recipe, removed_at
+from harness.compress.recipe import TARGETS, Recipe, Row, fit_command, fit_recipe, read_recipe, removed_at
 from harness.config import compose_config
 from harness.errors import UserError
 from harness.models.families import open_model
@@ -162,7 +162,7 @@ def test_a_changed_recipe_makes_another_cell_and_a_missing_one_is_a_problem(tmp_
 
     problems: list[str] = []
     cells(problems)
-    assert len(problems) == 1 and "fit method=fitprune" in problems[0]
+    assert len(problems) == 1 and problems[0].endswith("method=fitprune")
     with pytest.raises(UserError, match="does not exist"):
         cells()
     row = Row(0.5, 0.1, [0.9, 0.4, 0.2, 0.1])
@@ -183,13 +183,29 @@ def test_a_changed_recipe_makes_another_cell_and_a_missing_one_is_a_problem(tmp_
         cells()
 
 
-def test_the_verb_fits_on_the_toy_and_the_toys_recipe_is_there(tmp_path: Path, capsys) -> None:
+def test_a_run_without_its_recipe_is_refused_with_the_command_that_makes_it(tmp_path: Path, capsys) -> None:
+    words = ["profile=published", f"model.path={CHECKPOINT}", f"data.root={tmp_path}", f"results={tmp_path}"]
+    assert main(["plan", "matrix=methods", *words, "task.subset=mini"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("- method.recipe=")]
+    assert "results/recipes/fitprune-qwen2_5_vl_7b.json does not exist" in line
+    made = f"harness fit {' '.join(words)} method=fitprune fit.samples=FILE"
+    assert line.endswith(made)
+    assert fit_command([*words, "fit.samples=f"]).endswith("method=fitprune fit.samples=f")
+
+
+def test_the_verb_fits_on_the_toy_and_the_toys_recipe_is_there(tmp_path: Path, capsys, monkeypatch) -> None:
     path = tmp_path / "fitted" / "recipe.json"
     words = ["fit", "method=fitprune", f"method.recipe={path}", "fit.toy_videos=2", "matrix.frames=[32]"]
     assert main(words) == 0 and "2 questions" in capsys.readouterr().out
     first, digest = read_recipe(str(path))
     assert len(first.rows[0].kept) == 4 and first.samples == 2
+    assert main([*words, "fit.toy_videos=3"]) == 2  # never replaced: cells may be answered under it
+    said = capsys.readouterr().err
+    assert f"mv {path} {path}.old" in said and "method.recipe=FILE" in said and read_recipe(str(path))[1] == digest
+    path.rename(f"{path}.old")
     assert main(words) == 0 and read_recipe(str(path)) == (first, digest)  # the same to the bit
+    monkeypatch.chdir(tmp_path)  # the recipe that comes with the product is found from anywhere
+    assert main(["fit", "method=fitprune"]) == 2 and "fitprune-toy.json is there already" in capsys.readouterr().err
     assert all(b.kept <= a.kept for a, b in zip(first.rows, first.rows[1:], strict=False))
     shipped = build_cells(compose_config(["matrix.task=[mlvu]", "method=fitprune"]))[0].method
     assert shipped.recipe_digest is not None
