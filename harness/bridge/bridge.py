@@ -8,7 +8,7 @@ from harness.bridge.build import Bridge, build_bridge, chains_of
 from harness.bridge.ends import End, find_end, inherited
 from harness.bridge.factors import Chain
 from harness.bridge.measure import Store, measure, needed
-from harness.bridge.page import show, write
+from harness.bridge.page import folder_of, show, write
 from harness.bridge.search import search
 from harness.config import Config
 from harness.errors import UserError
@@ -38,6 +38,8 @@ def main(config: Config) -> int:
     a = find_end(first, config, _asked(second, config))
     b = find_end(second, config, a.asked)
     bridge = build_bridge(a, b, config)
+    if not given.plan:
+        folder_of(bridge, config)
     rejected: list[str] = []
     if given.search and not given.plan:
         status, bridge, rejected = search(bridge, config, lambda cells: answer(cells, config, console))

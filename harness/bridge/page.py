@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from harness.bridge.build import Bridge
 from harness.bridge.draw import draw
 from harness.bridge.measure import Step, Waterfall
 from harness.config import Config
-from harness.errors import UserError
 from harness.report.figures import svg
 from harness.report.style import STYLE
+from harness.store.records import made_folder
 
 HEADS = ("factor", "points", "interval", "score", "right / wrong", "")
 
@@ -95,7 +94,7 @@ def write(
     """Write the page, the figure and the numbers; returns their folder."""
     import matplotlib.pyplot as plt
 
-    folder = made_folder(bridge, config)
+    folder = folder_of(bridge, config)
     with plt.rc_context(STYLE):
         for name, waterfall in zip(("waterfall", "waterfall_reverse"), found, strict=False):
             figure = draw(waterfall, config.report.confidence)
@@ -109,29 +108,15 @@ def write(
 
 
 def folder_of(bridge: Bridge, config: Config) -> Path:
-    """Where a bridge is written."""
-    if config.bridge.output:
-        return Path(config.bridge.output)
-    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", _short(end)).strip("_") for end in (bridge.a, bridge.b)]
-    return Path(config.results) / "bridge" / "__".join(names)
-
-
-def made_folder(bridge: Bridge, config: Config) -> Path:
-    """The folder of a bridge, made.
+    """Where a bridge is written; made.
 
     Raises:
-        UserError: it cannot be written.
+        StoreError: it cannot be written.
     """
-    folder = folder_of(bridge, config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}; choose another folder with output=<folder>"
-        ) from error
-    return folder
+    if config.bridge.output:
+        return made_folder(Path(config.bridge.output), "output=<folder>")
+    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", _short(end)).strip("_") for end in (bridge.a, bridge.b)]
+    return made_folder(Path(config.results) / "bridge" / "__".join(names), "output=<folder>")
 
 
 def _short(end: Any) -> str:

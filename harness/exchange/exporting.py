@@ -13,6 +13,7 @@ from harness.exchange.config import WRITTEN
 from harness.exchange.exported import Exported, exported, write_files
 from harness.report.cells import CellResult
 from harness.report.loading import load_cells
+from harness.store.records import made_folder
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -46,6 +47,10 @@ def main(config: Config) -> int:
     cells = load_cells(results, [each.strip() for each in patterns])
     if not cells:
         raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.overrides)}")
+    roots = {
+        format: made_folder(Path(given.output) if given.output else results / "export" / format, "output=<folder>")
+        for format in given.formats
+    }
     whole = True
     for cell in cells:
         whole &= cell.missing == 0
@@ -54,8 +59,7 @@ def main(config: Config) -> int:
             print(f"{cell.id}: no answer yet, nothing is written")
             continue
         for format in given.formats:
-            root = Path(given.output) if given.output else results / "export" / format
-            written = write_files(root / cell.id, WRITERS[format](cell, asked))
+            written = write_files(roots[format] / cell.id, WRITERS[format](cell, asked))
             print(f"{written[0]}: {len(asked)} answers{_lacks(cell, asked)}")
     return 0 if whole else 1
 

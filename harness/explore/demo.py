@@ -24,6 +24,7 @@ from harness.explore.tables import chunk_table, layer_table, totals
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
 from harness.run.answer import load_model, needs_attention, needs_pixels
+from harness.store.records import made_folder
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
 
@@ -60,6 +61,7 @@ def main(config: Config) -> int:
     output = Path(config.demo.output)
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output {output} must end in .png, .pdf or .svg")
+    made_folder(output.parent, "--output FILE")
     cell = demo_cell(config)
 
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
@@ -103,7 +105,6 @@ def main(config: Config) -> int:
         console.print(f"no picture: {NOT_RECORDED}")
         return 0
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         draw(output, held.frames, kept, timeline, question=asked.text, answer=text, heading=heading)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error

@@ -25,6 +25,7 @@ from harness.report.pairs import Pair, find_pairs, ladder
 from harness.report.scores import score_rows, scores_frame
 from harness.report.verdicts import JUDGED, judge_numbers, verdict_counts
 from harness.store import write_atomic
+from harness.store.records import made_folder
 
 MANY = 16
 """Paired differences that a terminal shows; of more, only those pooled over benchmarks."""
@@ -52,6 +53,7 @@ def main(config: Config) -> int:
     if not chosen.stored:
         console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", soft_wrap=True)
         return 1
+    made_folder(config.report.folder(config.results), "report.output=<folder>")
     found = find(chosen.stored, config.report)
     shown = chosen.cells or chosen.stored
     only = found if len(shown) == len(chosen.stored) else find(shown, config.report, found.context)

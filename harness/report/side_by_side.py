@@ -35,6 +35,7 @@ from harness.report.partners import Partners, match
 from harness.report.section import Section, interval_text, number_text, p_text
 from harness.report.statistics import Difference, Estimate, score
 from harness.store import write_atomic
+from harness.store.records import made_folder
 
 SAME, DIFFERS = 0, 1
 RULES = {
@@ -127,6 +128,9 @@ def main(config: Config) -> int:
     """
     settings, console = config.compare, open_console()
     found = find(settings.folders, config.report.cells, settings.exact)
+    output = made_folder(
+        Path(settings.output) if settings.output else Path(config.results) / "compare", "output=<folder>"
+    )
     confidence = config.report.confidence
     sections = sections_of(found, confidence, settings.limit)
     for section in sections:
@@ -134,7 +138,6 @@ def main(config: Config) -> int:
     lines = verdict(found)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-    output = Path(settings.output) if settings.output else Path(config.results) / "compare"
     head = f"# {found.folders[0]} (A) and {found.folders[1]} (B)\n\n" + "\n".join(f"- {line}" for line in lines)
     write_atomic(output / "compare.md", "\n\n".join([head, *(section.markdown() for section in sections)]))
     write_atomic(output / "compare.json", json.dumps(record(found, confidence), indent=1) + "\n")

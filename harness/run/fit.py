@@ -19,6 +19,7 @@ from harness.places import find
 from harness.plan.cell import Cell
 from harness.plan.matrix import task_cells
 from harness.run.answer import load_model
+from harness.store.records import made_folder
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
 
@@ -44,6 +45,8 @@ def main(config: Config) -> int:
             f"method.recipe={method.recipe} is there already, and cells may be answered under it; name another file "
             f"with method.recipe=FILE, here and where it is used, or move it away: {aside(held)}"
         )
+    path = Path(method.recipe)
+    made_folder(path.parent, "method.recipe=FILE")
     adapter = load_model(cell)
     calibrator, chunks, count = method.calibrator(), [], 0
     encoded = toy_videos(config, adapter, cell) if listed is None else videos(listed, adapter, cell)
@@ -53,7 +56,6 @@ def main(config: Config) -> int:
         chunks += [scores for scores in answer.trace.recording.scores if scores is not None]
         count += 1
     recipe = fit_recipe(chunks, cell.weights, count)
-    path = Path(method.recipe)
     recipe.write(path)
     console = open_console()
     console.print(f"fitted on {count} questions, {len(chunks)} chunks; shares kept, from the first layer to the last:")

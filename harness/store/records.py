@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,27 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         with contextlib.suppress(OSError):  # the folder itself may be what is missing
             draft.unlink(missing_ok=True)
         raise StoreError(
-            f"cannot write {path}: {error.strerror or error}. Free space there (df -h {path.parent}), change "
-            "its owner, or choose another folder with results=<folder>; then start the same command again."
+            f"cannot write {path}: {error.strerror or error}. Free space there (df -h {path.parent}), change its "
+            "owner, or choose another folder (results=<folder>, output=<folder>); then start the same command."
         ) from error
+
+
+def made_folder(folder: Path, instead: str) -> Path:
+    """A folder that can be written, made where it is absent: asked before long work whose end is written there.
+
+    Args:
+        instead: the setting that names another one, as in ``output=<folder>``.
+
+    Raises StoreError when it cannot be made, or takes no file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(f"{folder} cannot be written: {why}; choose another with {instead}") from error
+    return folder
 
 
 class _ExclusiveLock(FileLock):

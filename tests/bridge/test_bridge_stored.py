@@ -198,9 +198,10 @@ def test_words_that_are_not_known_are_refused(results, own, message):
         bridge(results, cells=[A.id, B.id], **own)
 
 
-def test_a_page_that_cannot_be_written_is_said(results):
+def test_a_page_that_cannot_be_written_is_said_before_anything_is_answered(results, monkeypatch):
     (results / "file").write_text("mine")
-    with pytest.raises(UserError, match="file cannot be written: .*; choose another folder with output="):
+    monkeypatch.setattr("harness.bridge.bridge.answer", lambda *_: pytest.fail("answered first"))
+    with pytest.raises(UserError, match="file cannot be written: .*; choose another with output=<folder>"):
         bridge(results, cells=[A.id, B.id], output=str(results / "file"))
     assert (results / "file").read_text() == "mine"
 

@@ -111,3 +111,19 @@ def test_what_answered_them_is_listed_and_decides_nothing(folders, compare, caps
 def test_bad_input(folders, capsys, words, said):
     assert main(["compare", *(word.format(folders[0]) for word in words)]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (["compare", "{a}", "{b}", "--output", "{file}"], "output=<folder>"),
+        (["export", "lmms_eval", "results={a}", "output={file}"], "output=<folder>"),
+        (["report", "results={a}", "report.cells=['*']", "report.output={file}"], "report.output=<folder>"),
+    ],
+)
+def test_an_output_that_is_no_folder_is_named_with_its_own_setting(folders, tmp_path, capsys, words, setting):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert main([word.format(a=folders[0], b=folders[1], file=file) for word in words]) == 2
+    assert capsys.readouterr().err == f"error: {file} cannot be written: File exists; choose another with {setting}\n"
+    assert file.read_text() == "mine"
