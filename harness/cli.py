@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from harness.advice import OF_ONE_VERB
 from harness.errors import UserError, printable
 
 SETTING = re.compile(r"[A-Za-z_~+][\w.]*=")
@@ -30,6 +31,8 @@ class Verb:
             the group (``cell=...`` for ``show.cell=...``) where no group bears their name.
         words: the setting of the section, a list of texts, that takes the words without ``=``; empty: there are none.
         flags: settings of the section that may be written as options too (``update_baseline``: ``--update-baseline``).
+        reads: groups of settings that it obeys beside its section, profile, results and data. None: all but those of
+            one other verb, so that every step of a reproduction takes the same words.
         of_cells: those flags whose words are themselves settings of a cell (``--candidates video=stock context=130``).
     """
 
@@ -39,6 +42,7 @@ class Verb:
     words: str = ""
     flags: tuple[str, ...] = ()
     of_cells: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
 
 
 VERBS = {
@@ -54,11 +58,11 @@ VERBS = {
     ),
     "import": Verb(
         "harness.exchange.importing", "take other people's per-question results as cells of their own kind",
-        "foreign", "files",
+        "foreign", "files", reads=(),
     ),
     "export": Verb(
         "harness.exchange.exporting", "write cells as lmms-eval's samples, VLMEvalKit's tables or Inspect's logs",
-        "export", "formats",
+        "export", "formats", reads=(),
     ),
     "submit": Verb("harness.benchmarks.submit", "write a leaderboard file", "task"),
     "fit": Verb("harness.run.fit", "what a method takes from calibration videos, as the recipe of fitprune", "fit"),
@@ -76,7 +80,7 @@ VERBS = {
     ),
     "compare": Verb(
         "harness.report.side_by_side", "two results folders: settings, scores, flips, kept tokens; 0 same, 1 differs",
-        "compare", words="folders", flags=("limit", "output"),
+        "compare", words="folders", flags=("limit", "output"), reads=("report",),
     ),
     "bridge": Verb(
         "harness.bridge.bridge", "why two results differ: one factor at a time, by twin cells",
@@ -233,6 +237,27 @@ def _full(word: str, verb: Verb) -> str:
     return f"{verb.section}.{word}" if key in _fields(verb.section) and key not in groups else word
 
 
+def check_read(command: Command) -> None:
+    """Refuse a setting that the verb would not read: one that is given is obeyed.
+
+    Raises:
+        UserError: the first, and what the verb reads.
+    """
+    from harness.config import Config
+
+    verb = VERBS[command.verb]
+    groups = {field.name for field in dataclasses.fields(Config)} - {"overrides"}
+    of_all = {"profile", "results", "data", verb.section}
+    read = groups - {*OF_ONE_VERB} if verb.reads is None else groups & {*verb.reads}
+    for word in command.settings:
+        if re.split(r"[.=]", word)[0] not in read | of_all:
+            own = [f"{verb.section}.{key}" for key in _fields(verb.section)]
+            shown = [*own, *sorted((read | of_all) - {verb.section, ""})]
+            raise UserError(
+                f"{command.verb} does not read {word}; allowed: {', '.join(shown)}; see {PROGRAM} {command.verb} --help"
+            )
+
+
 def main(argv: list[str]) -> int:
     """Run one verb.
 
@@ -245,6 +270,7 @@ def main(argv: list[str]) -> int:
         from harness.setting import check_settings
 
         verb, config = VERBS[command.verb], compose_config(command.settings)
+        check_read(command)
         if command.own:
             section = getattr(config, verb.section)
             for key, value in command.own.items():

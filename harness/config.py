@@ -257,8 +257,11 @@ def _no_option(group: str, name: str) -> str:
 def _allowed(key: str, parent: str, schema: Any) -> str:
     if not dataclasses.is_dataclass(schema):
         return ""
-    names = [f.name for f in dataclasses.fields(schema)]
+    names = [f.name for f in dataclasses.fields(schema) if f.name != "overrides"]
     close = difflib.get_close_matches(key, names, n=1)
+    if schema is Config and not close:
+        inner = {group: of for group, of in get_type_hints(Config).items() if dataclasses.is_dataclass(of)}
+        close = [f"{group}.{key}" for group, of in inner.items() if key in {f.name for f in dataclasses.fields(of)}]
     meant = f" (did you mean '{close[0]}'?)" if close else ""
     return f"\nallowed keys of {parent or 'the configuration'}: {', '.join(names)}{meant}"
 

@@ -7,8 +7,10 @@ from typing import get_type_hints
 
 import pytest
 
-from harness.cli import VERBS, parse
+from harness.advice import OF_ONE_VERB, harness
+from harness.cli import VERBS, check_read, main, parse
 from harness.config import REPO, Config
+from harness.errors import UserError
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -102,3 +104,37 @@ def test_a_flag_is_checked_as_its_setting_is():
     assert result.returncode == 2
     assert "demo.output=''" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        (["import", "FILE", "task=mlvu"], "foreign.of, "),
+        (["export", "inspect", "matrix.task=[mlvu]"], "export.cell, "),
+        (["compare", "A", "B", "method.chunk_frames=8"], "report, "),
+        (["run", "show.limit=3"], "run.retry, "),
+        (["plan", "overrides=[a]"], "matrix.task, "),
+    ],
+)
+def test_a_setting_that_the_verb_would_not_read_is_refused(words, read, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]} does not read {words[-1]}; allowed: " in said and read in said and said.count("\n") == 1
+
+
+def test_every_step_takes_the_same_words_and_only_what_is_of_one_verb_is_refused(capsys):
+    shared = [
+        "profile=toy",
+        "model.path=x",
+        "task.subset=mini",
+        "engine.workers=2",
+        "run.retry=failed",
+        "report.cells=[x]",
+    ]
+    for verb in ("plan", "prepare", "verify", "run", "score", "report", "check", "submit", "doctor"):
+        check_read(parse([verb, *shared]))
+    assert all([verb.section for verb in VERBS.values()].count(group) == 1 for group in OF_ONE_VERB)
+    with pytest.raises(UserError, match="report does not read check.exact=true"):
+        check_read(parse(["report", "check.exact=true"]))
+    assert harness("run", ["profile=toy", "check.exact=true"]).endswith("harness run profile=toy")
+    assert main(["run", "variant=full"]) == 2 and "did you mean 'matrix.variant'?" in capsys.readouterr().err
