@@ -69,8 +69,8 @@ def measured(config: Config) -> tuple[list[dict[str, Any]], list[str], str]:
     """
     from harness.analysis.output_error import errors
     from harness.benchmarks.questions import load_questions
+    from harness.fetch.prepare import prepare_toy
     from harness.run.fit import videos
-    from harness.run.run import prepare_toy
 
     prepare_toy(config)
     cell = next(task_cells(config, []))

@@ -42,7 +42,7 @@ def study(config: Config) -> int:
         UserError: no videos or weights, or none of the videos could be analysed.
     """
     from harness.benchmarks.questions import load_questions
-    from harness.run.run import prepare_toy
+    from harness.fetch.prepare import prepare_toy
 
     prepare_toy(config)
     cell = next(task_cells(config, []))  # loading says what is wrong with the weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import TextIO
 from rich.console import Console
 
 from harness.config import Config
+from harness.fetch.prepare import prepare_toy
 from harness.plan import plan as planning
 from harness.plan.show import show
 from harness.run.engines import build_engine
@@ -64,22 +64,6 @@ def answer(config: Config, plan: planning.Plan, console: Console) -> int:
         console.print("interrupted: the same command goes on where this one stopped")
         return INTERRUPTED
     return SOME_FAILED if left.failed or left.missing else 0
-
-
-def prepare_toy(config: Config) -> None:
-    """Make the embedded toy's videos and annotations when they are not there; other data is never fetched here.
-
-    A toy that someone built with another seed or size is used as it is.
-    """
-    if config.profile != "toy" or config.data.source is not None:
-        return
-    manifest = Path(config.data.root) / "manifest.json"
-    build = json.loads(manifest.read_text()) if manifest.exists() else {}
-    if build.get("complete") and (build["build"]["seed"], build["build"]["scale"]) != (0, 1.0):
-        return
-    from harness.fetch import prepare
-
-    prepare.main(config)
 
 
 def open_groups(

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from harness.plan import plan as planning
 from harness.plan.feature_size import Header
 from harness.plan.show import show
 from harness.store import Answer, AnswerLog, FrameRecords, Manifest, SeenFrames, write_manifest
+from harness.toy.benchmarks import build
 
 
 @pytest.fixture
@@ -34,6 +36,13 @@ def overrides(tmp_path):
         f"data.root={tmp_path / 'data'}",
     ]
     return [*words, f"results={tmp_path / 'results'}", "matrix=ablation", "model.dtype=float32"]
+
+
+def test_the_toy_is_made_where_it_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.toy.benchmarks.build", partial(build, scale=0.06))
+    assert planning.main(compose_config(["matrix=ablation", "matrix.task=[lvbench]", "matrix.variant=[full]"])) == 0
+    assert (tmp_path / "data/toy/lvbench").is_dir() and "to answer" in capsys.readouterr().out
 
 
 def test_counts_follow_the_stored_answers(overrides):
