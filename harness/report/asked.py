@@ -48,6 +48,11 @@ class Asked(Once):
         return np.array([question.question_id for question in self.questions], object)
 
     @cached_property
+    def ids(self) -> frozenset[str]:
+        """Question ids, to look one up."""
+        return frozenset(question.question_id for question in self.questions)
+
+    @cached_property
     def by_name(self) -> Places:
         """Places of the questions, sorted by their ids."""
         return np.array(sorted(range(len(self.questions)), key=lambda i: self.questions[i].question_id), np.intp)

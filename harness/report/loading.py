@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.advice import aside
 from harness.errors import UserError
 from harness.report.asked import AskedOnce
 from harness.report.cells import SCORE, CellResult
 from harness.store import FrameRecords, read_answers, read_manifest
+from harness.store.questions import FILE as QUESTIONS
+from harness.store.questions import written_anew
 from harness.store.records import EditedError, NotRecordError, unseal
 
 
@@ -53,9 +56,14 @@ def each_cell(results: Path | str, names: Iterable[str]) -> Iterator[CellResult]
 
 
 def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:
-    answers = read_answers(folder)
+    answers, manifest, own = read_answers(folder), read_manifest(folder), asked.of(folder)
+    if lost := sorted(answers.keys() - own.ids):
+        raise UserError(
+            f"{folder / QUESTIONS} lacks {len(lost)} questions that are answered (the first: {lost[0]}): it was cut "
+            f"short; {written_anew(folder)}\nWhere the annotations have lost them, move it away: {aside(folder)}"
+        )
     frames.check(answers.values())
-    return CellResult(folder, read_manifest(folder), asked.of(folder), answers, frames, _read_score(folder))
+    return CellResult(folder, manifest, own, answers, frames, _read_score(folder))
 
 
 def _read_score(folder: Path) -> dict[str, Any] | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.advice import harness
 from harness.errors import UserError
+from harness.store.manifest import read_manifest
 from harness.store.records import seal, unseal, write_atomic
 
 SCHEMA = 2
@@ -58,11 +61,11 @@ def write_questions(cell_dir: Path | str, questions: Iterable[QuestionRecord]) -
 def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
     """The cell's questions in the order asked.
 
-    Raises UserError when the file is absent, damaged, edited or of another schema.
+    Raises UserError when the file is absent, empty, damaged, edited or of another schema.
     """
     path = Path(cell_dir) / FILE
     if not path.is_file():
-        raise UserError(f"{path} is absent: this cell was never started. Start it with: python -m harness run")
+        raise UserError(f"{path} is absent: {written_anew(cell_dir)}")
     questions = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
@@ -72,7 +75,18 @@ def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
             questions.append(QuestionRecord(**record))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{path}, line {number} is not a question record ({error}). The file is written anew from the "
-                f"annotations: delete it (rm {path}) and run: python -m harness run"
+                f"{path}, line {number} is not a question record ({error}); {written_anew(cell_dir)}"
             ) from error
+    if not questions:
+        raise UserError(f"{path} is empty, and no cell asks nothing; {written_anew(cell_dir)}")
     return questions
+
+
+def written_anew(cell_dir: Path | str) -> str:
+    """What writes the file of questions anew, in words: the run that made the cell; answers stay."""
+    try:
+        words = read_manifest(cell_dir).runtime.get("overrides", ())
+    except UserError:
+        words = ()
+    path = shlex.quote(str(Path(cell_dir) / FILE))
+    return f"it is written anew from the annotations: rm -f {path} && {harness('run', words)}"

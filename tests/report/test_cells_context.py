@@ -174,3 +174,14 @@ def test_a_damaged_score_file_is_no_score(tmp_path):
     (folder / "score.json").write_text('{"schema": 2, "inputs": ')
     (cell,) = load_cells(tmp_path)
     assert cell.score is None
+
+
+def test_questions_that_were_cut_short_are_damage_and_no_better_score(tmp_path):
+    asked = questions("mlvu", 4)
+    runtime = {"overrides": ["profile=toy", "task.subset=mini"]}
+    folder = write_cell(tmp_path, asked, [True] * 6 + [False] * 6, task="mlvu", runtime=runtime)
+    path = folder / "questions.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
+    again = f"rm -f {path} && .*python -m harness run profile=toy task.subset=mini"
+    with pytest.raises(UserError, match=rf"lacks 7 questions that are answered \(the first: v1-2\).*{again}"):
+        load_cells(tmp_path)

@@ -138,6 +138,9 @@ def test_damaged_or_absent_questions_name_the_command(tmp_path):
     path.write_text(whole.replace('"answer":"B"', '"answer":"A"'))
     with pytest.raises(UserError, match=r"line 1 .*digest differs.*rm .*python -m harness run"):
         read_questions(tmp_path)
+    path.write_text("")
+    with pytest.raises(UserError, match="questions.jsonl is empty.*rm .*python -m harness run"):
+        read_questions(tmp_path)
 
 
 def test_write_atomic_leaves_no_draft_and_keeps_the_old_file_on_failure(tmp_path):
