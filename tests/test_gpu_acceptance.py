@@ -38,7 +38,8 @@ def test_every_check_runs_and_nothing_fails(tmp_path: Path, capsys) -> None:
     skipped = {row.what: row.reason for row in rows if row.status == "skipped"}
     missing = {"flash_attention_2", "features on the host", "spread over all GPUs", "fitprune"}
     assert {name for name, reason in skipped.items() if not reason.startswith("chooses frames")} == missing
-    assert all(skipped.values())
+    assert all(skipped.values()) and "${" not in (tmp_path / "acceptance.md").read_text()
+    assert skipped["fitprune"].endswith("recipe=results/recipes/fitprune-qwen2_5_vl_7b.json")
     page = (tmp_path / "acceptance.md").read_text()
     assert page.count("\n| ") == len(rows) + 1 and f"all of {len(rows)} rows passed" in page
     assert capsys.readouterr().out.splitlines()[-1].startswith(str(tmp_path))

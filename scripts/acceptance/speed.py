@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from acceptance.agreement import broken, judged
-from acceptance.subject import Row, Subject
+from acceptance.subject import MODEL, Row, Subject
 from acceptance.waits import Waits
 from harness.analysis.allocations import Allocations
 from harness.compress.decode import greedy
@@ -145,8 +146,10 @@ def methods(subject: Subject) -> Iterator[Row]:
     for name, options in subject.options.items():
         if name == "none":
             continue
-        if named := [f"{key}={value}" for key, value in options.items() if "${" in str(value)]:
-            yield Row("methods", name, "skipped", reason=f"needs a file of the model: {named[0]}")
+        if named := [key for key, value in options.items() if "${" in str(value)]:
+            whole = OmegaConf.create({"model": {"name": MODEL}, "method": options})
+            file = f"{named[0]}={whole.method[named[0]]}"
+            yield Row("methods", name, "skipped", reason=f"needs a file of the model: {file}")
             continue
         try:
             if type(subject.method(name)).select_frames is not Method.select_frames:

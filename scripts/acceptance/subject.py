@@ -16,6 +16,8 @@ from harness.compress.method import Method, build_method
 from harness.models.language import Decoder
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "method"
+MODEL = "qwen2_5_vl_7b"
+"""The model whose shape is checked, as its files are named."""
 TINY: dict[str, Any] = {
     "vocab_size": 256,
     "hidden_size": 64,
