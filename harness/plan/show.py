@@ -31,7 +31,8 @@ def time_lines(plan: Plan, start_s: float) -> list[str]:
     cells = ", ".join(plan.unmeasured[:SHOWN]) + (" ..." if len(plan.unmeasured) > SHOWN else "")
     which = f" of {cells}" if cells else " on one device"
     unknown = f"time: not known; nothing was measured at the settings{which}"
-    if plan.overrides is None:
+    subsets = {cell.cell.task.subset for group in plan.groups for cell in group.cells}
+    if plan.overrides is None or subsets == {"mini"}:
         return [unknown]
     return [f"{unknown}. This measures them: {harness('run', plan.overrides, 'task.subset=mini')}"]
 

@@ -99,6 +99,8 @@ def test_an_unmeasured_matrix_says_so_and_how_to_measure_it(overrides):
     assert "24 questions to answer on 2 videos" in text
     assert "time: not known" in text
     assert f"-m harness run {shlex.join(overrides)} task.subset=mini" in text
+    mini = shown(planning.make_plan(compose_config([*overrides, "matrix.subset=[mini]"])))
+    assert "time: not known" in mini and "This measures them" not in mini  # it would be the plan itself
 
 
 def test_weights_of_another_model_are_noted(overrides):
