@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from harness.advice import OF_ONE_VERB
-from harness.errors import UserError, printable
+from harness.errors import OF_THE_DISK, UserError, printable, refused
 
 SETTING = re.compile(r"[A-Za-z_~+][\w.]*=")
 """How a setting starts; every other word is the verb's own."""
@@ -289,6 +289,11 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
         return 0
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        print(f"error: {printable(refused(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
         return 130

@@ -1,5 +1,13 @@
 """The kinds of error that a user, not a developer, has to act on."""
 
+import errno
+
+OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What a disk or a folder refuses, and a user can put right wherever it comes up."""
+
 
 class UserError(Exception):
     """Something the user can put right.
@@ -18,6 +26,14 @@ class VideoError(UserError):
 
 class QuestionError(UserError):
     """One question that cannot be answered as asked: it is stored as failed with this reason, and the rest goes on."""
+
+
+def refused(error: OSError) -> str:
+    """What to do about an error of `OF_THE_DISK`."""
+    return (
+        f"{error.filename or 'a file'}: {error.strerror or error}. Free space there (df -h), change its owner, or "
+        "choose another place (results=<folder>, data.root=<folder>); then start the same command again"
+    )
 
 
 def printable(text: str) -> str:

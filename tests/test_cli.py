@@ -1,6 +1,8 @@
 """The command line: verbs, errors without traceback, exit statuses."""
 
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 from typing import get_type_hints
@@ -138,3 +140,20 @@ def test_every_step_takes_the_same_words_and_only_what_is_of_one_verb_is_refused
         check_read(parse(["report", "check.exact=true"]))
     assert harness("run", ["profile=toy", "check.exact=true"]).endswith("harness run profile=toy")
     assert main(["run", "variant=full"]) == 2 and "did you mean 'matrix.variant'?" in capsys.readouterr().err
+
+
+def test_a_disk_that_refuses_is_no_traceback_and_a_fault_of_ours_is_one(monkeypatch, capsys):
+    def refuse(number):
+        def fail(_):
+            raise OSError(number, os.strerror(number), "results/x")
+
+        monkeypatch.setattr("harness.plan.plan.main", fail)
+        return main(["plan"])
+
+    assert refuse(errno.ENOSPC) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: results/x: No space left on device. Free space") and "results=<folder>" in said
+    with pytest.raises(OSError):
+        refuse(errno.EBADF)
+    assert main(["show", "Q", "results=nowhere"]) == 2
+    assert "nowhere/runs holds no cell yet: " in capsys.readouterr().err

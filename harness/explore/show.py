@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from harness.advice import harness
 from harness.config import Config
 from harness.errors import UserError, printable
 from harness.explore.again import Again, Ask, answer_again, stored_cell
@@ -79,6 +80,8 @@ def chosen_asks(config: Config, console: Console) -> list[Ask]:
     known = {question.question_id for cell in stored for question in cell.questions}
     for name in questions:
         if name not in known:
+            if not known:
+                raise UserError(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}")
             near = difflib.get_close_matches(name, known, n=5) or sorted(known)[:5]
             raise UserError(f"no chosen cell has a question {name!r}; there are, for example: {', '.join(near)}")
     annotated, asks = AskedOnce(Path(config.data.root).absolute()), []
