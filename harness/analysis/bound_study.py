@@ -69,10 +69,10 @@ def measured(config: Config) -> tuple[list[dict[str, Any]], list[str], str]:
     """
     from harness.analysis.output_error import errors
     from harness.benchmarks.questions import load_questions
-    from harness.fetch.prepare import prepare_toy
+    from harness.fetch.prepare import prepare_embedded
     from harness.run.fit import videos
 
-    prepare_toy(config)
+    prepare_embedded(config)
     cell = next(task_cells(config, []))
     questions = chosen(load_questions(config.task, Path(config.data.root)), config.analyze.videos)
     adapter = load_model(cell)

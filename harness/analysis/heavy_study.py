@@ -42,9 +42,9 @@ def study(config: Config) -> int:
         UserError: no videos or weights, or none of the videos could be analysed.
     """
     from harness.benchmarks.questions import load_questions
-    from harness.fetch.prepare import prepare_toy
+    from harness.fetch.prepare import prepare_embedded
 
-    prepare_toy(config)
+    prepare_embedded(config)
     cell = next(task_cells(config, []))  # loading says what is wrong with the weights
     questions = chosen(load_questions(config.task, Path(config.data.root)), config.analyze.videos)
     folder = results_folder(config, "heavy_hitters")

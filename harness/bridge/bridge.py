@@ -12,7 +12,7 @@ from harness.bridge.page import folder_of, show, write
 from harness.bridge.search import search
 from harness.config import Config
 from harness.errors import UserError
-from harness.fetch.prepare import prepare_toy
+from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
 from harness.plan.cell import Cell
 from harness.plan.show import show as show_plan
@@ -73,7 +73,7 @@ def answer(cells: list[Cell], config: Config, console: Console) -> int:
     missing = Store(config.results).missing(cells)
     if not missing:
         return 0
-    prepare_toy(config)
+    prepare_embedded(config)
     plan = planning.make_plan(config, missing)
     show_plan(plan, console)
     return running.answer(config, plan, console)
@@ -94,7 +94,7 @@ def _plan(bridge: Bridge, chains: list[Chain], config: Config, console: Console)
     if not missing:
         console.print("every cell is answered: nothing to run")
         return 0
-    prepare_toy(config)
+    prepare_embedded(config)
     plan = planning.make_plan(config, missing)
     show_plan(plan, console)
     planning.report_problems(plan)

@@ -70,12 +70,11 @@ def fit_command(words: Sequence[str] | None = None) -> str:
         words: settings of the command line that needs it; without them the command is that of the toy.
     """
     if words is None:
-        of_toy = advice.harness("fit", (), "method=fitprune")
-        return f"{of_toy} (another model: with its profile, model and fit.samples=FILE)"
+        by_default = advice.harness("fit", (), "method=fitprune")
+        return f"{by_default} (another model: with its profile, model and fit.samples=FILE)"
     said = [word for word in words if re.split(r"[.=]", word)[0] not in ("matrix", "task", "fit")]
     samples = [word for word in words if word.startswith("fit.samples=")] or ["fit.samples=FILE"]
-    toy = all(word == "profile=toy" for word in words if word.startswith("profile="))
-    return advice.harness("fit", said, "method=fitprune", *([] if toy else samples))
+    return advice.harness("fit", said, "method=fitprune", *(samples if "profile=published" in words else []))
 
 
 def read_recipe(path: str, words: Sequence[str] | None = None) -> tuple[Recipe, str]:

@@ -57,7 +57,7 @@ def main(config: Config) -> int:
     return _summary(config)
 
 
-def prepare_toy(config: Config) -> None:
+def prepare_embedded(config: Config) -> None:
     """Make the embedded toy's videos and annotations when they are not there; other data is not fetched.
 
     A toy that someone built with another seed or size is used as it is.

@@ -12,7 +12,7 @@ from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.questions import Question, load_questions
 from harness.config import Config
 from harness.errors import UserError
-from harness.fetch.prepare import prepare_toy
+from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
 from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
@@ -197,7 +197,7 @@ def report_problems(plan: Plan) -> None:
 
 def main(config: Config) -> int:
     """The ``plan`` verb."""
-    prepare_toy(config)
+    prepare_embedded(config)
     plan = make_plan(config)
     show(plan, Console(soft_wrap=True))
     report_problems(plan)

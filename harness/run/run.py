@@ -17,7 +17,7 @@ from typing import TextIO
 from rich.console import Console
 
 from harness.config import Config
-from harness.fetch.prepare import prepare_toy
+from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
 from harness.plan.show import show
 from harness.run.engines import build_engine
@@ -44,7 +44,7 @@ def main(config: Config) -> int:
         UserError: something keeps the matrix from running, or had to stop it; what is answered stays answered.
     """
     console = Console(soft_wrap=True)
-    prepare_toy(config)
+    prepare_embedded(config)
     plan = planning.make_plan(config)
     show(plan, console)
     return answer(config, plan, console)
