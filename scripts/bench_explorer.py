@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -67,13 +68,15 @@ def browser(width: int, height: int = 900, record: bool = False):
         options.add_argument(word)
     options.binary_location = str(paths["chromium"])
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"} | ({"performance": "ALL"} if record else {}))
-    driver = webdriver.Chrome(options=options, service=Service(str(paths["chromedriver"])))
-    try:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        yield driver
-    finally:
-        driver.quit()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:  # Chromium leaves its profile and sockets
+        service = Service(str(paths["chromedriver"]), env=os.environ | {"TMPDIR": own})
+        driver = webdriver.Chrome(options=options, service=service)
+        try:
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            yield driver
+        finally:
+            driver.quit()
 
 
 def memory_mib(driver: Any) -> float:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -437,3 +438,15 @@ def test_a_folder_that_cannot_be_written_is_named(store, tmp_path):
     (tmp_path / "report").write_text("a file")
     with pytest.raises(UserError, match=r"report.explorer=false"):
         page.write_explorer(load_cells(store / "results"), tmp_path / "report", store / "data")
+
+
+def test_a_browser_leaves_nothing_behind(monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:  # a short path: the socket in it takes 107 bytes
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        try:
+            with browser(390) as driver:
+                driver.get("about:blank")
+        except (FileNotFoundError, ModuleNotFoundError) as error:
+            pytest.skip(f"no browser to look with: {error}")
+        assert not [*Path(folder).iterdir()]
