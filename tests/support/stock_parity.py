@@ -1,4 +1,4 @@
-"""What an adapter must do like transformers' own processing and decoding; a family's test file imports these tests.
+"""What an adapter must do like transformers' own processing and decoding; a family's test file inherits these tests.
 
 It has the fixtures `adapter`, `video` (encoded) and `stock`: what transformers' processor makes of prompt and frames.
 """
@@ -35,25 +35,26 @@ def processed(adapter: Adapter, frames: Any, *, replace: tuple[str, str] = ("", 
     return adapter.processor(text=[chat], videos=[pixels], return_tensors="pt", **options)
 
 
-def test_the_prompt_is_the_processors(adapter: Adapter, video: VideoFeatures, stock: Any) -> None:
-    assert torch.equal(adapter.prompt(QUESTION, video).input_ids, stock["input_ids"][0])
+class StockParity:
+    """A test file has these tests by a class of its own below this one."""
 
+    def test_the_prompt_is_the_processors(self, adapter: Adapter, video: VideoFeatures, stock: Any) -> None:
+        assert torch.equal(adapter.prompt(QUESTION, video).input_ids, stock["input_ids"][0])
 
-@pytest.mark.parametrize("chunk_frames", [1, 2, 4, 400])
-def test_chunked_prefill_is_one_pass_of_the_stock_model(
-    adapter: Adapter, video: VideoFeatures, stock: Any, chunk_frames: int
-) -> None:
-    with torch.inference_mode():
-        logits = adapter.model(**stock).logits[0, -1]
-    method = build_method("none", chunk_frames=chunk_frames)
-    ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
-    assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
+    @pytest.mark.parametrize("chunk_frames", [1, 2, 4, 400])
+    def test_chunked_prefill_is_one_pass_of_the_stock_model(
+        self, adapter: Adapter, video: VideoFeatures, stock: Any, chunk_frames: int
+    ) -> None:
+        with torch.inference_mode():
+            logits = adapter.model(**stock).logits[0, -1]
+        method = build_method("none", chunk_frames=chunk_frames)
+        ours = adapter.answer(video, QUESTION, method, max_new_tokens=1, record=True).trace.recording
+        assert ours is not None and torch.allclose(ours.logits[0], logits, atol=1e-4)
 
-
-def test_tokens_are_those_of_greedy_decoding(adapter: Adapter, video: VideoFeatures, stock: Any) -> None:
-    theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
-    ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
-    assert ours.tokens == theirs.tolist()
+    def test_tokens_are_those_of_greedy_decoding(self, adapter: Adapter, video: VideoFeatures, stock: Any) -> None:
+        theirs = adapter.model.generate(**stock, max_new_tokens=12, do_sample=False)[0, stock["input_ids"].shape[1] :]
+        ours = adapter.answer(video, QUESTION, build_method("none", chunk_frames=4), max_new_tokens=12)
+        assert ours.tokens == theirs.tolist()
 
 
 def check_fills_the_context(adapter: Adapter, video: VideoFeatures, name: str, **options: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cell_folders import SEEN
+
 from harness.config import compose_config
 from harness.plan.cell import Cell
 from harness.plan.matrix import build_cells
@@ -14,13 +16,11 @@ from harness.store import (
     FrameRecords,
     Manifest,
     QuestionRecord,
-    SeenFrames,
     failed_answer,
     write_manifest,
     write_questions,
 )
 
-SEEN = SeenFrames((0, 6, 12), (0.0, 0.5, 1.0))
 BASE = ("matrix=ablation", "matrix.task=[mlvu]", "matrix.variant=[full]", "matrix.context=[65]", "matrix.frames=[64]")
 
 
