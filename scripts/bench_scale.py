@@ -66,8 +66,18 @@ def axes(settings: int) -> dict[str, Sequence[Any]]:
 def overrides(store: Path, settings: int) -> list[str]:
     """The settings of every command about a store."""
     words = [f"matrix.{name}=[{','.join(map(str, values))}]" for name, values in axes(settings).items()]
-    own = [f"data.root={store / 'data'}", f"results={store / 'results'}", f"check.baseline={store / 'baseline.json'}"]
+    own = [f"data.root={store / 'data'}", f"results={store / 'results'}"]
     return ["profile=toy", "matrix=ablation", *words, *own]
+
+
+def command(verb: str, store: Path, settings: int) -> list[str]:
+    """The words of a verb's command on a store."""
+    words = [*VERBS[verb], *overrides(store, settings)]
+    if VERBS[verb][0] == "check":
+        words.append(f"check.baseline={store / 'baseline.json'}")
+    if verb == "submit":
+        words.append(f"report.cells=[{first_cell(store, 'videomme')}]")
+    return words
 
 
 def repeated(rows: Sequence[Any], n: int, rename: Callable[[Any, str], Any]) -> list[Any]:
@@ -208,8 +218,7 @@ def make_store(toy: Path, store: Path, questions: int, settings: int) -> int:
 
 def measure(verb: str, store: Path, settings: int) -> dict[str, Any]:
     """One verb in a process of its own: {"cpu_s", "wall_s", "peak_mib", "status"}."""
-    words = [*VERBS[verb], *overrides(store, settings)]
-    words += [f"report.cells=[{first_cell(store, 'videomme')}]"] if verb == "submit" else []
+    words = command(verb, store, settings)
     usage = store / "usage.json"
     usage.unlink(missing_ok=True)
     began = time.perf_counter()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import check_read, parse
 from harness.config import compose_config
 from harness.plan import plan as planning
 from harness.plan.matrix import build_groups
@@ -59,9 +60,15 @@ def configs(script, stores):
     for settings, (store, _) in stores.items():
         words = [*script.overrides(store, settings), "report.cells=['*']", "report.html=false"]
         config = compose_config(words)
-        config.check.exact = True
+        config.check.exact, config.check.baseline = True, str(store / "baseline.json")
         found[settings] = config, build_groups(config)
     return found
+
+
+def test_every_command_has_words_that_its_verb_reads(script, stores):
+    settings, (store, _) = next(iter(stores.items()))
+    for verb in script.VERBS:
+        check_read(parse(script.command(verb, store, settings)))
 
 
 def updating(config):
