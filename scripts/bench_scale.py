@@ -223,8 +223,8 @@ def measure(verb: str, store: Path, settings: int) -> dict[str, Any]:
     usage.unlink(missing_ok=True)
     began = time.perf_counter()
     with open(store / f"{verb.replace(' ', '-')}.log", "wb") as log:
-        command = [sys.executable, __file__, "--inside", str(usage), *words]
-        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        line = [sys.executable, __file__, "--inside", str(usage), *words]
+        status = subprocess.run(line, stdout=log, stderr=log, check=False).returncode
     wall = time.perf_counter() - began
     found = json.loads(usage.read_text()) if usage.exists() else {"cpu_s": None, "peak_mib": None}
     return {**found, "wall_s": round(wall, 2), "status": status}

@@ -71,6 +71,13 @@ def test_every_command_has_words_that_its_verb_reads(script, stores):
         check_read(parse(script.command(verb, store, settings)))
 
 
+def test_a_verb_is_measured_in_a_process_of_its_own(script, stores):
+    settings, (store, _) = next(iter(stores.items()))
+    found = script.measure("plan", store, settings)
+    assert found["status"] == 0, (store / "plan.log").read_text()
+    assert found["cpu_s"] > 0 and found["peak_mib"] > 0 and found["wall_s"] > 0
+
+
 def updating(config):
     return dataclasses.replace(config, check=dataclasses.replace(config.check, update_baseline=True))
 
