@@ -176,10 +176,11 @@ def conclude(cells: Sequence[OpenCell]) -> Tally:
 
 @contextlib.contextmanager
 def handle_term() -> Iterator[None]:
-    """While inside, SIGTERM ends the run as Ctrl-C does."""
+    """While inside, SIGTERM ends the run as Ctrl-C does; behind that this process is ending, and deaf to more."""
     before = signal.getsignal(signal.SIGTERM)
     interrupt_on_term()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before)

@@ -144,9 +144,11 @@ def note_environment(siblings: Siblings, adapter: Any) -> str:
 
 
 def interrupt_on_term() -> None:
-    """Make SIGTERM (a scheduler's stop) end a run like Ctrl-C does."""
+    """Make SIGTERM (a scheduler's stop) end a run like Ctrl-C does. Only the first: `timeout` and others send two, and
+    the second would break off what the first one puts in order."""
 
     def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -160,8 +162,11 @@ def die_with_parent() -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; whoever started this one says stop
     interrupt_on_term()
     parent, *share = pickle.load(sys.stdin.buffer)  # written by the engine `local`
     if os.getppid() != parent:  # it was gone before its death could end this process
         sys.exit(INTERRUPTED)
-    sys.exit(work(*share))
+    ended = work(*share)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left that could be broken off
+    sys.exit(ended)

@@ -1,5 +1,6 @@
 """The run verb on a small toy with the embedded checkpoint: nice python -m pytest tests/run/test_run.py"""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -195,16 +196,24 @@ def test_manifests_hold_the_resolved_settings(run, tmp_path):
     assert dataclasses.is_dataclass(manifest)
 
 
-def test_a_stop_by_the_scheduler_keeps_what_was_answered_and_the_same_command_goes_on(toy, tmp_path):
+@pytest.mark.parametrize("more", [[], ["engine.workers=1"]], ids=["in place", "in a process of its own"])
+def test_a_stop_by_the_scheduler_keeps_what_was_answered_and_the_same_command_goes_on(toy, tmp_path, more):
+    """The signal comes to all of the process group and comes again, as `timeout` sends it."""
     words = ["profile=toy", "matrix=ablation", "matrix.task=[videomme]", "matrix.variant=[full,no_both]"]
     words += [f"data.root={toy}", f"results={tmp_path}", "matrix.frames=[64]", "matrix.context=[96]"]
-    command = [sys.executable, "-m", "harness", "run", *words, "task.max_new_tokens=64", "engine.threads=1"]
+    command = [sys.executable, "-m", "harness", "run", *words, "task.max_new_tokens=64", "engine.threads=1", *more]
     environment = {k: v for k, v in os.environ.items() if k != "HOME"} | {"CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
     while process.poll() is None and not list(tmp_path.glob("runs/*/answers.jsonl")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
+    for _ in range(20):  # while it puts things in order
+        time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
+    assert "Traceback" not in output
     assert process.returncode == 130 and "interrupted: the same command goes on where this one stopped" in output
     assert "\r" not in output and "\x1b" not in output
     before = texts(tmp_path)
