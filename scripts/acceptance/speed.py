@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from acceptance.agreement import broken, judged
 from acceptance.subject import MODEL, Row, Subject
@@ -146,9 +145,8 @@ def methods(subject: Subject) -> Iterator[Row]:
     for name, options in subject.options.items():
         if name == "none":
             continue
-        if named := [key for key, value in options.items() if "${" in str(value)]:
-            whole = OmegaConf.create({"model": {"name": MODEL}, "method": options})
-            file = f"{named[0]}={whole.method[named[0]]}"
+        if named := [f"{key}={value}" for key, value in options.items() if "${" in str(value)]:
+            file = named[0].replace("${model.name}", MODEL)
             yield Row("methods", name, "skipped", reason=f"needs a file of the model: {file}")
             continue
         try:
