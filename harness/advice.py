@@ -9,9 +9,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-OF_ONE_VERB = ("check", "demo", "fit", "foreign", "export", "analyze", "show", "compare", "bridge")
-"""Groups of settings that one verb reads and that say nothing to any other."""
-
 
 def program(name: str) -> str:
     """How to call a program of this Python environment from the current folder: `python`, `.venv/bin/hf` ..."""
@@ -29,14 +26,11 @@ def harness(verb: str, overrides: Iterable[str] = (), *more: str) -> str:
     """A command of the harness.
 
     Args:
-        overrides: words of the user's own command line; those that `more` sets again, and those of another verb, are
-            left out.
+        overrides: words of the user's own command line; those that `more` sets again are left out.
         more: further words.
     """
     again = {word.split("=")[0] for word in more}
-    others = {group for group in OF_ONE_VERB if group != verb}
-    said = (word for word in overrides if word.split(".")[0] not in others)
-    words = [word for word in said if word.split("=")[0] not in again]
+    words = [word for word in overrides if word.split("=")[0] not in again]
     return f"{program('python')} -m harness {shlex.join([verb, *words, *more])}"
 
 

@@ -131,8 +131,8 @@ def look(page: Path) -> dict[str, Any]:
 
 def write(results: Path, data: Path, folder: Path) -> dict[str, Any]:
     """Write the pages of a results folder."""
+    from harness.evidence.loading import load_cells
     from harness.report.explorer.page import write_explorer
-    from harness.report.loading import load_cells
 
     cells = load_cells(results)
     for cell in cells:  # the tables of a report need these anyway

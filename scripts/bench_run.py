@@ -252,7 +252,7 @@ def bench(arguments: argparse.Namespace, data: Path, folder: Path) -> tuple[dict
 
 def variants() -> list[str]:
     """Names of the ablation's variants."""
-    from harness.plan.cell import VARIANTS as names
+    from harness.settings.cell import VARIANTS as names
 
     return list(names)
 

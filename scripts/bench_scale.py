@@ -146,10 +146,10 @@ def write_json(path: Path, content: Any) -> None:
 def make_results(store: Path, settings: int) -> int:
     """Write every cell of the store's matrix, answered; returns the number of answers."""
     from harness.benchmarks.questions import load_questions
-    from harness.config import compose_config
-    from harness.plan.matrix import build_groups
-    from harness.report.baseline import read_baseline
+    from harness.gate.baseline import read_baseline
     from harness.run.opening import make_manifest, record
+    from harness.settings.compose import compose_config
+    from harness.settings.matrix import build_groups
     from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions
     from harness.video.digest import video_digest
     from harness.video.sampling import plan_frames, sampling_policy

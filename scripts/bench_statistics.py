@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.report.statistics import KAPPA, RHO0, difference, score
+from harness.evidence.statistics import KAPPA, RHO0, difference, score
 
 Floats = NDArray[np.float64]
 ICC = (0.0, 0.1, 0.3)

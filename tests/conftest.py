@@ -9,7 +9,7 @@ import pytest
 from videomme_v2_rows import videomme_v2_row
 
 from harness.benchmarks.files import Folder
-from harness.config import TaskConfig
+from harness.settings.groups import TaskConfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,15 +16,19 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from harness.cli import VERBS, parse
+from harness.cli import parse
 from harness.compress.method import method_class
-from harness.config import CONF, REPO, Config, options
-from harness.plan.config import Axes
+from harness.settings.axes import Axes
+from harness.settings.compose import CONF, REPO, options
+from harness.settings.groups import Config
+from harness.settings.verbs import all_verbs
 
 HOLE = "§"
+VERBS = all_verbs()
+OWN = {verb.section: verb.schema for verb in VERBS.values() if verb.schema is not None}
 CODE = sorted(path for top in ("harness", "tasks", "scripts") for path in (REPO / top).rglob("*.py"))
 CALL = re.compile(r"python -m harness ([a-z]+|§)((?: [^\s`;)]+)*)")
-GROUPS = "|".join(field.name for field in dataclasses.fields(Config))
+GROUPS = "|".join([*(field.name for field in dataclasses.fields(Config)), *OWN])
 SETTING = re.compile(rf"(?<![\w./$-])([a-z_]+(?:\.[a-z_]+)+|{GROUPS})=(\S*)")
 PLACE = re.compile(r"(?<![\w/§.-])((?:scripts|harness|tests|tasks|conf|docs)/[\w/.-]*\w)")
 NAME = re.compile(r"\w+")
@@ -58,7 +62,7 @@ def advised(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
 def keys() -> set[str]:
     """Every setting that there is, as it is written; those of all methods too."""
     found = {"method.quirks"}
-    for name, schema in get_type_hints(Config).items():
+    for name, schema in {**get_type_hints(Config), **OWN}.items():
         found.add(name)
         if dataclasses.is_dataclass(schema):
             found |= {f"{name}.{field.name}" for field in dataclasses.fields(schema)}

@@ -13,14 +13,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from verbs import composed
 
 from harness.cli import check_read, parse
-from harness.config import compose_config
+from harness.evidence.loading import load_cells
+from harness.gate import check
+from harness.lmms import score
 from harness.plan import plan as planning
-from harness.plan.matrix import build_groups
-from harness.report import check, report, score
-from harness.report.loading import load_cells
+from harness.report import report
 from harness.run import run
+from harness.settings.matrix import build_groups
 from harness.toy.benchmarks import build
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_scale.py"
@@ -59,9 +61,9 @@ def configs(script, stores):
     found = {}
     for settings, (store, _) in stores.items():
         words = [*script.overrides(store, settings), "report.cells=['*']", "report.html=false"]
-        config = compose_config(words)
-        config.check.exact, config.check.baseline = True, str(store / "baseline.json")
-        found[settings] = config, build_groups(config)
+        checked = ["check.exact=true", f"check.baseline={store / 'baseline.json'}"]
+        config, check = composed("check", *words, *checked)
+        found[settings] = config, build_groups(config), check
     return found
 
 
@@ -78,17 +80,13 @@ def test_a_verb_is_measured_in_a_process_of_its_own(script, stores):
     assert found["cpu_s"] > 0 and found["peak_mib"] > 0 and found["wall_s"] > 0
 
 
-def updating(config):
-    return dataclasses.replace(config, check=dataclasses.replace(config.check, update_baseline=True))
-
-
 VERBS = {
     "plan": planning.main,
     "run": run.main,
     "score": score.main,
     "score again": score.main,
     "report": report.main,
-    "baseline": lambda config: check.main(updating(config)),
+    "baseline": lambda config, own: check.main(config, dataclasses.replace(own, update_baseline=True)),
     "check": check.main,
 }
 
@@ -105,7 +103,7 @@ def calls(work) -> int:
 
 
 def test_an_answer_costs_no_more_among_many(stores, configs, monkeypatch, capsys):
-    groups = {id(config): own for config, own in configs.values()}
+    groups = {id(config): own for config, own, _ in configs.values()}
     monkeypatch.setattr(planning, "build_groups", lambda config, problems: groups[id(config)])
     monkeypatch.setenv("ADARETAKE_TOKENIZER", configs[SIZES[0]][0].model.path)
     factors = {}
@@ -113,13 +111,14 @@ def test_an_answer_costs_no_more_among_many(stores, configs, monkeypatch, capsys
         counted = []
         for settings in (SIZES[0], *SIZES):  # the first one imports and fills caches, and is not looked at
             config, (store, answers) = configs[settings][0], stores[settings]
+            given = (config, configs[settings][2]) if verb in ("baseline", "check") else (config,)
             monkeypatch.setenv("ADARETAKE_DATA", str(store / "data"))
             if verb == "score":
                 for path in (store / "results" / "runs").glob("*/score.json"):
                     path.unlink()
             if verb == "baseline":
                 (store / "baseline.json").unlink(missing_ok=True)
-            counted.append((answers, calls(lambda work=work, config=config: work(config))))
+            counted.append((answers, calls(lambda work=work, given=given: work(*given))))
         (n0, c0), (n1, c1), (n2, c2) = counted[1:]
         first, second = (c1 - c0) / (n1 - n0), (c2 - c1) / (n2 - n1)
         factors[verb] = round(second / first, 2)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness.console import open_console
-from harness.report.section import Section
+from harness.evidence.section import Section
 
 CELL = "longvideobench_nosub.ci-qwen2_5_vl_7b-adaretake-release_2026-no_temporal-f2048-fps2-c16384-0123456789ab"
 

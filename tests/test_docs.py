@@ -13,9 +13,10 @@ import pytest
 from harness.cli import parse
 from harness.compress.methods import retake
 from harness.compress.methods.adaretake import release_2025, release_2026
-from harness.config import REPO, compose_config
 from harness.errors import UserError
-from harness.plan.matrix import build_cells
+from harness.settings.compose import REPO, compose_config, compose_verb
+from harness.settings.matrix import build_cells
+from harness.settings.verbs import Verb, all_verbs
 
 PAGES = sorted(REPO.glob("*.md")) + [
     p for top in ("docs", "tasks", "tests", "results") for p in REPO.glob(f"{top}/**/*.md")
@@ -97,9 +98,14 @@ def harness_calls(line: str) -> list[list[str]]:
 
 
 @cache
-def refused(overrides: tuple[str, ...]) -> str:
-    """Why these settings do not compose, or make no cells, or nothing."""
+def refused(overrides: tuple[str, ...], verb: Verb | None = None) -> str:
+    """Why these settings do not compose, or make no cells, or nothing; alone they may be of any verb."""
+    of_verb = (each for each in all_verbs().values() if any(w.startswith(f"{each.section}.") for w in overrides))
+    verb = verb or next((each for each in of_verb if each.schema is not None), None)
     try:
+        if verb is not None:
+            compose_verb(verb, overrides)
+            return ""
         if any(word.startswith(("method.", "matrix.")) for word in overrides):
             build_cells(compose_config(("matrix.task=[mlvu]", *overrides)), problems=[])
         else:
@@ -129,7 +135,8 @@ def test_commands_parse_and_their_settings_compose() -> None:
         for call in harness_calls(line):
             called += 1
             try:
-                why = refused(tuple(parse(call).settings))
+                command = parse(call)
+                why = refused(tuple(command.settings), command.verb)
             except SystemExit:
                 why = "not a call of the harness"
             if why:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import REPO
+from harness.settings.compose import REPO
 from harness.toy.benchmarks import build
 
 METHOD = '''
@@ -144,8 +144,8 @@ CELLS = [
 
 IDS = """
 import json, sys
-from harness.config import compose_config
-from harness.plan.matrix import build_cells
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 print(json.dumps([cell.id for words in json.loads(sys.argv[1]) for cell in build_cells(compose_config(words), [])]))
 """
 

@@ -13,7 +13,7 @@ from harness.compress.prune import Pruner
 from harness.compress.reload import Reloading
 from harness.compress.select import FrameSelector
 from harness.compress.whole_context import WholeContextEvictor
-from harness.config import REPO
+from harness.settings.compose import REPO
 
 PAGE = (REPO / "docs" / "methods.md").read_text()
 ACTS: dict[str, type[Method]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main, parse
-from harness.config import REPO, compose_config
+from harness.settings.compose import REPO, compose_verb
 from harness.toy.benchmarks import build
 
 ROW = re.compile(r"^\| (\d+) \| (.+) \| (.+) \|$", re.M)
@@ -89,9 +89,9 @@ def test_commands_can_be_given(number: int, do: str, check: str) -> None:
             assert words[0] in ("source", "hf"), words
     for call in calls(do) + calls(check):
         command = parse(call)
-        compose_config(command.settings)
+        compose_verb(command.verb, command.settings)
         with pytest.raises(SystemExit) as ended:
-            parse([command.verb, "--help"])
+            parse([command.verb.name, "--help"])
         assert ended.value.code == 0
 
 

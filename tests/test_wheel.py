@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import REPO, options
 from harness.places import INSTALLED
-from harness.report.expected import load_tables
+from harness.settings.compose import REPO, options
+from harness.verdicts.expected import load_tables
 
 SOURCES = ("harness", "conf", "tasks", "results/expected", "results/baselines", "results/recipes")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
@@ -29,11 +29,11 @@ PIP_WHEEL = ("-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-in
 LOOK = """
 import json, sys
 from harness.benchmarks.benchmark import benchmark_names
-from harness.config import options
+from harness.settings.compose import options
 from harness.places import INSTALLED, find
-from harness.plan.weights import find_weights
-from harness.report.baseline import load_baselines
-from harness.report.expected import load_tables
+from harness.settings.weights import find_weights
+from harness.gate.baseline import load_baselines
+from harness.verdicts.expected import load_tables
 print(json.dumps({
     "installed": INSTALLED,
     "groups": {group: options(group) for group in ("method", "model", "task", "matrix", "profile")},

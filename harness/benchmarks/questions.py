@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
-from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.files import Folder
 from harness.benchmarks.orders import reordered
 from harness.benchmarks.subsets import select
 from harness.errors import QuestionError, UserError
+from harness.settings.groups import TaskConfig
 
 LONGEST_PROMPT = 100_000
 """Characters; the longest of the benchmarks' prompts, with 8000 words of subtitles, has about half."""

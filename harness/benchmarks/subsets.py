@@ -8,22 +8,21 @@ protocol, so that a subset is the same for all of them.
 Files ``tasks/<benchmark>/subsets/<name>_<split>_<subset>.txt`` pin the outcome for one annotation, which their first
 line names by a digest of all its ids; they are used for that annotation only. Write them with::
 
-    python -m harness.benchmarks.subsets NAME task=lvbench data.root=DIR
+    python scripts/write_subsets.py NAME task=lvbench data.root=DIR
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.benchmarks.benchmark import Benchmark, Item, benchmark
-from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.files import TASKS, Folder
 from harness.benchmarks.metrics import values
 from harness.errors import UserError
+from harness.settings.groups import TaskConfig
 
 SIZES = {"ci": 150, "mini": 30}
 
@@ -105,10 +104,3 @@ def write(name: str, task: TaskConfig, root: Path) -> list[Path]:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         paths.append(path)
     return paths
-
-
-if __name__ == "__main__":
-    from harness.config import compose_config
-
-    config = compose_config(sys.argv[2:])
-    print(*write(sys.argv[1], config.task, Path(config.data.root)), sep="\n")

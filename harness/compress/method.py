@@ -18,7 +18,7 @@ import torch
 from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt, Segment, whole_grids
 from harness.errors import UserError
-from harness.setting import check_settings
+from harness.settings.rules import check_settings
 
 if TYPE_CHECKING:
     import numpy as np

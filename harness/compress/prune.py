@@ -17,7 +17,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.quirks import WithQuirks
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 _WINDOW = 64  # grids moved to the device at a time
 

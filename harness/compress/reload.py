@@ -16,7 +16,7 @@ from harness.compress.positions import TEMPORAL
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.reforge import rotate_again
-from harness.setting import setting
+from harness.settings.rules import setting
 
 Block = tuple[Stored, ...]
 """Consecutive tokens in all layers [L], in host memory."""

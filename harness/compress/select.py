@@ -13,7 +13,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.quirks import WithQuirks
 from harness.compress.relevance import FEATURES, ImageTextModel, by_features, question_alone
 from harness.errors import QuestionError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Merger
 from harness.compress.scorers import LayerView
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

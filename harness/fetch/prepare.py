@@ -24,7 +24,7 @@ from harness.fetch.placing import destination, link
 from harness.fetch.unpack import check_disk, gigabytes, unpack
 
 if TYPE_CHECKING:
-    from harness.config import Config, TaskConfig
+    from harness.settings.groups import Config, TaskConfig
 
 RECORD = ".prepare.json"
 DOWNLOADS = ".downloads"
@@ -204,7 +204,7 @@ def _summary(config: Config) -> int:
     print(f"{task.name}: {len(rows)} questions on {len(videos)} videos, {len(missing)} videos missing")
     for path in missing[:10]:
         print(f"  missing: {path}")
-    print(f"next: {harness('verify', config.overrides)}")
+    print(f"next: {harness('verify', config.words)}")
     return 1 if missing else 0
 
 

@@ -30,7 +30,7 @@ from harness.errors import UserError
 from harness.video.sampling import Policy, sampling_policy
 
 if TYPE_CHECKING:
-    from harness.config import Config, TaskConfig
+    from harness.settings.groups import Config, TaskConfig
 
 Decode = Callable[[Path], dict[str, Any]]
 SHOWN = 20

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from harness.config import CONF, Config, TaskConfig, compose_config, options
 from harness.errors import UserError
 from harness.places import find
-from harness.plan.cell import Cell
-from harness.plan.matrix import build_cells, recompose
+from harness.settings.cell import Cell
+from harness.settings.compose import CONF, Recomposed, compose_config, options
+from harness.settings.groups import Config, TaskConfig
+from harness.settings.matrix import build_cells
 
 ALIASES = {
     "pretrained": "model.path",
@@ -63,7 +64,7 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
         UserError: the arguments leave several cells open.
     """
     if task.name in options("task"):  # which may choose more than itself, such as the frames
-        config = recompose(config.overrides, {"task": task.name})
+        config = Recomposed(config.words).under(task=task.name)
     cells = build_cells(dataclasses.replace(config, task=task))
     if len(cells) > 1:
         raise UserError(

@@ -22,16 +22,16 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from harness.benchmarks.questions import Question
-from harness.config import TaskConfig
 from harness.errors import UserError
 from harness.lmms.arguments import choose_cell, compose_arguments
-from harness.plan.cell import Cell
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder
 from harness.plan.videos import check_videos
 from harness.run.opening import open_folder
 from harness.run.run import carry_out
 from harness.run.work import Siblings, find_work
+from harness.settings.cell import Cell
+from harness.settings.groups import TaskConfig
 from harness.store import Answer, FrameRecords, read_answers
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from lmms_eval.tasks import TaskManager
 from loguru import logger
 
 from harness.benchmarks.files import TASKS, data_root
-from harness.config import TaskConfig
 from harness.errors import UserError
 from harness.lmms.task import Rows, build_task
+from harness.settings.groups import TaskConfig
 
 
 class Replay(lmms):

@@ -13,12 +13,12 @@ from typing import Any
 from lmms_eval.api.task import ConfigurableTask
 
 from harness.benchmarks.benchmark import Benchmark, Row, benchmark
-from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.files import data_root
 from harness.benchmarks.metrics import unparsed
 from harness.benchmarks.questions import Question, load_asked
 from harness.benchmarks.scoring import Scored, score_choice
-from harness.config import compose_config
+from harness.settings.compose import compose_config
+from harness.settings.groups import TaskConfig
 
 PREFIX = "adaretake_"
 """Of the names under which lmms-eval knows our tasks."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.plan.weights import found_architecture
+from harness.settings.weights import found_architecture
 from harness.video.decode import expected
 from harness.video.features import feature_bytes
 from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
-    from harness.plan.cell import Cell
-    from harness.run.config import RunConfig
+    from harness.settings.cell import Cell
+    from harness.settings.groups import RunConfig
 
 TYPICAL_SIZE = (1280, 720)
 """Width and height assumed for videos that are not on disk: most of the benchmarks' videos are 16:9."""

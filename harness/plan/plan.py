@@ -8,19 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.benchmarks.config import TaskConfig
 from harness.benchmarks.questions import Question, load_questions
-from harness.config import Config
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
-from harness.plan.cell import Cell
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
-from harness.plan.matrix import Group, as_groups, build_groups
 from harness.plan.rates import Work, measured_rates
 from harness.plan.show import show
 from harness.plan.videos import check_videos
-from harness.plan.weights import check_weights, mismatch
+from harness.settings.cell import Cell
+from harness.settings.groups import Config, TaskConfig
+from harness.settings.matrix import Group, as_groups, build_groups
+from harness.settings.weights import check_weights, mismatch
 from harness.store import Answer, FrameRecords, Outcomes, files_now, is_needed, outcomes_of, read_answers
 
 
@@ -71,7 +70,7 @@ class Plan:
     unmeasured: tuple[str, ...]
     """Ids of cells whose settings no device was measured at."""
     results: str
-    overrides: tuple[str, ...] | None
+    words: tuple[str, ...] | None
     """Settings of the matrix; None for a plan of cells that no matrix made."""
 
     @property
@@ -123,7 +122,7 @@ def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
         seconds_on=whole if work else {},
         unmeasured=tuple(unmeasured),
         results=config.results,
-        overrides=tuple(config.overrides) if cells is None else None,
+        words=tuple(config.words) if cells is None else None,
     )
 
 

@@ -32,9 +32,9 @@ def time_lines(plan: Plan, start_s: float) -> list[str]:
     which = f" of {cells}" if cells else " on one device"
     unknown = f"time: not known; nothing was measured at the settings{which}"
     subsets = {cell.cell.task.subset for group in plan.groups for cell in group.cells}
-    if plan.overrides is None or subsets == {"mini"}:
+    if plan.words is None or subsets == {"mini"}:
         return [unknown]
-    return [f"{unknown}. This measures them: {harness('run', plan.overrides, 'task.subset=mini')}"]
+    return [f"{unknown}. This measures them: {harness('run', plan.words, 'task.subset=mini')}"]
 
 
 def show(plan: Plan, console: Console) -> None:

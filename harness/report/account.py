@@ -14,13 +14,13 @@ from functools import partial
 
 import pandas as pd
 
-from harness.report.cells import CellResult, mean_known
-from harness.report.choose import newest
-from harness.report.context import Context
-from harness.report.pairs import OF_TASK, benchmark_title
-from harness.report.section import Section, interval_text, number_text
-from harness.report.statistics import Estimate, mean_estimate
+from harness.evidence.cells import CellResult, mean_known
+from harness.evidence.choose import newest
+from harness.evidence.section import Section, interval_text, number_text
+from harness.evidence.statistics import Estimate, mean_estimate
 from harness.store import Answer
+from harness.verdicts.context import Context
+from harness.verdicts.pairs import OF_TASK, benchmark_title
 
 MIB = 2.0**20
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.report.cells import CellResult
+from harness.evidence.cells import CellResult
 from harness.report.costs import Cost, cost
 from harness.report.style import CYCLE, OURS, ROOM, ROW, WIDTH, label_rows, words_of
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 
+from harness.evidence.cells import CellResult, mean_known
 from harness.places import find
-from harness.report.cells import CellResult, mean_known
 from harness.store import Answer
 
 

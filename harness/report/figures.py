@@ -11,12 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.evidence.statistics import Estimate
 from harness.report import fronts
 from harness.report.cost_figures import costs
 from harness.report.pages import Findings
-from harness.report.pairs import TITLES, Pair, Rung, ladder
 from harness.report.scores import ScoreRow
-from harness.report.statistics import Estimate
 from harness.report.style import (
     CYCLE,
     INK,
@@ -32,6 +31,7 @@ from harness.report.style import (
     task_title,
     words_of,
 )
+from harness.verdicts.pairs import TITLES, Pair, Rung, ladder
 
 Lines = dict[str, dict[str, list[tuple[float, Estimate]]]]
 """Panel -> line -> points."""

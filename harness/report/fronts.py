@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.evidence.cells import CellResult, mean_known
+from harness.evidence.statistics import Estimate
 from harness.report.account import Entry
-from harness.report.cells import CellResult, mean_known
 from harness.report.costs import Cost, cost
-from harness.report.statistics import Estimate
 from harness.report.style import CYCLE, INK, MARKERS, MUTED, WIDTH
 
 MANY = 10

@@ -9,18 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report import power, spread
+from harness.evidence.cells import CellResult
+from harness.evidence.section import interval_text, plain
 from harness.report.account import Entry, section
-from harness.report.cells import CellResult
-from harness.report.claims import CONTRADICTED, HOLDS, ClaimVerdict
-from harness.report.context import Context
-from harness.report.expected import PublishedTable
-from harness.report.pairs import Pair, Rung
 from harness.report.reasons import why_not
 from harness.report.scores import ScoreRow
-from harness.report.section import interval_text, plain
 from harness.report.tables import claims, costs, differences, numbers, over_context, scores
-from harness.report.verdicts import (
+from harness.verdicts import power, spread
+from harness.verdicts.claims import CONTRADICTED, HOLDS, ClaimVerdict
+from harness.verdicts.context import Context
+from harness.verdicts.expected import PublishedTable
+from harness.verdicts.pairs import Pair, Rung
+from harness.verdicts.verdicts import (
     DIFFERS,
     JUDGED,
     NOT_COMPARABLE,

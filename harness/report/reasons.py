@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.benchmarks.benchmark import benchmark
-from harness.report.cells import CellResult
-from harness.report.context import main_metric
-from harness.report.expected import Published
-from harness.report.verdicts import CANNOT_TELL, DIFFERS, NumberVerdict
+from harness.evidence.cells import CellResult
+from harness.evidence.samples import main_metric
+from harness.verdicts.expected import Published
+from harness.verdicts.verdicts import CANNOT_TELL, DIFFERS, NumberVerdict
 
 
 @dataclass(frozen=True)

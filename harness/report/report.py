@@ -9,23 +9,23 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.advice import harness
-from harness.config import Config
 from harness.console import open_console
-from harness.report import account, pages, power, spread, tables
-from harness.report.baseline import load_baselines
-from harness.report.cells import CellResult
-from harness.report.choose import choose, newest
-from harness.report.claims import judge_claims
-from harness.report.config import ReportConfig
-from harness.report.context import Context
-from harness.report.expected import load_tables
+from harness.evidence.cells import CellResult
+from harness.evidence.choose import choose, newest
+from harness.gate.baseline import load_baselines
+from harness.report import account, pages, tables
 from harness.report.explorer.page import write_explorer
 from harness.report.pages import Findings
-from harness.report.pairs import Pair, find_pairs, ladder
 from harness.report.scores import score_rows, scores_frame
-from harness.report.verdicts import JUDGED, judge_numbers, verdict_counts
+from harness.settings.groups import Config, ReportConfig
 from harness.store import write_atomic
 from harness.store.records import made_folder
+from harness.verdicts import power, spread
+from harness.verdicts.claims import judge_claims
+from harness.verdicts.context import Context
+from harness.verdicts.expected import load_tables
+from harness.verdicts.pairs import Pair, find_pairs, ladder
+from harness.verdicts.verdicts import JUDGED, judge_numbers, verdict_counts
 
 MANY = 16
 """Paired differences that a terminal shows; of more, only those pooled over benchmarks."""
@@ -51,7 +51,7 @@ def main(config: Config) -> int:
     console = open_console()
     chosen = choose(config)
     if not chosen.stored:
-        console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.overrides)}", soft_wrap=True)
+        console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}", soft_wrap=True)
         return 1
     made_folder(config.report.folder(config.results), "report.output=<folder>")
     found = find(chosen.stored, config.report)
@@ -75,7 +75,7 @@ def main(config: Config) -> int:
     missing, failed = sum(cell.missing for cell in shown), sum(cell.failed for cell in shown)
     if chosen.absent or missing or failed:
         lacks = f"{len(chosen.absent)} cells absent, {missing} questions missing, {failed} failed"
-        fix = harness("run", config.overrides, *(["run.retry=failed"] if failed else []))
+        fix = harness("run", config.words, *(["run.retry=failed"] if failed else []))
         console.print(f"not whole: {lacks}; go on with: {fix}", soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0

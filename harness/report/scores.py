@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.evidence.cells import CellResult
+from harness.evidence.choose import key_of
+from harness.evidence.samples import main_metric
+from harness.evidence.statistics import Estimate
+from harness.gate.compare import compare
 from harness.report.account import account
-from harness.report.cells import CellResult
-from harness.report.choose import differing, key_of
-from harness.report.compare import compare
-from harness.report.context import Context, main_metric
 from harness.report.costs import cost
-from harness.report.expected import Published
-from harness.report.statistics import Estimate
-from harness.report.verdicts import NumberVerdict, judge_cell
+from harness.settings.cell import key_differences
+from harness.verdicts.context import Context
+from harness.verdicts.expected import Published
+from harness.verdicts.verdicts import NumberVerdict, judge_cell
 
 INCOMPLETE = "incomplete"
 SHOWN = 3
@@ -73,7 +75,7 @@ def _of_baseline(cell: CellResult, metric: str, context: Context) -> tuple[str, 
         return f"{stored.score[metric]:.1f}", [stored.score[metric]], compare(stored, cell).summary
     key = key_of(cell)
     near = [
-        differing(other.key, key)
+        key_differences(other.key, key)
         for baseline in context.baselines
         for other in baseline.cells
         if all(other.key[group]["name"] == key[group]["name"] for group in ("task", "model", "method"))

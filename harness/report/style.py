@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.benchmarks.benchmark import benchmark
-from harness.report.cells import CellResult
+from harness.evidence.cells import CellResult
 
 OURS, THEIRS, MUTED, INK = "#1f5fa8", "#d1521a", "#8a93a0", "#39424e"
 CYCLE = ("#1f5fa8", "#d1521a", "#2a8a57", "#8b4fa3", "#b28a00", "#5d6b7a")

@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.cells import CellResult
-from harness.report.claims import ClaimVerdict
-from harness.report.config import ReportConfig
-from harness.report.context import Context
+from harness.evidence.cells import CellResult
+from harness.evidence.section import Section, interval_text, number_text, p_text
 from harness.report.costs import Cost, cost
-from harness.report.pairs import TITLES, Pair, Rung
 from harness.report.scores import ScoreRow, code_remark
-from harness.report.section import Section, interval_text, number_text, p_text
-from harness.report.verdicts import NumberVerdict
+from harness.settings.groups import ReportConfig
+from harness.verdicts.claims import ClaimVerdict
+from harness.verdicts.context import Context
+from harness.verdicts.pairs import TITLES, Pair, Rung
+from harness.verdicts.verdicts import NumberVerdict
 
 
 def scores(rows: Sequence[ScoreRow], config: ReportConfig) -> Section:

@@ -14,7 +14,7 @@ from harness.store import Answer
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
     from harness.models.adapter import Adapter
-    from harness.plan.cell import Cell
+    from harness.settings.cell import Cell
 
 
 MEASURED = (
@@ -32,7 +32,7 @@ def load_model(cell: Cell) -> Adapter:
     """
     from transformers.utils import logging as transformers_logging
 
-    from harness.plan.weights import find_weights
+    from harness.settings.weights import find_weights
 
     transformers_logging.disable_progress_bar()  # it would run through ours
     model = cell.model

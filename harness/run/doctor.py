@@ -17,11 +17,10 @@ from typing import Any
 from rich.console import Console
 
 from harness.advice import harness, install
-from harness.config import Config
 from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
-from harness.plan.matrix import recompose
-from harness.video.config import DEFAULT, PUBLISHED
+from harness.settings.compose import Recomposed
+from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
@@ -156,8 +155,8 @@ def decoder(config: Config) -> Iterator[Finding]:
         yield Finding("decoder", PROBLEM, f"video.backend={backend} is not installed", fix)
         return
     detail = f"{backend} {importlib.metadata.version(module)}"
-    if backend == DEFAULT and DEFAULT != PUBLISHED:
-        detail += f"; {PUBLISHED}, which the published runs used, is not installed here"
+    if backend == DEFAULT_READER and DEFAULT_READER != PUBLISHED_READER:
+        detail += f"; {PUBLISHED_READER}, which the published runs used, is not installed here"
         yield Finding("decoder", NOTE, f"{detail}; cells of the two are not the same cells")
     else:
         yield Finding("decoder", OK, detail)
@@ -181,7 +180,7 @@ def results(config: Config) -> Iterator[Finding]:
 
 def weights(config: Config) -> Iterator[Finding]:
     """The model's files: are they whole, and those of the model that its name promises?"""
-    from harness.plan.weights import architecture, check_weights, mismatch, weights_identity
+    from harness.settings.weights import architecture, check_weights, mismatch, weights_identity
 
     for model in _each(config, "model", lambda c: c.model):
         try:
@@ -204,8 +203,8 @@ def data(config: Config) -> Iterator[Finding]:
     if config.profile == "toy" and not root.exists():
         yield Finding("data", OK, "the toy is made on the first run")
         return
-    asked = any(word.startswith(("data.", "task", "matrix.task")) for word in config.overrides)
-    kept = [word for word in config.overrides if word.startswith(("profile=", "data."))]
+    asked = any(word.startswith(("data.", "task", "matrix.task")) for word in config.words)
+    kept = [word for word in config.words if word.startswith(("profile=", "data."))]
     for task in _each(config, "task", lambda c: c.task):
         fix = harness("prepare", kept, f"task={task.name}")
         if not asked and not root.exists():
@@ -245,7 +244,8 @@ def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]
     names = list(dict.fromkeys(name for part in config.matrix.parts for name in getattr(part, axis) or ()))
     if not names:
         return [pick(config)]
-    return [pick(recompose(config.overrides, {axis: name})) for name in names]
+    again = Recomposed(config.words)
+    return [pick(again.under(**{axis: name})) for name in names]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

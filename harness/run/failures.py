@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 
 from harness.errors import QuestionError, UserError, VideoError, printable
-from harness.plan.cell import Cell
+from harness.settings.cell import Cell
 
 log = logging.getLogger(__name__)
 

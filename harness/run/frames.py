@@ -15,8 +15,8 @@ from harness.store import SeenFrames
 from harness.video.digest import video_digest
 
 if TYPE_CHECKING:
-    from harness.config import RunConfig
-    from harness.plan.cell import Cell
+    from harness.settings.cell import Cell
+    from harness.settings.groups import RunConfig
     from harness.video.features import FeatureKey
     from harness.video.sampling import FramePlan
 

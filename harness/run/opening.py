@@ -28,8 +28,8 @@ from harness.store.questions import as_file
 
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
-    from harness.config import Config
-    from harness.plan.cell import Cell
+    from harness.settings.cell import Cell
+    from harness.settings.groups import Config
 
 
 def open_folder(
@@ -105,7 +105,7 @@ def make_manifest(cell: Cell, config: Config) -> Manifest:
         cell=cell.record(),
         versions=versions(),
         git=git_state(),
-        runtime={"overrides": list(config.overrides), "run": vars(config.run), "engine": vars(config.engine)},
+        runtime={"overrides": list(config.words), "run": vars(config.run), "engine": vars(config.engine)},
     )
 
 

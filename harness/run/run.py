@@ -16,7 +16,6 @@ from typing import TextIO
 
 from rich.console import Console
 
-from harness.config import Config
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
 from harness.plan.show import show
@@ -27,6 +26,7 @@ from harness.run.status import StatusFile, status_path, take_snapshot
 from harness.run.supervise import Supervisor
 from harness.run.work import OpenCell, Order, Siblings, check_present, find_work
 from harness.run.worker import INTERRUPTED, answer_share, interrupt_on_term, log_to
+from harness.settings.groups import Config
 from harness.store import read_outcomes, set_status
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from harness.store import Outcomes, is_needed, read_outcomes
 
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
-    from harness.config import RunConfig
-    from harness.plan.cell import Cell
+    from harness.settings.cell import Cell
+    from harness.settings.groups import RunConfig
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.plan.cell import Cell
 from harness.run.answer import load_model, needs_attention, needs_pixels
 from harness.run.environment import device_name, git_state, instruction_set, versions
 from harness.run.failures import Streak, release_memory
@@ -26,6 +25,7 @@ from harness.run.frames import Frames
 from harness.run.loop import Loop
 from harness.run.status import StatusFile, status_path
 from harness.run.work import Order, Siblings, share_of, still_needed
+from harness.settings.cell import Cell
 from harness.store import AnswerLog, note_start
 
 log = logging.getLogger(__name__)

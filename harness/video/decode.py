@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import VideoError
-from harness.video.config import DEFAULT
+from harness.settings.groups import DEFAULT_READER
 from harness.video.container import Track, VideoInfo
 from harness.video.readers import FrameReader, check_format, reader_class
 from harness.video.sampling import (
@@ -30,7 +30,7 @@ TIMEOUT_S = 600.0
 RATE = 25.0  # of a video of which only the length is known
 
 
-def probe(path: str | Path, backend: str = DEFAULT, *, timeout_s: float = TIMEOUT_S) -> VideoInfo:
+def probe(path: str | Path, backend: str = DEFAULT_READER, *, timeout_s: float = TIMEOUT_S) -> VideoInfo:
     """What is in the file; it is read to its end but only a few of its frames are decoded.
 
     Raises:
@@ -39,7 +39,9 @@ def probe(path: str | Path, backend: str = DEFAULT, *, timeout_s: float = TIMEOU
     return _scan(path, backend, timeout_s).info
 
 
-def open_video(path: str | Path, policy: Policy, *, backend: str = DEFAULT, timeout_s: float = TIMEOUT_S) -> Video:
+def open_video(
+    path: str | Path, policy: Policy, *, backend: str = DEFAULT_READER, timeout_s: float = TIMEOUT_S
+) -> Video:
     """Reads the file's frame times and plans which frames to take. Nothing is kept open until `Video.windows`.
 
     Raises:
@@ -104,7 +106,9 @@ def expected(policy: Policy, duration_s: float | None, width: int, height: int) 
     return n, resized(width, height, policy)
 
 
-def check_video(path: str | Path, policy: Policy, *, backend: str = DEFAULT, timeout_s: float = TIMEOUT_S) -> Video:
+def check_video(
+    path: str | Path, policy: Policy, *, backend: str = DEFAULT_READER, timeout_s: float = TIMEOUT_S
+) -> Video:
     """Opens a video as a run does and decodes the first, the middle and the last of the frames that it would see.
 
     Raises:

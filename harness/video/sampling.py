@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from harness.errors import UserError
-from harness.video.config import VideoConfig
+from harness.settings.groups import VideoConfig
 
 RESAMPLE = ("nearest",)
 MAX_ASPECT = 200  # of a picture's sides; the processors of the Qwen families refuse more

@@ -10,8 +10,8 @@ import pandas as pd
 
 from harness.benchmarks.questions import load_asked
 from harness.compress.method import Method, build_method
-from harness.config import compose_config
 from harness.models.qwen2_5_vl import Qwen25VL
+from harness.settings.compose import compose_config
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import kind_of
 from harness.toy.world import FPS

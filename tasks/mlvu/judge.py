@@ -23,8 +23,8 @@ from typing import Any
 
 from harness.benchmarks.metrics import mean
 from harness.benchmarks.questions import load_asked
-from harness.config import compose_config
 from harness.errors import UserError
+from harness.settings.compose import compose_config
 from harness.store import read_answers
 
 TASKS = {"subPlot": ("accuracy", "relevance"), "summary": ("completeness", "reliability")}

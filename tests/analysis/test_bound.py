@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.analysis.bound import GUARANTEE, Instance, instances, judged
-from harness.analysis.bound_study import rank_correlation
-from harness.analysis.output_error import errors, kept_mass
 from harness.cli import main
 from harness.compress.layers import top_hits
 from harness.compress.trace import Recording
 from harness.models.families import open_model
+from harness.tools.analysis.bound import GUARANTEE, Instance, instances, judged
+from harness.tools.analysis.bound_study import rank_correlation
+from harness.tools.analysis.output_error import errors, kept_mass
 from harness.toy import CHECKPOINT
 from harness.toy.benchmarks import build
 from harness.toy.calibration import samples

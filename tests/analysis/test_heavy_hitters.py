@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.analysis.heavy_hitters import count, encode_to_files, heavy_hitters, received
-from harness.analysis.heavy_study import chosen, per_layer
-from harness.analysis.spilled import Spill
 from harness.cli import main
 from harness.models.adapter import Adapter
 from harness.models.families import open_model
+from harness.tools.analysis.heavy_hitters import count, encode_to_files, heavy_hitters, received
+from harness.tools.analysis.heavy_study import chosen, per_layer
+from harness.tools.analysis.spilled import Spill
 from harness.toy import CHECKPOINT
 from harness.toy.benchmarks import build
 from harness.toy.calibration import samples
@@ -108,7 +108,7 @@ def test_the_verb_writes_figures_and_numbers(root: Path, tmp_path: Path, capsys)
 
 
 def test_a_broken_video_is_left_out_and_said(root: Path, tmp_path: Path, capsys, monkeypatch) -> None:
-    from harness.analysis import heavy_study
+    from harness.tools.analysis import heavy_study
 
     opened = heavy_study.open_video
     seen: list[Path] = []

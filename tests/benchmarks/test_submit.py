@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.benchmarks import submit
 from harness.benchmarks.questions import load_questions
-from harness.config import compose_config
 from harness.errors import UserError
+from harness.settings.compose import compose_config
 from harness.store import Answer, AnswerLog, Manifest, failed_answer, write_manifest
+from harness.tools import submit
 
 
 def store_cell(

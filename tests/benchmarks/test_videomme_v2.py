@@ -15,9 +15,9 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.counts import differences
 from harness.benchmarks.questions import load_rows
 from harness.benchmarks.subsets import subset_ids
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.report.statistics import difference, score
+from harness.evidence.statistics import difference, score
+from harness.settings.compose import compose_config
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_the_annotation_to_the_report(root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     from harness.fetch import verify
+    from harness.lmms import score as scoring
     from harness.plan import plan
     from harness.report import report
-    from harness.report import score as scoring
     from harness.run import run
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

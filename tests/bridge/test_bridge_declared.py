@@ -6,18 +6,18 @@ import pytest
 from cell_folders import questions
 from twin_cells import one_cell, write_twin
 
-from harness.bridge.declared import candidates, declared_cell, option_of
-from harness.bridge.factors import changed, factors_between
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.settings.compose import compose_config
+from harness.tools.bridge.declared import candidates, declared_cell, option_of
+from harness.tools.bridge.factors import factors_between
 
 A = one_cell()
 CONFIG = compose_config([])
 
 
 def twin(cell, changes):
-    return changed(cell, changes, lambda each: each.weights)
+    return cell.with_(changes, lambda each: each.weights)
 
 
 OTHERS = [

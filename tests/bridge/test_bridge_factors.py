@@ -7,15 +7,15 @@ import dataclasses
 import pytest
 from twin_cells import one_cell
 
-from harness.bridge.factors import Point, changed, factors_between, make_chain, ordered
 from harness.errors import UserError
-from harness.setting import identity_fields
+from harness.settings.rules import identity_fields
+from harness.tools.bridge.factors import Point, factors_between, make_chain, ordered
 
 A = one_cell()
 
 
 def twin(cell, changes):
-    made = changed(cell, changes, lambda each: each.weights)
+    made = cell.with_(changes, lambda each: each.weights)
     made.method.for_family("qwen2_5_vl")
     return made
 

@@ -3,17 +3,19 @@ samples, and the bridge finds what was changed."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+from verbs import composed
 
-from harness.bridge.bridge import main
-from harness.config import compose_config
-from harness.exchange import importing
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
 from harness.run.loop import Loop
 from harness.run.run import main as run
+from harness.settings.compose import compose_config
 from harness.store import answer_files, iter_answers
+from harness.tools.bridge.bridge import main
+from harness.tools.exchange import importing
 from harness.toy.benchmarks import build
 
 OURS = "[task=mlvu,variant=full,semantics=paper,frames=64,fps=2,context=65]"
@@ -26,11 +28,8 @@ def words(base, results):
 
 
 def bridge(base, cells, **own):
-    config = compose_config(words(base, base / "ours"))
-    config.bridge.cells = cells
-    for key, value in own.items():
-        setattr(config.bridge, key, value)
-    return main(config)
+    config, given = composed("bridge", *words(base, base / "ours"))
+    return main(config, dataclasses.replace(given, cells=cells, **own))
 
 
 def found(base):
@@ -57,9 +56,8 @@ def base(tmp_path_factory):
     ]
     path = folder / "samples_mlvu.jsonl"
     path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    config = compose_config([*words(folder, folder / "ours"), "foreign.of=mlvu", "foreign.name=theirs"])
-    config.foreign.files = [str(path)]
-    assert importing.main(config) == 0
+    said = ["foreign.of=mlvu", "foreign.name=theirs", f"foreign.files=['{path}']"]
+    assert importing.main(*composed("import", *words(folder, folder / "ours"), *said)) == 0
     return folder
 
 

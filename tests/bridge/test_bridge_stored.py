@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from cell_folders import questions, rewrite
 from twin_cells import one_cell, write_twin
+from verbs import composed
 
-from harness.bridge.bridge import main
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.report.context import Context
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.tools.bridge.bridge import main
+from harness.verdicts.context import Context
 
 LVB = ("matrix.task=[lvbench]",)
 ASKED = questions("lvbench", 6, 2)
@@ -32,10 +32,8 @@ def results(tmp_path):
 
 
 def bridge(results, *words, **own):
-    config = compose_config([f"results={results}", f"data.root={results}/none", *words])
-    for key, value in own.items():
-        setattr(config.bridge, key, value)
-    return main(config)
+    config, given = composed("bridge", f"results={results}", f"data.root={results}/none", *words)
+    return main(config, dataclasses.replace(given, **own))
 
 
 def chains(results):
@@ -122,7 +120,7 @@ def test_what_cannot_be_twinned_is_named_and_its_part_is_unexplained(results, ca
         if backend == "pyav":
             raise UserError("video.backend=pyav does not work here")
 
-    monkeypatch.setattr("harness.bridge.build.reader_class", readers)
+    monkeypatch.setattr("harness.tools.bridge.build.reader_class", readers)
     absent = dataclasses.replace(B.model, name="gone", path="models/gone")
     gone = dataclasses.replace(B, model=absent, video=dataclasses.replace(B.video, backend="pyav"), weights="0" * 12)
     write_twin(results, gone, ASKED, "+" * 5 + "-" * 7)
@@ -200,7 +198,7 @@ def test_words_that_are_not_known_are_refused(results, own, message):
 
 def test_a_page_that_cannot_be_written_is_said_before_anything_is_answered(results, monkeypatch):
     (results / "file").write_text("mine")
-    monkeypatch.setattr("harness.bridge.bridge.answer", lambda *_: pytest.fail("answered first"))
+    monkeypatch.setattr("harness.tools.bridge.bridge.answer", lambda *_: pytest.fail("answered first"))
     with pytest.raises(UserError, match="file cannot be written: .*; choose another with output=<folder>"):
         bridge(results, cells=[A.id, B.id], output=str(results / "file"))
     assert (results / "file").read_text() == "mine"

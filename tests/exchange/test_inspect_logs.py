@@ -7,20 +7,19 @@ import re
 
 import pytest
 from foreign_files import HOSTILE, own_cell
+from verbs import composed, imported
 
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.exchange.exporting import main
-from harness.exchange.importing import import_file
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.tools.exchange.exporting import main
 
 
 def settings(results, root, *words):
-    return compose_config([f"results={results}", f"data.root={root}", *words])
+    return [f"results={results}", f"data.root={root}", *words]
 
 
 def export(results, root):
-    main(settings(results, root, "export.formats=[inspect]"))
+    main(*composed("export", *settings(results, root, "export.formats=[inspect]")))
     (path,) = (results / "export" / "inspect").rglob("[!.]*.json")
     return path
 
@@ -57,7 +56,7 @@ def test_a_log_that_inspect_wrote_is_read(suffix, tmp_path, root):
     log = log_module.read_eval_log(str(export(tmp_path, root)))
     theirs = tmp_path / f"theirs.{suffix}"
     log_module.write_eval_log(log, str(theirs))
-    cell = import_file(theirs, settings(tmp_path, root))
+    cell = imported(theirs, *settings(tmp_path, root))
     assert [cell.answers[q.question_id].text for q in cell.questions] == [
         own.answers[q.question_id].text for q in own.questions
     ]
@@ -70,7 +69,7 @@ def test_a_packed_log_without_the_package_says_what_to_do(tmp_path, root):
     except ImportError:
         (tmp_path / "x.eval").write_bytes(b"PK")
         with pytest.raises(UserError, match="inspect_ai is not installed; install it, or write the log as JSON"):
-            import_file(tmp_path / "x.eval", settings(tmp_path, root, "foreign.of=videomme"))
+            imported(tmp_path / "x.eval", *settings(tmp_path, root, "foreign.of=videomme"))
     else:
         pytest.skip("inspect_ai is installed")
 
@@ -92,4 +91,4 @@ def test_a_bad_log_is_named_with_the_sample(change, message, tmp_path, root):
     change(log)
     path.write_text(json.dumps(log))
     with pytest.raises(UserError, match=re.escape(message)):
-        import_file(path, settings(tmp_path, root))
+        imported(path, *settings(tmp_path, root))

@@ -8,15 +8,15 @@ import json
 
 import pytest
 from foreign_files import ask_lmms, lmms_samples, write_lmms, write_lmms_before
+from verbs import composed, imported
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.exchange.importing import import_file, main
-from harness.exchange.rows import NOT_SAID
-from harness.exchange.stored import load_foreign
-from harness.report.loading import load_cells
+from harness.evidence.imported import NOT_SAID, load_foreign
+from harness.evidence.loading import load_cells
+from harness.settings.compose import compose_config
+from harness.tools.exchange.importing import main
 
 TEXTS = ["A", "The answer is B.", "(C) four", "no idea", "D", "b", 'A\nbecause <b>=1+1</b>\t"x"', "é 答案是 C"]
 STOCK = {
@@ -57,7 +57,7 @@ def stock(task, root):
 
 
 def settings(tmp_path, root, *words):
-    return compose_config([f"results={tmp_path}", f"data.root={root}", *words])
+    return [f"results={tmp_path}", f"data.root={root}", *words]
 
 
 @pytest.mark.parametrize("writer", [write_lmms, write_lmms_before])
@@ -65,7 +65,7 @@ def settings(tmp_path, root, *words):
 def test_every_row_of_a_stock_task_finds_its_question(task, writer, tmp_path, root):
     rows, texts, samples = stock(task, root)
     name, split = STOCK[task][:2]
-    cell = import_file(writer(tmp_path / "logs", task, samples), settings(tmp_path, root))
+    cell = imported(writer(tmp_path / "logs", task, samples), *settings(tmp_path, root))
     items = [benchmark(name).item(row) for row in rows]
     assert [question.question_id for question in cell.questions] == [item.question_id for item in items]
     assert [cell.answers[item.question_id].text for item in items] == texts
@@ -78,7 +78,7 @@ def test_every_row_of_a_stock_task_finds_its_question(task, writer, tmp_path, ro
 def test_its_parser_gives_the_scores_of_the_file(task, tmp_path, root):
     """Two derivations: lmms-eval's process_results, and our parser of its rule on the raw texts."""
     _, _, samples = stock(task, root)
-    cell = import_file(write_lmms(tmp_path / "logs", task, samples), settings(tmp_path, root))
+    cell = imported(write_lmms(tmp_path / "logs", task, samples), *settings(tmp_path, root))
     assert cell.parser == "lmms_eval" and len(cell.said) == cell.n
     right = cell.correct()
     said = [cell.said[question.question_id].correct for question in cell.questions]
@@ -93,7 +93,7 @@ def test_our_own_tasks_through_lmms_eval(tmp_path, root):
 
     samples = ask_lmms(build_task(compose_config(["task=vnbench"]).task, root), TEXTS)
     path = write_lmms(tmp_path / "logs", "adaretake_vnbench", samples)
-    cell = import_file(path, settings(tmp_path, root))
+    cell = imported(path, *settings(tmp_path, root))
     assert cell.n == 24 and cell.matching["matched"] == {"id": 24} and cell.parser == "vnbench"
     assert [bool(x) for x in cell.correct()] == [cell.said[q.question_id].correct for q in cell.questions]
 
@@ -103,7 +103,7 @@ def test_rows_of_other_questions_are_counted_and_listed(tmp_path, root, capsys):
     samples[2]["videomme_perception_score"]["question_id"] = "999-9"
     samples[2]["doc"]["question"] = samples[2]["arguments"][0] = "Something else?"
     path = write_lmms(tmp_path / "logs", "videomme", samples[:6])
-    assert main(settings(tmp_path, root, f"foreign.files=['{path}']")) == 1
+    assert main(*composed("import", *settings(tmp_path, root, f"foreign.files=['{path}']"))) == 1
     (cell,) = load_foreign(tmp_path)
     assert [row["place"] for row in cell.matching["unmatched"]] == ["line 3"]
     assert len(cell.matching["absent"]) == 4 and cell.n == 5
@@ -113,7 +113,7 @@ def test_rows_of_other_questions_are_counted_and_listed(tmp_path, root, capsys):
 
 def test_foreign_cells_are_not_cells_of_ours(tmp_path, root):
     _, _, samples = stock("lvbench", root)
-    cell = import_file(write_lmms(tmp_path / "logs", "lvbench", samples), settings(tmp_path, root))
+    cell = imported(write_lmms(tmp_path / "logs", "lvbench", samples), *settings(tmp_path, root))
     assert load_cells(tmp_path) == []
     (tmp_path / "runs").mkdir()
     cell.folder.rename(tmp_path / "runs" / cell.id)
@@ -124,12 +124,12 @@ def test_foreign_cells_are_not_cells_of_ours(tmp_path, root):
 def test_a_row_twice_is_named_and_two_answers_are_refused(tmp_path, root):
     _, _, samples = stock("videomme", root)
     path = write_lmms(tmp_path / "logs", "videomme", [*samples, copy.deepcopy(samples[0])])
-    assert import_file(path, settings(tmp_path, root)).matching["repeated"] == [f"line {len(samples) + 1}"]
+    assert imported(path, *settings(tmp_path, root)).matching["repeated"] == [f"line {len(samples) + 1}"]
     lines = path.read_text().splitlines()
     lines[-1] = json.dumps(json.loads(lines[-1]) | {"filtered_resps": "another"})
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match="answer the same question 001-1 differently"):
-        import_file(path, settings(tmp_path, root))
+        imported(path, *settings(tmp_path, root))
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_bad_line_is_named(line, message, tmp_path, root):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[2:]]))
     with pytest.raises(UserError, match=message):
-        import_file(path, settings(tmp_path, root))
+        imported(path, *settings(tmp_path, root))
 
 
 def test_another_import_is_not_overwritten(tmp_path, root):
     _, _, samples = stock("lvbench", root)
     path = write_lmms(tmp_path / "logs", "lvbench", samples)
     asked = settings(tmp_path, root, "foreign.name=theirs")
-    assert import_file(path, asked).id == import_file(path, asked).id == "theirs"
+    assert imported(path, *asked).id == imported(path, *asked).id == "theirs"
     path.write_text(path.read_text().replace("no idea", "an idea"))
     with pytest.raises(UserError, match="holds another import"):
-        import_file(path, asked)
+        imported(path, *asked)

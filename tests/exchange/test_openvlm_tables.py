@@ -11,13 +11,12 @@ import re
 
 import pandas as pd
 import pytest
+from verbs import composed, imported
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.exchange.importing import import_file
-from harness.exchange.rows import NOT_SAID
+from harness.evidence.imported import NOT_SAID
 
 TEXTS = ["A", "(B) so\nit is", "=1+1", 'C\t"x" <b>', "", "Failed to obtain answer via API.", "D. é 答案"]
 KINDS = {"findNeedle": "needle"}
@@ -50,7 +49,7 @@ def write(table, path):
 
 
 def settings(results, root):
-    return compose_config([f"results={results}", f"data.root={root}"])
+    return [f"results={results}", f"data.root={root}"]
 
 
 @pytest.mark.parametrize("suffix", ["xlsx", "tsv"])
@@ -63,7 +62,7 @@ def settings(results, root):
     ],
 )
 def test_every_row_finds_its_question(name, split, stem, suffix, tmp_path, root):
-    cell = import_file(write(table_of(root, name, split), tmp_path / f"{stem}.{suffix}"), settings(tmp_path, root))
+    cell = imported(write(table_of(root, name, split), tmp_path / f"{stem}.{suffix}"), *settings(tmp_path, root))
     rows = rows_of(root, name, split)
     items = [benchmark(name).item(row) for row in rows]
     assert [q.question_id for q in cell.questions] == [item.question_id for item in items]
@@ -98,7 +97,7 @@ def test_options_in_another_order_are_read_in_the_order_of_the_table(tmp_path, t
     gold = table.at[0, "answer"]
     moved = dict(zip("ABCD", "DCBA", strict=True))[gold]
     table.loc[0, ["answer", "prediction"]] = [moved, moved]
-    cell = import_file(write(table, tmp_path / "m_Video-MME_8frame.tsv"), settings(tmp_path, told))
+    cell = imported(write(table, tmp_path / "m_Video-MME_8frame.tsv"), *settings(tmp_path, told))
     assert cell.matching["reordered"] == ["001-1"] and cell.matching["gold_differs"] == []
     assert cell.questions[0].answer == moved and cell.correct()[0] == 1.0
 
@@ -107,14 +106,14 @@ def test_another_right_answer_is_named_and_ours_counts(tmp_path, told):
     table = table_of(told, "videomme", "test")
     ours = table.at[1, "answer"]
     table.loc[1, ["answer", "prediction"]] = ["D" if ours != "D" else "A"] * 2
-    cell = import_file(write(table, tmp_path / "m_Video-MME_8frame.tsv"), settings(tmp_path, told))
+    cell = imported(write(table, tmp_path / "m_Video-MME_8frame.tsv"), *settings(tmp_path, told))
     assert cell.matching["gold_differs"] == ["001-2"] and cell.correct()[1] == 0.0
 
 
 def test_rows_that_may_be_several_questions_are_left_out(tmp_path, root):
     """Video-MME's three questions of a video are alike here, and two rows do not say which they are."""
     table = table_of(root, "videomme", "test").iloc[[0, 1, 3, 4, 5]]
-    cell = import_file(write(table, tmp_path / "m_Video-MME_8frame.tsv"), settings(tmp_path, root))
+    cell = imported(write(table, tmp_path / "m_Video-MME_8frame.tsv"), *settings(tmp_path, root))
     assert cell.matching["matched"] == {"order": 3} and len(cell.matching["unmatched"]) == 2
     assert {row["why"] for row in cell.matching["unmatched"]} == {"may be any of 3 questions"}
 
@@ -122,16 +121,16 @@ def test_rows_that_may_be_several_questions_are_left_out(tmp_path, root):
 def test_an_evaluated_table_brings_its_verdicts(tmp_path, root):
     table = table_of(root, "videomme", "test")
     table["score"] = [1, 0, -1, 1, 0, -1, 1, 0, 1]
-    cell = import_file(write(table, tmp_path / "m_Video-MME_8frame_score.xlsx"), settings(tmp_path, root))
+    cell = imported(write(table, tmp_path / "m_Video-MME_8frame_score.xlsx"), *settings(tmp_path, root))
     assert [said.correct for said in cell.said.values()] == [True, False, True, False, True, False, True]
 
 
 def test_a_table_is_named_by_of_where_its_name_says_nothing(tmp_path, root):
     path = write(table_of(root, "mlvu", "dev"), tmp_path / "predictions.tsv")
     with pytest.raises(UserError, match="names no benchmark; say which questions were asked with of="):
-        import_file(path, settings(tmp_path, root))
-    asked = compose_config([f"results={tmp_path}", f"data.root={root}", "foreign.of=mlvu"])
-    assert import_file(path, asked).record["split"] == "dev"
+        imported(path, *settings(tmp_path, root))
+    asked = [*settings(tmp_path, root), "foreign.of=mlvu"]
+    assert imported(path, *asked).record["split"] == "dev"
 
 
 @pytest.mark.parametrize(
@@ -149,19 +148,17 @@ def test_a_table_is_named_by_of_where_its_name_says_nothing(tmp_path, root):
 def test_a_bad_table_is_named_with_the_row(name, content, message, tmp_path, root):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)):
-        import_file(
-            tmp_path / name, compose_config([f"results={tmp_path}", f"data.root={root}", "foreign.format=openvlm"])
-        )
+        imported(tmp_path / name, *settings(tmp_path, root), "foreign.format=openvlm")
 
 
 def test_pandas_reads_what_we_export(tmp_path, root):
     """The reader of VLMEvalKit (``load`` in vlmeval/smp/file.py: pandas)."""
     from foreign_files import HOSTILE, own_cell
 
-    from harness.exchange.exporting import main
+    from harness.tools.exchange.exporting import main
 
     own_cell(tmp_path, root, "longvideobench_nosub", HOSTILE, failed=3)
-    main(compose_config([f"results={tmp_path}", f"data.root={root}", "export.formats=[openvlm]"]))
+    main(*composed("export", f"results={tmp_path}", f"data.root={root}", "export.formats=[openvlm]"))
     (path,) = (tmp_path / "export" / "openvlm").rglob("*.xlsx")
     table = pd.read_excel(path, keep_default_na=False)
     assert list(table["index"]) == [0, 1, 2, 3] and table["prediction"][3] == "Failed to obtain answer via API."

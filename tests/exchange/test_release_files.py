@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from verbs import composed, imported
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.exchange.importing import import_file, main
-from harness.exchange.release import TYPES
+from harness.tools.exchange.importing import main
+from harness.tools.exchange.release import TYPES
 
 LETTERS = ["A", "B", "", "D", "C"]
 GROUPS = {15: "8s-15s", 60: "15s-60s", 600: "180s-600s", 3600: "900s-3600s"}
@@ -63,7 +63,7 @@ def write(folder, name, split, root, config=False):
 
 
 def settings(results, root, *words):
-    return compose_config([f"results={results}", f"data.root={root}", *words])
+    return [f"results={results}", f"data.root={root}", *words]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def settings(results, root, *words):
 )
 def test_every_answer_finds_its_question(name, split, tmp_path, root):
     path, items, letters = write(tmp_path / "release", name, split, root)
-    cell = import_file(path, settings(tmp_path, root))
+    cell = imported(path, *settings(tmp_path, root))
     assert (cell.benchmark, cell.record["split"], cell.parser) == (name, split, "release")
     found = {q.question_id: cell.answers[q.question_id].text for q in cell.questions}
     assert found == {item.question_id: letter for item, letter in zip(items, letters, strict=True)}
@@ -82,7 +82,7 @@ def test_every_answer_finds_its_question(name, split, tmp_path, root):
 
 def test_the_settings_beside_the_answers_are_declared(tmp_path, root):
     path, _, _ = write(tmp_path / "release", "lvbench", "test", root, config=True)
-    setting = import_file(path, settings(tmp_path, root)).setting
+    setting = imported(path, *settings(tmp_path, root)).setting
     wanted = {"model": "qwen2_5_vl", "frames": 1024, "fps": 2, "long_side": 448, "yarn_factor": 4, "context": 16000}
     assert {key: setting[key] for key in wanted} == wanted
     assert setting["release.compression_method"] == "stdvidlkv" and setting["dtype"] == "not said"
@@ -94,7 +94,7 @@ def test_questions_that_the_release_skipped_are_absent(tmp_path, root, capsys):
         kept = json.loads(file.read_text())
         del kept["3"]
         file.write_text(json.dumps(kept))
-    assert main(settings(tmp_path, root, f"foreign.files=['{path.parent}']")) == 0
+    assert main(*composed("import", *settings(tmp_path, root, f"foreign.files=['{path.parent}']"))) == 0
     assert f"1 questions of the benchmark are not in the file: {items[3].question_id}" in capsys.readouterr().out
 
 
@@ -115,4 +115,4 @@ def test_bad_files_are_named_with_the_question(result, meta, message, tmp_path, 
     if meta is not None:
         (tmp_path / "anno_id2meta.json").write_text(meta)
     with pytest.raises(UserError, match=message):
-        import_file(tmp_path / "anno_id2result.json", settings(tmp_path, root))
+        imported(tmp_path / "anno_id2result.json", *settings(tmp_path, root))

@@ -8,13 +8,14 @@ import subprocess
 import numpy as np
 import pytest
 from foreign_files import HOSTILE, ask_lmms, own_cell, write_lmms
+from verbs import composed, imported
 
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.exchange import exported
-from harness.exchange.exporting import WRITERS, main
-from harness.exchange.importing import import_file, read_file
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.settings.compose import compose_config
+from harness.tools.exchange import exported
+from harness.tools.exchange.exporting import WRITERS, main
+from harness.tools.exchange.importing import read_file
 
 TASKS = [
     "videomme",
@@ -29,12 +30,12 @@ TASKS = [
 
 
 def settings(results, root, *words):
-    return compose_config([f"results={results}", f"data.root={root}", *words])
+    return [f"results={results}", f"data.root={root}", *words]
 
 
 def export(results, root, format, *words):
     """The exported file of answers of the only cell."""
-    main(settings(results, root, f"export.formats=[{format}]", *words))
+    main(*composed("export", *settings(results, root, f"export.formats=[{format}]", *words)))
     (folder,) = (results / "export" / format).iterdir()
     (path,) = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and "_results" not in p.name]
     return path
@@ -45,7 +46,7 @@ def export(results, root, format, *words):
 def test_letters_scores_and_texts_come_back(task, format, tmp_path, root):
     own_cell(tmp_path, root, task, HOSTILE, failed=1)
     (own,) = load_cells(tmp_path)
-    cell = import_file(export(tmp_path, root, format), settings(tmp_path, root))
+    cell = imported(export(tmp_path, root, format), *settings(tmp_path, root))
     assert cell.benchmark == own.benchmark and cell.record["split"] == own.cell["task"]["split"]
     assert [q.question_id for q in cell.questions] == [q.question_id for q in own.questions]
     assert cell.statuses == own.statuses and cell.failed == 1
@@ -65,7 +66,7 @@ def test_without_the_annotation_ids_and_options_are_enough(format, tmp_path, roo
     own_cell(tmp_path, root, "videomme", HOSTILE)
     (own,) = load_cells(tmp_path)
     elsewhere = tmp_path / "nothing"
-    cell = import_file(export(tmp_path, elsewhere, format), settings(tmp_path, elsewhere))
+    cell = imported(export(tmp_path, elsewhere, format), *settings(tmp_path, elsewhere))
     assert "stored cells" in cell.matching["source"] and cell.letters() == own.letters(cell.parser)
 
 
@@ -116,7 +117,10 @@ def test_missing_answers_are_missing_in_the_file(tmp_path, root, capsys):
     folder = own_cell(tmp_path, root, "vnbench", HOSTILE)
     lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "answers.jsonl").write_bytes(b"".join(lines[:20]))
-    assert main(settings(tmp_path, root, "export.formats=[lmms_eval]", "export.cell=['vnbench*']")) == 1
+    assert (
+        main(*composed("export", *settings(tmp_path, root, "export.formats=[lmms_eval]", "export.cell=['vnbench*']")))
+        == 1
+    )
     assert "20 answers; 4 questions have none yet" in capsys.readouterr().out
 
 
@@ -124,21 +128,21 @@ def test_missing_answers_are_missing_in_the_file(tmp_path, root, capsys):
 def test_formats_are_named(formats, said, tmp_path, root):
     own_cell(tmp_path, root, "vnbench", HOSTILE)
     with pytest.raises(UserError, match=said):
-        main(settings(tmp_path, root, f"export.formats={formats}"))
+        main(*composed("export", *settings(tmp_path, root, f"export.formats={formats}")))
 
 
 @pytest.mark.parametrize("cell", ["{0}", "{0},{0}", "[{0}]", "'vnbench*'", "['vnbench*']"])
 def test_cells_are_named_as_for_show(cell, tmp_path, root, capsys):
     folder = own_cell(tmp_path, root, "vnbench", HOSTILE)
     words = ("export.formats=[inspect]", f"export.cell={cell.format(folder.name)}")
-    assert main(settings(tmp_path, root, *words)) == 0
+    assert main(*composed("export", *settings(tmp_path, root, *words))) == 0
     assert capsys.readouterr().out.count("24 answers") == 1
 
 
 def test_the_setting_of_our_own_export_comes_back(tmp_path, root):
     own_cell(tmp_path, root, "longvideobench", HOSTILE)
     (own,) = load_cells(tmp_path)
-    cell = import_file(export(tmp_path, root, "lmms_eval"), settings(tmp_path, root))
+    cell = imported(export(tmp_path, root, "lmms_eval"), *settings(tmp_path, root))
     assert cell.parser == own.parser and cell.protocol == own.protocol == "release_subtitles"
     assert {key: cell.setting.get(key) for key in own.setting} == own.setting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +14,15 @@ import torch
 from rich.console import Console
 from toy_training import checkpoint
 from toy_training.tokens import build_tokenizer
+from verbs import composed
 
 from harness.cli import main
-from harness.config import compose_config
 from harness.errors import UserError
-from harness.explore import demo
-from harness.explore.figure import lit
-from harness.explore.held import HeldFrames
-from harness.explore.kept import Timeline, choose_grids, chunk_ends, clock, kept_of
+from harness.settings.compose import compose_config
+from harness.tools.show import demo
+from harness.tools.show.figure import lit
+from harness.tools.show.held import HeldFrames
+from harness.tools.show.kept import Timeline, choose_grids, chunk_ends, clock, kept_of
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 
@@ -151,17 +153,16 @@ def test_without_a_video_the_toy_asks_about_its_longest(monkeypatch):
     asked = [SimpleNamespace(video=Path(f"{n}.mp4"), prompt=f"Question {n}?\nA. x", options={"A": "x"}, answer="A",
                              video_s=(5.0, 9.0, None)[n]) for n in range(3)]  # fmt: skip
     monkeypatch.setattr(questions, "load_questions", lambda task, root: asked)
-    config = compose_config([])
-    assert demo.what_is_asked(config).prompt == "Question 1?\nA. x"
-    config.demo.question = "Why?"
-    own = demo.what_is_asked(config)
+    config, asked_for = composed("demo")
+    assert demo.what_is_asked(config, asked_for).prompt == "Question 1?\nA. x"
+    own = demo.what_is_asked(config, dataclasses.replace(asked_for, question="Why?"))
     assert (own.video, own.prompt, own.answer) == (Path("1.mp4"), "Why?", None)
 
 
 def test_options_become_lines_with_letters(video):
-    config = compose_config([])
-    config.demo.video, config.demo.question, config.demo.options = str(video), "Why? ", ["one", " two "]
-    assert demo.what_is_asked(config).prompt == (
+    config, given = composed("demo")
+    given = dataclasses.replace(given, video=str(video), question="Why? ", options=["one", " two "])
+    assert demo.what_is_asked(config, given).prompt == (
         "Why?\nOptions:\nA. one.\nB. two.\nAnswer with the option's letter from the given choices directly."
     )
 
@@ -231,7 +232,6 @@ def test_clock():
 
 
 def test_a_question_is_required_with_a_video(video):
-    config = compose_config([])
-    config.demo.video = str(video)
+    config, given = composed("demo")
     with pytest.raises(UserError, match="--question is missing"):
-        demo.what_is_asked(config)
+        demo.what_is_asked(config, dataclasses.replace(given, video=str(video)))

@@ -14,13 +14,13 @@ from method_cases import CASES
 from tiny_checkpoints import save_tiny
 
 from harness.cli import main
-from harness.config import compose_config
-from harness.explore import again
-from harness.explore.kept import kept_of
 from harness.models.families import open_model
 from harness.report.pictures import picture
 from harness.run.run import main as run
+from harness.settings.compose import compose_config
 from harness.store import Answer, failed_answer, read_answers
+from harness.tools.show import again
+from harness.tools.show.kept import kept_of
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_unknown_names_come_with_near_ones(show, monkeypatch, capsys):
     assert show.cells[0].name in capsys.readouterr().err
     assert show("--flips", show.cells[0].name, "lvbench") == 2
     assert "means several cells" in capsys.readouterr().err
-    monkeypatch.setattr("harness.explore.show.MOST", 1)
+    monkeypatch.setattr("harness.tools.show.show.MOST", 1)
     assert show(show.names[0]) == 2
     assert "2 cells are too many for one picture" in capsys.readouterr().err
     assert show() == 2

@@ -14,11 +14,11 @@ from fake_hub import COMMIT, FakeHub, serve
 
 from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.benchmarks.questions import load_questions
-from harness.config import compose_config
 from harness.errors import UserError
 from harness.fetch import prepare, unpack
 from harness.fetch.archives import archive_name, group_archives, opened
 from harness.fetch.placing import destination
+from harness.settings.compose import compose_config
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -348,7 +348,7 @@ def test_the_next_command_repeats_the_settings(root, uploads, tmp_path, capsys):
     assert prepare.main(settings) == 0
     line = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
     assert shlex.split(line)[1:4] == ["-m", "harness", "verify"]
-    assert shlex.split(line)[4:] == settings.overrides
+    assert shlex.split(line)[4:] == settings.words
 
 
 def test_profile_toy_builds_the_toy(tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.counts import differences
 from harness.benchmarks.files import Folder
 from harness.benchmarks.questions import question_of
-from harness.config import compose_config
 from harness.errors import UserError
 from harness.fetch import verify
-from harness.video.config import DEFAULT
+from harness.settings.compose import compose_config
+from harness.settings.groups import DEFAULT_READER
 from harness.video.sampling import SamplingPolicy
 
 
@@ -198,6 +198,6 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not on this machine")
 def test_real_files():
     policy = SamplingPolicy(fps=25.0, max_frames=64)
-    found = {path.name: verify.decode_some(path, policy, DEFAULT, 60.0) for path in sorted(SHARED.iterdir())}
+    found = {path.name: verify.decode_some(path, policy, DEFAULT_READER, 60.0) for path in sorted(SHARED.iterdir())}
     assert {name for name, outcome in found.items() if outcome["error"]} == {"corrupted.mp4"}
     assert found["h265_video.mp4"]["codec"] == "hevc"

@@ -9,9 +9,9 @@ from fake_model import LOADED, FakeAdapter, make_video
 from lmms_eval.api.instance import Instance
 
 import harness.lmms.model as room
-from harness.config import compose_config
 from harness.errors import UserError
 from harness.lmms.model import Qwen25VL
+from harness.settings.compose import compose_config
 from harness.store import answer_files, iter_answers, read_answers, read_manifest, read_questions
 
 TOY = Path(room.__file__).parents[1] / "toy" / "checkpoint"
@@ -123,7 +123,7 @@ def test_a_replaced_video_keeps_no_old_answer(build, tmp_path):
 
 
 def test_our_tasks_meet_the_cells_of_the_run_verb(build):
-    from harness.plan.matrix import build_cells
+    from harness.settings.matrix import build_cells
 
     config = compose_config(["profile=toy", "matrix.task=[videomme]", "matrix.variant=[full]"])
     (theirs,) = build_cells(config)

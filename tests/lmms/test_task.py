@@ -11,8 +11,8 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import TASKS
 from harness.benchmarks.questions import load_questions
 from harness.benchmarks.scoring import score_choice
-from harness.config import CONF, compose_config
 from harness.errors import UserError
+from harness.settings.compose import CONF, compose_config
 
 TASK_NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 

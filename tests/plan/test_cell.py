@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 
 from harness.compress.method import build_method
-from harness.config import ModelConfig, TaskConfig, VideoConfig
-from harness.plan.cell import GROUPS, Cell
-from harness.plan.code import code_digest
-from harness.plan.resolve import resolve_method
-from harness.setting import identity_fields, rule_of, setting
+from harness.settings.cell import GROUPS, Cell, settle_method
+from harness.settings.code import code_digest
+from harness.settings.groups import ModelConfig, TaskConfig, VideoConfig
+from harness.settings.rules import identity_fields, rule_of, setting
 
 VERSIONS = {"core": 1, "method": 1, "adapter": 1, "decoding": 1, "prompt": 1}
 
@@ -19,7 +18,7 @@ def make_cell(**changes) -> Cell:
     task = TaskConfig(**names, split="test", protocol="release")
     fields = {
         "model": ModelConfig(name="toy", adapter="a.B", path="somewhere", dtype="float32"),
-        "method": resolve_method(build_method("adaretake"), task),
+        "method": settle_method(build_method("adaretake"), task, "unknown"),
         "video": VideoConfig(max_frames=256, backend="decord"),
         "context": 264,
         "task": task,
@@ -83,21 +82,23 @@ def test_context_and_weights_change_the_digest():
 
 def test_the_task_sets_reforge_and_guide_length_for_the_releases():
     task = dataclasses.replace(make_cell().task, reforge=True, max_guide_length=152)
-    release = resolve_method(build_method("adaretake", semantics="release_2026"), task)
-    paper = resolve_method(build_method("adaretake", semantics="paper"), task)
+    release = settle_method(build_method("adaretake", semantics="release_2026"), task, "unknown")
+    paper = settle_method(build_method("adaretake", semantics="paper"), task, "unknown")
     assert (release.reforge, release.max_guide_length, release.positions) == (True, 152, "truncated")
     assert (paper.reforge, paper.max_guide_length, paper.positions) == (False, 152, "float")
-    own = resolve_method(build_method("adaretake", semantics="release_2026", reforge=False, max_guide_length=9), task)
+    own = settle_method(
+        build_method("adaretake", semantics="release_2026", reforge=False, max_guide_length=9), task, "unknown"
+    )
     assert (own.reforge, own.max_guide_length) == (False, 9)
 
 
 def test_a_method_without_these_options_takes_nothing_from_the_task():
     task = dataclasses.replace(make_cell().task, reforge=True, max_guide_length=152)
-    assert resolve_method(build_method("none"), task) == build_method("none", positions="float")
+    assert settle_method(build_method("none"), task, "unknown") == build_method("none", positions="float")
 
 
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.plan.code.ROOT", tmp_path)
+    monkeypatch.setattr("harness.settings.code.ROOT", tmp_path)
     digests = []
     (tmp_path / "room" / "inner").mkdir(parents=True)
     for text in ['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config import compose_config
 from harness.plan.feature_size import Header, bytes_per_token, read_header, video_tokens
-from harness.plan.matrix import build_cells
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 
 
 def cell(*overrides):

@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 
-from harness.config import REPO
+from harness.settings.compose import REPO
 
 IDS = """
 import sys
-from harness.config import compose_config
-from harness.plan.matrix import build_cells
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 print(*(cell.id for cell in build_cells(compose_config(sys.argv[1:]))), sep="\\n")
 """
 

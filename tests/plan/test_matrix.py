@@ -3,11 +3,11 @@
 import pytest
 
 from harness.compress.method import method_names
-from harness.config import compose_config, options, with_method
 from harness.errors import UserError
-from harness.plan.matrix import build_cells, build_groups, recompose
-from harness.plan.weights import fetch_advice, find_weights, mismatch, weights_identity
-from harness.report.expected import load_tables
+from harness.settings.compose import Recomposed, compose_config
+from harness.settings.matrix import build_cells, build_groups
+from harness.settings.weights import fetch_advice, find_weights, mismatch, weights_identity
+from harness.verdicts.expected import load_tables
 
 
 @pytest.fixture
@@ -281,12 +281,8 @@ def test_methods_are_compared_on_one_subset_and_a_setting_wins_over_rows(model):
     assert {c.task.subset for c in real} == {None}
 
 
-@pytest.mark.parametrize("words", [[], ["method.chunk_frames=16", "model=toy"]])
-def test_a_method_of_an_axis_is_what_composing_it_makes(words):
-    base = compose_config([*words, "matrix.method=null"])
-    for name in options("method"):
-        assert with_method(base, name).method == recompose(base.overrides, {"method": name}).method, name
+def test_an_option_that_does_not_fit_is_named():
     with pytest.raises(UserError, match="method=nope does not exist"):
-        with_method(base, "nope")
+        Recomposed([]).under(method="nope")
     with pytest.raises(UserError, match="method.form: .*does not exist|method.form does not exist"):
-        with_method(compose_config(["method=fastv", "method.form=native"]), "stride")
+        Recomposed(["method=fastv", "method.form=native"]).under(method="stride")

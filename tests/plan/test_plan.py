@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from harness.config import REPO, compose_config
 from harness.errors import UserError
 from harness.plan import plan as planning
 from harness.plan.feature_size import Header
 from harness.plan.show import show
+from harness.settings.compose import REPO, compose_config
 from harness.store import Answer, AnswerLog, FrameRecords, Manifest, SeenFrames, write_manifest
 from harness.toy.benchmarks import build
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.config import compose_config
-from harness.plan.matrix import build_cells, build_groups
 from harness.run.answer import load_model
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells, build_groups
 
 TOY = ["matrix=ablation", "task=videomme", "matrix.variant=[full]", "matrix.context=[65]"]
 

@@ -1,8 +1,8 @@
 """The cells of ReTaKe's table: the frames, contexts and switches of its published configurations."""
 
-from harness.config import compose_config
-from harness.plan.matrix import build_cells
-from harness.report.expected import load_tables
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
+from harness.verdicts.expected import load_tables
 
 
 def facts(cells):

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from harness.report import gate, noise
-from harness.report.statistics import (
+from harness.evidence.statistics import (
     Difference,
     Estimate,
     difference,
@@ -19,7 +18,9 @@ from harness.report.statistics import (
     questions_for_width,
     score,
 )
-from harness.report.verdicts import gap_verdict
+from harness.gate import gate
+from harness.verdicts import noise
+from harness.verdicts.verdicts import gap_verdict
 
 
 def run_case(function_name: str, arguments: Any, keywords: Mapping[str, Any] | None = None) -> Any:

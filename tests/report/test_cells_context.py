@@ -6,9 +6,9 @@ from cell_folders import VARIANTS, cell_record, context, questions, rewrite, wri
 
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
-from harness.report.cells import subtitles
-from harness.report.context import main_metric
-from harness.report.loading import load_cells
+from harness.evidence.cells import subtitles
+from harness.evidence.loading import load_cells
+from harness.evidence.samples import main_metric
 from harness.store import Answer, AnswerLog, QuestionRecord
 
 

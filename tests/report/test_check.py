@@ -7,17 +7,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from cell_folders import SEEN, VARIANTS, configuration, questions, rewrite, write_cell
+from cell_folders import SEEN, VARIANTS, questions, rewrite, write_cell
+from verbs import composed
 
 from harness.errors import UserError
-from harness.report.baseline import read_baseline
-from harness.report.check import baseline_path, main
+from harness.gate.baseline import read_baseline
+from harness.gate.check import baseline_path, main
 from harness.store import FrameRecords, SeenFrames, read_manifest, write_manifest
 
 
 def check(tmp_path, results="results", *overrides):
     settings = [f"check.baseline={tmp_path / 'toy.json'}", "matrix=ablation", *overrides]
-    return main(configuration(tmp_path / results, *settings))
+    return main(*composed("check", f"results={tmp_path / results}", "report.cells=['*']", *settings))
 
 
 OTHER_FRAMES = SeenFrames((0, 7, 20), SEEN.timestamps)
@@ -393,4 +394,4 @@ def test_a_missing_baseline_names_the_command(tmp_path):
     ("overrides", "name"), [([], "toy_ablation.json"), (["task.subset=ci"], "toy_ablation_ci.json")]
 )
 def test_default_name_follows_profile_matrix_and_subset(tmp_path, overrides, name):
-    assert baseline_path(configuration(tmp_path, "matrix=ablation", *overrides)).name == name
+    assert baseline_path(*composed("check", f"results={tmp_path}", "matrix=ablation", *overrides)).name == name

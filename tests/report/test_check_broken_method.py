@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import pytest
 import tiny_models
 import torch
-from cell_folders import LETTERS, cell_record, configuration, write_cell
+from cell_folders import LETTERS, cell_record, write_cell
+from verbs import composed
 
 from harness.compress.generate import generate
 from harness.compress.methods.adaretake import Paper
-from harness.report.check import main
+from harness.gate.check import main
 from harness.store import Answer, QuestionRecord
 
 N = 10
@@ -82,7 +83,11 @@ def answer_all(results, tiny, method):
 
 
 def check(tmp_path, results, *overrides):
-    return main(configuration(results, f"check.baseline={tmp_path / 'b.json'}", *overrides))
+    return main(
+        *composed(
+            "check", f"results={results}", "report.cells=['*']", f"check.baseline={tmp_path / 'b.json'}", *overrides
+        )
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from verbs import composed
 
-from harness.config import compose_config
-from harness.report.baseline import load_baselines, read_baseline
-from harness.report.check import baseline_path
-from harness.report.compare import TIE, compare_rows, problem_of, tied
+from harness.gate.baseline import load_baselines, read_baseline
+from harness.gate.check import baseline_path
+from harness.gate.compare import TIE, compare_rows, problem_of, tied
 
 REPO = Path(__file__).resolve().parents[2]
 CELLS = [
@@ -66,7 +66,7 @@ def test_the_job_checks_against_a_committed_baseline():
     commands = [step["run"] for step in job["steps"] if "run" in step]
     run, check = commands[-2:]
     assert check.startswith(".venv/bin/python -m harness check ")
-    asked = compose_config(shlex.split(check.partition(" check ")[2]))
-    assert baseline_path(asked).is_file() and asked.task.subset == "ci"
+    asked, own = composed("check", *shlex.split(check.partition(" check ")[2]))
+    assert baseline_path(asked, own).is_file() and asked.task.subset == "ci"
     script, *overrides = shlex.split(run.removeprefix("bash "))
     assert (REPO / script).is_file() and f"matrix={Path(script).stem}" in check and overrides == ["task.subset=ci"]

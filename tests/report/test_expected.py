@@ -11,8 +11,8 @@ from cell_folders import questions, write_cell
 from harness.benchmarks.benchmark import benchmark
 from harness.compress.method import method_class, method_names
 from harness.errors import UserError
-from harness.report.expected import load_tables
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.verdicts.expected import load_tables
 
 REPO = Path(__file__).resolve().parents[2]
 SOURCE = REPO.parent / "shared" / "expected_tables.md"

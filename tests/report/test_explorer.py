@@ -15,8 +15,8 @@ from cell_folders import LETTERS, rewrite, write_cell
 
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
+from harness.evidence.loading import load_cells
 from harness.report.explorer import data, page
-from harness.report.loading import load_cells
 from harness.report.pictures import picture
 from harness.store import QuestionRecord
 

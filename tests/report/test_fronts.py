@@ -3,10 +3,10 @@
 import pytest
 from cell_folders import context, questions, rewrite, write_cell
 
+from harness.evidence.loading import load_cells
+from harness.evidence.statistics import score
 from harness.report.account import entries
 from harness.report.fronts import MEASURES, Point, draw, front, points_of
-from harness.report.loading import load_cells
-from harness.report.statistics import score
 from harness.store import read_manifest, write_manifest
 
 

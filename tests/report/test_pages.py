@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, cell_record, configuration, questions, rewrite, write_cell
 
-from harness.report.config import ReportConfig
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
 from harness.report.pages import published_markdown, published_table, tone
 from harness.report.report import find, main
+from harness.settings.groups import ReportConfig
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from cell_folders import configuration, context, questions, rewrite, write_cell
 
-from harness.report.pairs import axis_of, find_pairs, ladder, unequal_budget
 from harness.report.report import find, main
 from harness.report.tables import over_context
+from harness.verdicts.pairs import axis_of, find_pairs, ladder, unequal_budget
 
 TASKS = ("lvbench", "mlvu")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from cell_folders import context, questions, write_cell
 
-from harness.report import power, spread
-from harness.report.noise import Runs, flip_rate, given
-from harness.report.power import largest_rate, smallest_difference, smallest_gap
+from harness.verdicts import power, spread
+from harness.verdicts.noise import Runs, flip_rate, given
+from harness.verdicts.power import largest_rate, smallest_difference, smallest_gap
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_smallest_gap_that_is_found(n, gaps):
 
 
 def test_a_gap_of_that_size_is_found_as_often_as_it_says():
-    from harness.report.noise import gap_between
+    from harness.verdicts.noise import gap_between
 
     rng, gap = np.random.default_rng(0), smallest_gap(1549, 0.02, 0.95, 0.8)
     noise = 100 * (rng.binomial(1549, 0.01, 2000) - rng.binomial(1549, 0.01, 2000)) / 1549

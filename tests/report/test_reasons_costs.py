@@ -9,11 +9,11 @@ from tiny_models import Sample, decoder, tiny_model
 
 from harness.compress.generate import generate
 from harness.compress.method import build_method
+from harness.evidence.loading import load_cells
 from harness.report.costs import SEVEN, Shape, answer_flops, cost, find_shape
-from harness.report.expected import load_tables
-from harness.report.loading import load_cells
 from harness.report.reasons import reasons
 from harness.store import Answer
+from harness.verdicts.expected import load_tables
 
 B = next(table for table in load_tables("results/expected") if table.id == "B")
 

@@ -13,10 +13,10 @@ from cell_folders import LETTERS, TYPES, cell_record, configuration, rewrite, wr
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.metrics import Metrics
 from harness.benchmarks.questions import load_questions
-from harness.config import TaskConfig
 from harness.errors import UserError
-from harness.report import score
-from harness.report.loading import load_cells
+from harness.evidence.loading import load_cells
+from harness.lmms import score
+from harness.settings.groups import TaskConfig
 from harness.store import QuestionRecord
 
 

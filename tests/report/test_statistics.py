@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from run_statistics_case import run_case
 from scipy import stats
 
-from harness.report.statistics import (
+from harness.evidence.statistics import (
     difference,
     mean_difference,
     mean_estimate,

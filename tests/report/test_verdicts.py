@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from cell_folders import VARIANTS, cell_record, questions, rewrite, write_cell
 
-from harness.report.claims import judge_claims, judge_difference, judge_here
-from harness.report.config import ReportConfig
-from harness.report.context import Context
-from harness.report.expected import Claim, Published, load_tables
-from harness.report.loading import load_cells
-from harness.report.noise import gap_between, given
-from harness.report.statistics import Difference, Estimate
-from harness.report.verdicts import NumberVerdict, judge_gaps, judge_numbers, margin_of, settle
+from harness.evidence.loading import load_cells
+from harness.evidence.statistics import Difference, Estimate
+from harness.settings.groups import ReportConfig
+from harness.verdicts.claims import judge_claims, judge_difference, judge_here
+from harness.verdicts.context import Context
+from harness.verdicts.expected import Claim, Published, load_tables
+from harness.verdicts.noise import gap_between, given
+from harness.verdicts.verdicts import NumberVerdict, judge_gaps, judge_numbers, margin_of, settle
 
 CONFIG = ReportConfig()
 TABLES = load_tables("results/expected")
@@ -252,6 +252,6 @@ def test_weights_that_are_not_the_models_come_first(tmp_path):
 
 
 def test_variants_of_the_fixture_are_those_of_the_run():
-    from harness.plan.cell import VARIANTS as run_variants
+    from harness.settings.cell import VARIANTS as run_variants
 
     assert VARIANTS == run_variants

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from harness import advice
-from harness.config import REPO, compose_config
 from harness.run import doctor
 from harness.run.doctor import NOTE, OK, PROBLEM, run_check
-from harness.setting import rule_of
-from harness.video.config import VideoConfig
+from harness.settings.compose import REPO, compose_config
+from harness.settings.groups import VideoConfig
+from harness.settings.rules import rule_of
 
 
 @pytest.fixture(scope="module")

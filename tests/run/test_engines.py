@@ -15,11 +15,11 @@ import pytest
 from fake_model import make_order, make_video
 
 from harness.errors import UserError
-from harness.run.config import EngineConfig, RunConfig
 from harness.run.engines import build_engine
 from harness.run.status import status_path, take_snapshot
 from harness.run.supervise import Supervisor
 from harness.run.worker import work
+from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import answer_files, iter_answers, read_answers
 
 HERE = Path(__file__).parents[1] / "support"
@@ -109,7 +109,7 @@ def test_killing_one_worker_of_two_from_outside_still_completes(tmp_path, expect
     order = make_order(tmp_path / "two", videos, workers=2)
     code = """
 import pickle, sys
-from harness.run.config import EngineConfig
+from harness.settings.groups import EngineConfig
 from harness.run.engines import build_engine
 from harness.run.supervise import Supervisor
 Supervisor(build_engine(EngineConfig(workers=2), "cpu"), pickle.load(sys.stdin.buffer)).run()
@@ -143,7 +143,7 @@ def test_workers_end_with_a_killed_parent(tmp_path, videos):
     order = make_order(tmp_path, videos, workers=2)
     code = """
 import pickle, sys, time
-from harness.run.config import EngineConfig
+from harness.settings.groups import EngineConfig
 from harness.run.engines import build_engine
 build_engine(EngineConfig(workers=2), "cpu").start(pickle.load(sys.stdin.buffer), 0, 0, 0)
 time.sleep(60)

@@ -9,8 +9,8 @@ from fake_model import make_cell, make_video
 
 from harness.errors import VideoError
 from harness.models.features import VideoFeatures
-from harness.run.config import RunConfig
 from harness.run.frames import Frames
+from harness.settings.groups import RunConfig
 from harness.video.digest import video_digest
 
 

@@ -8,13 +8,12 @@ import pytest
 from fake_model import FakeAdapter, make_order, make_video
 
 from harness.errors import UserError
-from harness.run.config import RunConfig
 from harness.run.failures import Streak
 from harness.run.frames import Frames
 from harness.run.loop import Loop
 from harness.run.status import StatusFile, status_path
+from harness.settings.groups import DEFAULT_READER, RunConfig
 from harness.store import AnswerLog, FrameRecords, StoreError, iter_answers, read_answers
-from harness.video.config import DEFAULT
 from harness.video.digest import video_digest
 
 
@@ -68,7 +67,7 @@ def test_an_answer_carries_what_was_seen_and_kept(tmp_path):
     seen = FrameRecords(tmp_path).find(answer.frames)
     assert seen.indices == (0, 14, 29, 44, 59, 74)
     assert seen.timestamps == pytest.approx([index / 25 for index in seen.indices])
-    assert (answer.sampling_fps, answer.backend) == (2.0, DEFAULT)
+    assert (answer.sampling_fps, answer.backend) == (2.0, DEFAULT_READER)
     assert set(answer.seconds) == {"frames", "encode", "generate"} and answer.error is None
 
 

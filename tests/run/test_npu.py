@@ -9,11 +9,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from harness.config import REPO, EngineConfig, compose_config
 from harness.errors import UserError
 from harness.models.loading import choose_device
 from harness.run import doctor, failures
 from harness.run.engines import build_engine
+from harness.settings.compose import REPO, compose_config
+from harness.settings.groups import EngineConfig
 
 
 @pytest.fixture

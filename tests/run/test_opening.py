@@ -8,12 +8,12 @@ import pytest
 from fake_model import make_cell, make_questions, make_video
 
 from harness.errors import UserError
-from harness.run.config import EngineConfig, RunConfig
 from harness.run.opening import open_folder
+from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import Answer, AnswerLog, StoreError, hold, read_manifest, read_questions
 from harness.video.digest import video_digest
 
-CONFIG = SimpleNamespace(overrides=["a=b"], run=RunConfig(), engine=EngineConfig())
+CONFIG = SimpleNamespace(words=["a=b"], run=RunConfig(), engine=EngineConfig())
 
 
 @pytest.fixture

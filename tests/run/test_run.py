@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from harness.benchmarks.questions import load_questions
-from harness.config import compose_config
 from harness.errors import UserError
 from harness.plan.feature_size import read_header, video_tokens
-from harness.plan.matrix import build_groups
 from harness.run.run import main
+from harness.settings.compose import compose_config
+from harness.settings.groups import DEFAULT_READER
+from harness.settings.matrix import build_groups
 from harness.store import (
     FrameRecords,
     answer_files,
@@ -30,7 +31,6 @@ from harness.store import (
     write_manifest,
     write_questions,
 )
-from harness.video.config import DEFAULT
 
 FRAMES = 16
 
@@ -98,7 +98,7 @@ def test_everything_is_answered_once_then_nothing_is_left(run, toy, tmp_path, ca
         assert sorted(a.question_id for a in answers) == sorted(q.question_id for q in questions)
         for answer in answers:
             seen = FrameRecords(results).find(answer.frames)
-            assert len(seen.indices) == len(seen.timestamps) == FRAMES and answer.backend == DEFAULT
+            assert len(seen.indices) == len(seen.timestamps) == FRAMES and answer.backend == DEFAULT_READER
             assert answer.n_prompt > 96 and answer.n_cache_mean == 96 and answer.n_new >= 1
             assert answer.n_video in planned
     first = texts(results)

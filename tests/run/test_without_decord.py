@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from readers import needs_decord
 
-from harness.config import REPO
+from harness.settings.compose import REPO
+from harness.settings.groups import PUBLISHED_READER
 from harness.toy.benchmarks import build
-from harness.video.config import PUBLISHED
 
 WORDS = [
     "matrix=ablation",
@@ -70,12 +70,12 @@ def test_its_answers_pass_against_a_baseline_read_by_decord(bare: Bare) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     done = bare.harness("check", *WORDS, baseline)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"equals baseline; although video.backend: {PUBLISHED} -> pyav" in done.stdout
+    assert f"equals baseline; although video.backend: {PUBLISHED_READER} -> pyav" in done.stdout
 
 
 def test_the_doctor_says_so(bare: Bare) -> None:
     done = bare.harness("doctor")
     (line,) = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["decoder"]]
-    assert line.startswith("note") and "pyav" in line and PUBLISHED in line
-    asked = bare.harness("doctor", f"video.backend={PUBLISHED}")
+    assert line.startswith("note") and "pyav" in line and PUBLISHED_READER in line
+    asked = bare.harness("doctor", f"video.backend={PUBLISHED_READER}")
     assert asked.returncode == 1 and "pip install decord" in asked.stdout

@@ -4,8 +4,8 @@ import pytest
 from fake_model import make_cell, make_order, make_questions, make_video
 
 from harness.errors import UserError
-from harness.run.config import RunConfig
 from harness.run.work import OpenCell, check_present, find_work, share_of, still_needed
+from harness.settings.groups import RunConfig
 from harness.store import Answer, AnswerLog, outcomes_of
 
 

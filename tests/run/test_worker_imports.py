@@ -8,9 +8,9 @@ import sys
 
 from fake_model import make_cell, make_questions, make_video
 
-from harness.config import REPO
-from harness.run.config import RunConfig
 from harness.run.work import OpenCell, Order, find_work
+from harness.settings.compose import REPO
+from harness.settings.groups import RunConfig
 from harness.store import Manifest, open_cell, read_answers, read_outcomes
 
 HEAVY = {

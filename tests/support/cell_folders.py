@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config, compose_config
-from harness.report.cells import CellResult
-from harness.report.config import ReportConfig
-from harness.report.context import Context
-from harness.report.loading import load_cells
+from harness.evidence.cells import CellResult
+from harness.evidence.loading import load_cells
+from harness.settings.compose import compose_config
+from harness.settings.groups import Config, ReportConfig
 from harness.store import (
     Answer,
     FrameRecords,
@@ -23,6 +22,7 @@ from harness.store import (
     write_questions,
 )
 from harness.store.records import seal, unseal
+from harness.verdicts.context import Context
 
 LETTERS = "ABCD"
 

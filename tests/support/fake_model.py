@@ -19,12 +19,12 @@ import torch
 
 from harness.benchmarks.questions import Question
 from harness.compress.trace import Generation, Trace
-from harness.config import Config, compose_config
 from harness.errors import QuestionError, UserError
 from harness.models.adapter import Adapter
-from harness.plan.cell import Cell
-from harness.run.config import RunConfig
 from harness.run.work import OpenCell, Order, find_work
+from harness.settings.cell import Cell
+from harness.settings.compose import compose_config
+from harness.settings.groups import Config, RunConfig
 from harness.store import Manifest, open_cell, read_outcomes
 
 OPTIONS = {"A": "red", "B": "green", "C": "blue", "D": "none"}

@@ -114,7 +114,7 @@ def own_cell(results: Path, root: Path, name: str, texts: list[str], failed: int
     from cell_folders import cell_record
 
     from harness.benchmarks.questions import load_questions
-    from harness.config import compose_config
+    from harness.settings.compose import compose_config
     from harness.store import Answer, Manifest, QuestionRecord, failed_answer, write_manifest, write_questions
 
     task = compose_config([f"task={name}"]).task

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from harness.compress.method import Method, build_method, method_class, method_names
-from harness.config import REPO
-from harness.setting import rule_of
+from harness.settings.compose import REPO
+from harness.settings.rules import rule_of
 
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "random": {"one set": {"layers": False, "per_layer": False}},

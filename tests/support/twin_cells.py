@@ -8,9 +8,9 @@ from typing import Any
 
 from cell_folders import SEEN
 
-from harness.config import compose_config
-from harness.plan.cell import Cell
-from harness.plan.matrix import build_cells
+from harness.settings.cell import Cell
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 from harness.store import (
     Answer,
     FrameRecords,

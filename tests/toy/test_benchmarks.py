@@ -9,7 +9,7 @@ import pytest
 from toy_training.prompts import prompt
 
 from harness.benchmarks.questions import load_asked
-from harness.config import compose_config
+from harness.settings.compose import compose_config
 from harness.toy.benchmarks import GENERATOR, build
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import ONE_EVENT, kind_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import VideoError
-from harness.video.config import DEFAULT
+from harness.settings.groups import DEFAULT_READER
 from harness.video.decode import open_video
 from harness.video.prefetch import Prefetch
 from harness.video.sampling import SamplingPolicy
@@ -56,7 +56,7 @@ def test_real_videos_come_in_order_and_unchanged(make_video):
         for path, video in zip(paths, videos, strict=True):
             direct = opener(path)
             assert (video.path, video.plan, video.info) == (path, direct.plan, direct.info)
-            assert (video.height, video.width, video.backend) == (48, 64, DEFAULT)
+            assert (video.height, video.width, video.backend) == (48, 64, DEFAULT_READER)
             for window, expected in zip(video.windows(7), direct.windows(7), strict=True):
                 np.testing.assert_array_equal(window, expected)
 

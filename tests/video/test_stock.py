@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config import compose_config
 from harness.errors import UserError, VideoError
+from harness.settings.compose import compose_config
 from harness.video import stock
 from harness.video.decode import check_video, expected, open_video
 from harness.video.sampling import SamplingPolicy, StockPolicy, sampling_policy

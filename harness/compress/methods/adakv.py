@@ -12,7 +12,7 @@ from harness.compress.layers import pooled_margin, top_hits_of_each
 from harness.compress.methods.snapkv import SnapKV
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

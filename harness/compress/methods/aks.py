@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.compress.select import FrameSelector, filled_up, scaled
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # A part's share is rounded down, so of many parts none shows a frame. Off: parts are halved no further than every

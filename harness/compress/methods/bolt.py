@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from harness.compress.select import FrameSelector, filled_up, scaled
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # A frame of a high score is shown several times. Off: every frame once, filled up with the best of the others.

@@ -21,7 +21,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.prune import Pruner, counted_anew, highest_per_grid
 from harness.errors import QuestionError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # The last of an odd number of grids is dropped whole. Off: it stays whole, as the first of its pair.

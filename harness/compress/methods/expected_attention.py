@@ -10,7 +10,7 @@ from harness.compress.attention import Heads
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.whole_context import WholeContextEvictor
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 ROWS = ("last", "all")
 

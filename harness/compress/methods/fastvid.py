@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from harness.compress.allocation import allocate
 from harness.compress.clusters import density_peaks
 from harness.compress.prune import Merger
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {
     # Every grid gets the same number and every anchor of a segment, all rounded down. Off: largest remainder.

@@ -19,7 +19,7 @@ from harness.compress.recipe import Recipe, fit_command, read_recipe, removed_at
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Pruner, highest_of_all
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # Every group keeps the same number, rounded down. Off: largest remainder, in proportion to its length.

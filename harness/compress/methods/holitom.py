@@ -21,7 +21,7 @@ from harness.compress.clusters import density_peaks, means
 from harness.compress.prompt import Prompt
 from harness.compress.prune import counted_anew
 from harness.compress.two_shares import TwoShares
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {
     # Counts are rounded window by window and grid by grid, and a budget above what averaging leaves is not filled.

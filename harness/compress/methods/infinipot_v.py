@@ -20,7 +20,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.quirks import WithQuirks
 from harness.compress.whole_context import per_chunk
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # Text behind the video starts as many ids late as it has tokens.

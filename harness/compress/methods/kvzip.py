@@ -13,7 +13,7 @@ from harness.compress.layers import pooled_margin, top_hits
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.whole_context import WholeContextEvictor
-from harness.setting import setting
+from harness.settings.rules import setting
 
 SHARES = ("model", "head")
 _BLOCK_BYTES = 64 * 2**20  # most that the attention weights of one block of queries may take

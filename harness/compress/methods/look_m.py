@@ -15,7 +15,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView
-from harness.setting import setting
+from harness.settings.rules import setting
 
 MERGES = ("pivotal", "average", "weighted", "none")
 

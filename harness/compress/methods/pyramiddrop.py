@@ -19,7 +19,7 @@ from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import QuestionError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from harness.compress.allocation import largest_remainder
 from harness.compress.methods.snapkv import SnapKV
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

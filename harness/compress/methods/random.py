@@ -14,7 +14,7 @@ from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Re
 from harness.compress.methods.adaretake.options import SEMANTICS
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

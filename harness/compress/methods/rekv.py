@@ -22,7 +22,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import Block, HostStore, Reloading, joined, load, pass_video, video_key
 from harness.compress.scorers import no_number
 from harness.errors import QuestionError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

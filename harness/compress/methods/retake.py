@@ -22,7 +22,7 @@ from harness.compress.prompt import Prompt, Segment
 from harness.compress.quirks import checked_quirks
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS = {
     # Mark key patches and prefer them. The published configurations do so except for Video-MME with Qwen2-VL.

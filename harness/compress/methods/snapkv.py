@@ -12,7 +12,7 @@ from harness.compress.evict import ChunkEvictor
 from harness.compress.first_token import trapped
 from harness.compress.scorers import LayerView
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 POOLINGS = ("average", "max")
 REDUCTIONS = ("mean", "max")

@@ -21,7 +21,7 @@ from harness.compress.recycling import Gathered, best_dropped, clusters_of, dens
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 _WINDOW = 4096  # video tokens moved to the device at a time
 

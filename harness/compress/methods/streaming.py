@@ -11,7 +11,7 @@ import torch
 from harness.compress.evict import ChunkEvictor, video_budget
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.setting import setting
+from harness.settings.rules import setting
 
 
 @dataclass(frozen=True)

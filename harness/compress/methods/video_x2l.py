@@ -22,7 +22,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import HostStore, Reloading, load, store_video, video_key
 from harness.compress.scorers import attention_received, no_number
 from harness.errors import QuestionError, UserError
-from harness.setting import setting
+from harness.settings.rules import setting
 
 RELEVANCE = ("attention", "random", "given")
 

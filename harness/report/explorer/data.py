@@ -18,7 +18,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
 from harness.benchmarks.metrics import values
 from harness.errors import UserError
-from harness.report.cells import FAILED, MISSING, CellResult
+from harness.evidence.cells import FAILED, MISSING, CellResult
 from harness.store import QuestionRecord
 
 CHUNK = 32

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from harness.errors import UserError
-from harness.report.cells import CellResult
+from harness.evidence.cells import CellResult
 from harness.report.explorer.data import Answers, chunks, index, script
 from harness.report.pictures import picture
 from harness.store.records import StoreError, write_atomic

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from harness.config import EngineConfig
 from harness.errors import UserError
 from harness.run.work import Order
+from harness.settings.groups import EngineConfig
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import tempfile
 
 from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
-from harness.run.config import EngineConfig
 from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import worker_log
+from harness.settings.groups import EngineConfig
 
 
 class Engine:

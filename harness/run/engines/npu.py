@@ -6,8 +6,8 @@ import importlib.util
 
 from harness.advice import install
 from harness.errors import UserError
-from harness.run.config import EngineConfig
 from harness.run.engines import local
+from harness.settings.groups import EngineConfig
 
 
 class Engine(local.Engine):

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from harness.advice import install
-from harness.config import EngineConfig
 from harness.errors import UserError
 from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import work
+from harness.settings.groups import EngineConfig
 
 
 class Engine:

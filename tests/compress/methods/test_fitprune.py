@@ -18,10 +18,10 @@ from harness.compress.allocation import allocate
 from harness.compress.generate import generate
 from harness.compress.method import build_method
 from harness.compress.recipe import TARGETS, Recipe, Row, fit_command, fit_recipe, read_recipe, removed_at
-from harness.config import compose_config
 from harness.errors import UserError
 from harness.models.families import open_model
-from harness.plan.matrix import build_cells
+from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 from harness.toy import CHECKPOINT
 
 CONTEXT = 40

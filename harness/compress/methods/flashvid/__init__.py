@@ -15,7 +15,7 @@ import torch
 from harness.compress.method import Method
 from harness.compress.methods.flashvid.tokens import Settings, exactly
 from harness.compress.two_shares import TwoShares
-from harness.setting import setting
+from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {
     # A merged token counts its direct children only, so that what repeats for long grows in norm. Off: all of them.

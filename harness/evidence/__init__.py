@@ -1,0 +1,1 @@
+"""Stored and imported cells as data."""

@@ -1,0 +1,1 @@
+"""Stored baselines and the score-regression check."""

@@ -1,0 +1,5 @@
+"""The verb of scoring."""
+
+from harness.settings.verbs import Verb
+
+VERBS = [Verb("score", "harness.lmms.score", "score the stored answers through lmms-eval")]

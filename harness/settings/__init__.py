@@ -1,0 +1,1 @@
+"""Settings: declared once, composed once per command, and the cells they make."""

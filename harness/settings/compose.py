@@ -1,0 +1,339 @@
+"""Composing the configuration of a command: once by Hydra, and from the same files for other options of its groups.
+
+Hydra merges yaml and command line into typed schemas, so that a misspelt key or a wrong type is refused before anything
+runs; what a value may be is declared with its field (see `harness.settings.rules`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import UserError
+from harness.places import HOME, ROOT
+from harness.settings.axes import Axes, ProfileAxes, Row
+from harness.settings.cell import schema_of
+from harness.settings.groups import SCHEMAS, Config
+from harness.settings.rules import check_settings
+from harness.settings.verbs import Verb
+from harness.settings.words import settle, spelled
+
+REPO = ROOT
+CONF = HOME / "conf"
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Axes)
+
+
+OPEN: dict[str, tuple[str, type[Axes]]] = {
+    "matrix.by_profile": ("profile", ProfileAxes), "matrix.by_model": ("model", Axes), "matrix.by_task": ("task", Axes),
+}  # fmt: skip
+"""Mappings from the options of a group to axes."""
+
+OPEN_KEYS = ("method.", *(f"{name}." for name in OPEN))
+"""Mappings that Hydra takes as they come, and that are checked afterwards: an override may add a key."""
+
+
+def options(group: str) -> list[str]:
+    """Names that ``group=`` takes: the yaml files in its folder."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose_config(words: Sequence[str]) -> Config:
+    """Compose ``conf/config.yaml`` with the words of a command line.
+
+    Args:
+        words: Hydra overrides such as ``profile=published`` or ``matrix.frames=[256,1024]``. A text that Hydra's
+            grammar does not take, such as a path with an umlaut, needs no quotes.
+
+    Returns:
+        The composed configuration as plain dataclasses, each axis of its matrix as the most specific place sets it.
+
+    Raises:
+        UserError: naming the file or override, the key, and what is allowed.
+    """
+    found: Config = _composed(Config, words)
+    return found
+
+
+def compose_verb(verb: Verb, words: Sequence[str]) -> tuple[Config, Any]:
+    """Compose the configuration of a verb.
+
+    Returns:
+        What every verb takes, and the settings of the verb's own section; None for a verb without.
+
+    Raises:
+        UserError: as :func:`compose_config`.
+    """
+    if verb.schema is None:
+        return compose_config(words), None
+    section: tuple[str, type[Any], Any] = (verb.section, verb.schema, field(default_factory=verb.schema))
+    root = dataclasses.make_dataclass("Config", [section], bases=(Config,))
+    config = _composed(root, words)
+    own = getattr(config, verb.section)
+    config.words = [word for word in words if not word.startswith(f"{verb.section}.")]
+    return config, own
+
+
+def _composed(root: type[Config], words: Sequence[str]) -> Any:
+    schema = OmegaConf.structured(root)
+    said = [_hydra_word(word, root) for word in spelled(words, options("context"))]
+    ConfigStore.instance().store(name="schema", node=schema)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            composed = compose(config_name="config", overrides=said)
+        config = cast(Config, OmegaConf.to_object(composed))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explained(error, root)) from error
+    return _finished(config, words)
+
+
+def _finished(config: Config, words: Sequence[str]) -> Config:
+    """A configuration with its open parts typed, its values checked and its axes settled."""
+    config.method = _typed(schema_of("method", config.method.get("name")), config.method, "method")
+    for place, (group, schema) in OPEN.items():
+        _, name = place.split(".")
+        setattr(config.matrix, name, _axes(getattr(config.matrix, name), place, group, schema))
+    config.matrix.rows = _rows(config.matrix.rows, "matrix.rows")
+    check_settings(config)
+    config.words = list(words)
+    config.matrix = settle(config.matrix, config.profile, spelled(words, options("context")))
+    return config
+
+
+class Recomposed:
+    """The configurations of one command line under other options of its groups, without composing again.
+
+    A section of the configuration is merged from the files of the chosen options in the order of ``conf/config.yaml``,
+    then from the words of the command line; each once. A test holds that the result is Hydra's.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Raises UserError for a word that is no setting."""
+        self.words = list(words)
+        parser = OverridesParser.create()
+        said = [_hydra_word(word, Config).removeprefix("++") for word in spelled(words, options("context"))]
+        parsed = [parser.parse_override(word) for word in said]
+        self._chosen = {each.key_or_group: str(each.value()) for each in parsed if (CONF / each.key_or_group).is_dir()}
+        self._values = [(each.key_or_group, each.value()) for each in parsed if each.key_or_group not in self._chosen]
+        self._sections: dict[Any, Any] = {}
+
+    def under(self, **choice: str) -> Config:
+        """The configuration with these options of groups in place of its own.
+
+        Args:
+            choice: group -> option; what the words say of the group's single settings still holds.
+
+        Raises:
+            UserError: there is no such option, or a setting of the command line does not exist in it.
+        """
+        files = self._files({**self._chosen, **choice})
+        made: dict[str, Any] = {}
+        for name in ("model", *(name for name in SCHEMAS if name != "model")):
+            made[name] = self._section(name, files, made)
+        root = {key: value for file in files.values() for key, value in file.items() if key not in SCHEMAS}
+        root |= {key: value for key, value in self._values if "." not in key}
+        kept = [word for word in spelled(self.words, options("context")) if _key(word) not in _axes_of(choice)]
+        config = Config(**made, **{key: root[key] for key in ("profile", "results") if key in root})
+        config = _finished(config, [*kept, *(f"{group}={option}" for group, option in choice.items())])
+        return config
+
+    def _files(self, chosen: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Group -> what its option says, from the root of the configuration, in the order of merging.
+
+        The last group is asked first: the option of a group may choose those of the groups before it.
+        """
+        base = _yaml(CONF / "config.yaml")
+        order = [entry if isinstance(entry, str) else next(iter(entry.items())) for entry in base["defaults"]]
+        asked = dict(chosen)
+        found: dict[str, dict[str, Any]] = {}
+        for entry in reversed(order):
+            if entry == "_self_":
+                found["_self_"] = {key: value for key, value in base.items() if key != "defaults"}
+            elif entry != "schema":
+                group, option = entry[0], str(asked.get(entry[0], entry[1]))
+                content, choices = _option(CONF, group, option)
+                asked = {**choices, **asked}
+                found[group] = content
+        return dict(reversed(found.items()))
+
+    def _section(self, name: str, files: Mapping[str, dict[str, Any]], made: Mapping[str, Any]) -> Any:
+        parts = [file[name] for file in files.values() if name in file]
+        key = (name, made["model"].name if name == "method" else "", repr(parts))
+        if key not in self._sections:
+            self._sections[key] = self._merged(name, parts, made)
+        return copy.copy(self._sections[key])
+
+    def _merged(self, name: str, parts: Sequence[dict[str, Any]], made: Mapping[str, Any]) -> Any:
+        schema = SCHEMAS[name]
+        whole = OmegaConf.create({"model": dataclasses.asdict(made["model"])} if name == "method" else {})
+        own = OmegaConf.create({}) if schema is None else OmegaConf.structured(schema)
+        try:
+            whole[name] = OmegaConf.merge(own, *parts)
+            for key, value in self._values:
+                if key.startswith(f"{name}."):
+                    OmegaConf.update(whole, key, value, force_add=key.startswith(OPEN_KEYS))
+            found = whole[name]
+            return OmegaConf.to_object(found) if isinstance(found, DictConfig) else found
+        except OmegaConfBaseException as error:
+            raise UserError(_explained(error, Config)) from error
+
+
+def _axes_of(choice: Mapping[str, str]) -> set[str]:
+    return {*choice, *(f"matrix.{group}" for group in choice)}
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+@cache
+def _option(conf: Path, group: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What an option says, from the root of the configuration; and the options of other groups that it chooses."""
+    file = conf / group / f"{name}.yaml"
+    if not file.is_file():
+        raise UserError(_no_option(group, name))
+    content = _yaml(file)
+    choices: dict[str, str] = {}
+    for entry in content.pop("defaults", []):
+        ((key, option),) = entry.items()
+        choices[key.removeprefix("override /").partition("@")[0]] = option
+    whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
+    return (content if whole else {group: content}), choices
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.load(file))
+    return cast(dict[str, Any], loaded) if isinstance(loaded, dict) else {}
+
+
+def _hydra_word(word: str, root: type[Config]) -> str:
+    """An override in Hydra's grammar: open mappings may be added to, and a text that it cannot read is quoted.
+
+    Raises:
+        UserError: no ``key=value``, or a setting or an option that does not exist.
+    """
+    key, equals, value = word.partition("=")
+    if word.startswith(("+", "~")):
+        raise UserError(f"{word}: settings are neither added nor removed, only set; write key=value")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key, re.ASCII) or key.split(".")[0] == "hydra":
+        raise UserError(f"configuration: {word!r} is no setting; write key=value")
+    if (CONF / key).is_dir() and value not in options(key):
+        raise UserError(_no_option(key, value))
+    _check_key(key, root)
+    try:
+        readable = not OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        readable = False
+    if not readable:
+        if value.startswith(("[", "{", "'", '"')):
+            raise UserError(
+                f"configuration: {word} cannot be read; inside brackets put quotes around texts with other signs than "
+                f"letters, digits and /-_.:%*@, and end every quote and bracket: {key}=['first','second']"
+            )
+        word = f"{key}={quoted(value)}"
+    return "++" + word if key.startswith(OPEN_KEYS) else word
+
+
+def _check_key(key: str, root: type[Config]) -> None:
+    """Is a key one of the configuration? Keys of open mappings are left to their own check."""
+    schema: Any = root
+    parent = ""
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(schema):
+            return
+        hints = get_type_hints(schema)
+        if name not in hints or name == "words":
+            raise UserError(f"configuration: {key} does not exist{_allowed(name, parent, schema)}")
+        schema, parent = hints[name], f"{parent}.{name}".lstrip(".")
+
+
+def quoted(text: str) -> str:
+    """A text in the grammar of Hydra's overrides."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def _axes(entries: dict[str, Any], place: str, group: str, schema: type[A]) -> dict[str, A]:
+    unknown = sorted(set(entries) - set(options(group)))
+    if unknown:
+        raise UserError(f"{place}.{unknown[0]}: there is no {group} of that name; allowed: {', '.join(options(group))}")
+    found = {name: _typed(schema, axes or {}, f"{place}.{name}") for name, axes in entries.items()}
+    for name, axes in found.items():
+        if isinstance(axes, ProfileAxes) and axes.rows is not None:
+            axes.rows = _rows(axes.rows, f"{place}.{name}.rows")
+    return found
+
+
+def _rows(entries: list[Any], place: str) -> list[Row]:
+    return [_typed(Row, row, f"{place}[{i}]") for i, row in enumerate(entries)]
+
+
+def _typed(schema: type[T], values: Any, place: str) -> T:
+    """Values of an open mapping as an instance of their schema."""
+    if not isinstance(values, dict):
+        raise UserError(f"configuration: {place}={values} must hold keys and values{_allowed('', place, schema)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        return cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        if key and key.split(".")[0] not in {f.name for f in dataclasses.fields(cast(Any, schema))}:
+            raise UserError(f"configuration: {place}.{key} does not exist{_allowed(key, place, schema)}") from error
+        raise UserError(f"configuration: {place}.{key}: {str(error).splitlines()[0]}") from error
+
+
+def _explained(error: BaseException, root: type[Config]) -> str:
+    """An error of Hydra or OmegaConf as one message with the place, the value and what is allowed."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__
+    text = "\n".join(dict.fromkeys(line for e in chain for line in str(e).strip().splitlines() if line.strip()))
+    text = re.sub(r"\n?\s*(object_type|reference_type)=.*", "", text)
+    text = re.sub(r"\n(You may|To append to your config|See https|Set the environment variable).*", "", text)
+    key_error = re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'(\w+)')", text)
+    if key_error is None:
+        return f"configuration: {text}"
+    schemas = {getattr(schema, "__name__", ""): schema for schema in get_type_hints(root).values()}
+    return f"configuration: {text}{_allowed(key_error.group(1), '', schemas.get(key_error.group(2) or ''))}"
+
+
+def _no_option(group: str, name: str) -> str:
+    number = ", or a number of tokens (context=1000)" if group == "context" else ""
+    return f"{group}={name} does not exist; allowed: {', '.join(options(group))} (files of conf/{group}/){number}"
+
+
+def _allowed(key: str, parent: str, schema: Any) -> str:
+    if not dataclasses.is_dataclass(schema):
+        return ""
+    names = [f.name for f in dataclasses.fields(schema) if f.name != "words"]
+    close = difflib.get_close_matches(key, names, n=1)
+    if issubclass(cast(type, schema), Config) and not close:
+        inner = {group: of for group, of in get_type_hints(schema).items() if dataclasses.is_dataclass(of)}
+        close = [f"{group}.{key}" for group, of in inner.items() if key in {f.name for f in dataclasses.fields(of)}]
+    meant = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"\nallowed keys of {parent or 'the configuration'}: {', '.join(names)}{meant}"
+
+
+def as_yaml(config: Any) -> str:
+    """The configuration as YAML text, for logs and manifests."""
+    plain = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else config
+    return OmegaConf.to_yaml(DictConfig(plain))

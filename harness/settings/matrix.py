@@ -1,0 +1,157 @@
+"""From the axes of a matrix to cells, and from cells to groups of siblings that share their videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+from harness.settings.axes import CHOICES, Axes, MatrixConfig
+from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
+from harness.settings.compose import Recomposed, options
+from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
+from harness.settings.rules import Rule, check_value, rule_of
+from harness.settings.weights import find_weights, resolve_dtype, weights_identity
+from harness.settings.words import AXES
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sibling cells: they differ in compression only, so each video is decoded and encoded once for all of them."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """Task, model and frames: what the siblings have in common."""
+        cell = self.cells[0]
+        return f"{cell.task.name}-{cell.model.name}-f{cell.video.max_frames}-fps{cell.video.fps:g}"
+
+
+def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]:
+    """Expand the matrix of a configuration.
+
+    Args:
+        config: the composed configuration. Group options named by an axis are composed with its overrides too, so
+            that ``model.path=...`` reaches every model of the axis.
+        problems: where missing weights are noted; without it they raise. A cell of unknown weights matches no
+            stored answer.
+
+    Returns:
+        The cells in the order of the axes, without duplicates: variants of an uncompressed cell are one cell.
+
+    Raises:
+        UserError: an axis names an option that does not exist, or is empty.
+    """
+    matrix = config.matrix
+    check_axes(matrix, "matrix")
+    for i, row in enumerate(matrix.rows):
+        check_axes(row, f"matrix.rows[{i}]")
+    for place in ("by_model", "by_task"):
+        for name, axes in getattr(matrix, place).items():
+            check_axes(axes, f"matrix.{place}.{name}")
+    cells: dict[str, Cell] = {}
+    again = Recomposed(config.words)
+    found: dict[tuple[str | None, ...], Config] = {}
+    for i, part in enumerate(matrix.parts):
+        for names in itertools.product(*([*axis] if axis else [None] for axis in chosen(part))):
+            choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
+            if names not in found:
+                found[names] = again.under(**choice) if choice else config
+            of_part = dataclasses.replace(found[names], matrix=found[names].matrix.parts[i])
+            for cell in task_cells(of_part, problems):
+                cells.setdefault(cell.id, cell)
+    return list(cells.values())
+
+
+def build_groups(config: Config, problems: list[str] | None = None) -> list[Group]:
+    """The cells of a matrix, siblings together, in matrix order; `problems` as in :func:`build_cells`."""
+    return as_groups(build_cells(config, problems))
+
+
+def as_groups(cells: Iterable[Cell]) -> list[Group]:
+    """Cells with their siblings, in their order."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.video_key, []).append(cell)
+    return [Group(tuple(siblings)) for siblings in groups.values()]
+
+
+def chosen(matrix: MatrixConfig) -> list[list[str] | None]:
+    """The axes that choose options of groups, in the order of `CHOICES`."""
+    return [matrix.task, matrix.model, matrix.method]
+
+
+def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Cell]:
+    """The cells of a configuration's own task, model and method; `problems` as in :func:`build_cells`."""
+    try:
+        weights = weights_identity(find_weights(config.model.path, config.model.fetch).resolve())
+    except UserError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+        weights = "unknown"
+    model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
+    versions = declared_versions(model, config.method, config.task)
+    switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
+    options = {field.name for field in dataclasses.fields(config.method)}
+    axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset", "replicate")]
+    # Only methods that have the options of an axis are spread over it.
+    axes += [_axis(name, config) if own <= options else [None] for name, own in switches.items()]
+    for frames, fps, context, subset, replicate, semantics, variant in itertools.product(*axes):
+        changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
+        if variant is not None:
+            changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
+        method = dataclasses.replace(config.method, **changes)
+        method = settle_method(method, config.task, weights, config.words, problems)
+        video = dataclasses.replace(
+            config.video,
+            max_frames=config.video.max_frames if frames is None else frames,
+            fps=config.video.fps if fps is None else fps,
+        )
+        budget = None if method.name == "none" else context
+        task = config.task if subset is None else dataclasses.replace(config.task, subset=subset)
+        task = task if replicate is None else dataclasses.replace(task, replicate=replicate)
+        if task.replicate and "seed" in options:
+            seeded: dict[str, Any] = {"seed": dataclasses.asdict(method)["seed"] + task.replicate}
+            method = dataclasses.replace(method, **seeded)
+        yield Cell(model, method, video, budget, task, weights, versions)
+
+
+def _axis(name: str, config: Config) -> list[Any]:
+    """The values of an axis for the configuration's task and model, else the group's own."""
+    found = config.matrix.values(name, config.task.name, config.model.name)
+    return found if found is not None else [config.context.tokens if name == "context" else None]
+
+
+def check_axes(axes: Axes, place: str) -> None:
+    """Check the values of axes, each by the rule of the setting that it stands for.
+
+    Raises:
+        UserError: an axis is empty, or holds a value that is not allowed.
+    """
+    for axis in dataclasses.fields(axes):
+        values = getattr(axes, axis.name)
+        if axis.name not in AXES or values is None:
+            continue
+        where = f"{place}.{axis.name}"
+        if not values:
+            raise UserError(f"{where}=[] is empty; give at least one value, or null to leave the axis out")
+        for value in values:
+            check_value(where, value, _axis_rule(axis.name))
+
+
+def _axis_rule(name: str) -> Rule:
+    if name in CHOICES:
+        return Rule(words=tuple(options(name)))
+    if name == "variant":
+        return Rule(words=tuple(VARIANTS))
+    if name == "semantics":  # the method knows its own
+        return Rule(name=True)
+    schemas = (VideoConfig, ContextConfig, TaskConfig)
+    return next(
+        rule for schema in schemas for field in dataclasses.fields(schema) if (rule := rule_of(field)).axis == name
+    )

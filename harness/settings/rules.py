@@ -1,0 +1,178 @@
+"""What a setting may be, declared with the field of its schema. Standard library only: schemas are leaf modules."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+
+REQUIRED: Any = "???"
+"""Default of a setting that a yaml has to give (OmegaConf's mark of a missing value)."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""Names become parts of file names, so they hold no separator and do not start with a dot."""
+
+_KEY = "setting"
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Everything that is declared of one setting; see :func:`setting`."""
+
+    help: str = ""
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+    words: tuple[str, ...] = ()
+    name: bool = False
+    runtime: bool = False
+    neutral: Any = _NOTHING
+    axis: str = ""
+    label: str = ""
+    flag: bool = False
+    positional: bool = False
+    of_cells: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value that is not null is allowed."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if isinstance(value, str):
+            words = value in self.words if self.words else value != ""
+            return words and (not self.name or value == REQUIRED or NAME.fullmatch(value) is not None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (
+            (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.below is None or value < self.below)
+            and (self.most is None or value <= self.most)
+        )
+
+    @property
+    def range(self) -> str:
+        """The allowed values; empty where every finite number and every text is allowed."""
+        if self.words:
+            return ", ".join(self.words)
+        if self.name:
+            return "a name of letters, digits, '_', '-' and '.', at most 100, that starts with a letter or digit"
+        bounds = [("above", self.above), ("at least", self.least), ("below", self.below), ("at most", self.most)]
+        listed = [f"{word} {bound:.12g}" for word, bound in bounds if bound is not None]
+        return "a number " + " and ".join(listed) if listed else ""
+
+
+def setting(
+    default: Any = REQUIRED,
+    *,
+    help: str = "",
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    words: tuple[str, ...] = (),
+    name: bool = False,
+    runtime: bool = False,
+    neutral: Any = _NOTHING,
+    axis: str = "",
+    label: str = "",
+    flag: bool = False,
+    positional: bool = False,
+    of_cells: bool = False,
+) -> Any:
+    """A field of a schema, with all that is known of the setting. Null passes where the field's type allows it.
+
+    Args:
+        default: used where no yaml and no override sets the field; without one, a yaml has to. A list is copied.
+        help: what the setting is for, in one line of ``--help``.
+        above, least, below, most: bounds of a number, or of every number of a list.
+        words: the only texts allowed.
+        name: whether the text is a name, see `NAME`.
+        runtime: whether the field cannot change an answer; all others enter the identity of a cell.
+        neutral: value under which answers are as they were before the field existed; with it the field stays out of
+            the identity, so that a new field orphans no stored answer.
+        axis: the axis of a matrix that stands for this setting.
+        label: its name in tables, imports and the bridge; empty for the axis, or else the field's own name.
+        flag: whether a verb also takes the setting as an option (``update_baseline``: ``--update-baseline``).
+        positional: whether a verb's words without ``=`` are the values of this setting.
+        of_cells: whether the values of the option are settings of a cell (``--candidates video=stock context=130``).
+    """
+    rule = Rule(help, above, least, below, most, words, name, runtime, neutral, axis, label, flag, positional, of_cells)
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={_KEY: rule})
+    return dataclasses.field(default=default, metadata={_KEY: rule})
+
+
+def rule_of(field: dataclasses.Field[Any]) -> Rule:
+    """A field's rule; one that was declared without has the rules of all: finite, and not an empty text."""
+    rule = field.metadata.get(_KEY, Rule())
+    assert isinstance(rule, Rule)
+    return rule
+
+
+def label_of(field: dataclasses.Field[Any]) -> str:
+    """A setting's name in tables, imports and the bridge."""
+    rule = rule_of(field)
+    return rule.label or rule.axis or field.name
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default; None for one that a yaml has to give."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default in (dataclasses.MISSING, REQUIRED) else field.default
+
+
+def check_settings(config: Any, prefix: str = "") -> None:
+    """Check every field of a schema's instance, and of the schemas inside it.
+
+    Raises:
+        UserError: the first value that is not allowed, with what is.
+    """
+    for where, value, rule in _values(config, prefix):
+        check_value(where, value, rule)
+
+
+def check_value(where: str, value: Any, rule: Rule) -> None:
+    """Check one value or null.
+
+    Raises:
+        UserError: it is not allowed; with what is.
+    """
+    if value is None or rule.holds(value):
+        return
+    kind = "not known" if rule.words else "not allowed"
+    text = isinstance(value, str)
+    shown = repr(value) if text and (value == "" or not value.isprintable()) else value
+    wanted = rule.range or ("a text that is not empty" if text else "a finite number")
+    raise UserError(f"{where}={shown} is {kind}; allowed: {wanted}")
+
+
+def _values(config: Any, prefix: str) -> Iterator[tuple[str, Any, Rule]]:
+    for field in dataclasses.fields(config):
+        value, where = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _values(value, f"{where}.")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if dataclasses.is_dataclass(inner):
+                    yield from _values(inner, f"{where}.{key}.")
+                else:
+                    yield f"{where}.{key}", inner, rule_of(field)
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                yield where, item, rule_of(field)
+
+
+def identity_fields(config: Any) -> dict[str, Any]:
+    """The fields of a schema's instance that can change an answer, without those at their neutral value."""
+    rules = {field.name: rule_of(field) for field in dataclasses.fields(config)}
+    kept = {name: getattr(config, name) for name, rule in rules.items() if not rule.runtime}
+    return {name: value for name, value in kept.items() if value != rules[name].neutral}

@@ -1,0 +1,113 @@
+"""The words of a command line as settings of the matrix: which axis a word means, and which place wins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.errors import UserError
+from harness.settings.axes import AXIS_NAMES, CHOICES, Axes, MatrixConfig, ProfileAxes, unset
+from harness.settings.groups import SCHEMAS
+from harness.settings.rules import rule_of
+
+OF_METHOD = {"semantics": ("method.semantics",), "variant": ("method.temporal", "method.layers")}
+
+
+def _settings_of(axis: str) -> tuple[str, ...]:
+    if axis in CHOICES:
+        return (axis,)
+    if axis in OF_METHOD:
+        return OF_METHOD[axis]
+    for group, schema in SCHEMAS.items():
+        for field in dataclasses.fields(schema) if schema is not None else ():
+            if rule_of(field).axis == axis:
+                # An option of the task leaves subset and replicate alone; an option of another group sets its fields.
+                return (f"{group}.{field.name}",) if group in CHOICES else (f"{group}.{field.name}", group)
+    raise AssertionError(axis)
+
+
+AXES: dict[str, tuple[str, ...]] = {axis: _settings_of(axis) for axis in (*CHOICES, *AXIS_NAMES)}
+"""Axis -> the settings that it stands for. One of these on the command line replaces the axis."""
+
+
+def spelled(words: Iterable[str], contexts: Iterable[str]) -> list[str]:
+    """The words of a command line with each axis as a setting.
+
+    A list is the axis of the matrix (``frames=[64,128]``: ``matrix.frames=[64,128]``); a single value is the setting
+    that the axis stands for, or an axis of one value where it stands for several. ``context=16k`` stays an option.
+
+    Args:
+        words: ``key=value``.
+        contexts: options of the group `context`.
+    """
+    return [_spelled(word, {*contexts}) for word in words]
+
+
+def _spelled(word: str, contexts: set[str]) -> str:
+    key, _, value = word.partition("=")
+    place, _, axis = key.rpartition(".")
+    if axis not in AXES or not value:
+        return word
+    listed = value.startswith("[") or value == "null"
+    if place == "matrix" or place.startswith("matrix.by_"):
+        return word if listed else f"{key}=[{value}]"
+    if place:
+        return word
+    if value.startswith("["):
+        return f"matrix.{axis}={value}"
+    if axis in CHOICES or value in contexts and axis == "context":
+        return word
+    if axis == "context":
+        number = value.isdigit() or value in ("null", "none", "full")
+        return f"context.tokens={'null' if not value.isdigit() else value}" if number else word
+    return f"matrix.{axis}=[{value}]" if axis in ("semantics", "variant") else f"{AXES[axis][0]}={value}"
+
+
+def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> MatrixConfig:
+    """Give each axis to the place that wins, see `MatrixConfig`; only `by_model` and `by_task` are left to look up.
+
+    Args:
+        matrix: with `Axes` as the values of its three mappings.
+        overrides: words of the command line, ``key=value``.
+
+    Raises:
+        UserError: the command line gives both an axis and a setting that the axis stands for.
+    """
+    given = {key: value for key, _, value in (word.partition("=") for word in overrides)}
+    own: ProfileAxes = matrix.by_profile.get(profile, ProfileAxes())
+    won: dict[str, Any] = {}
+    for axis, settings in AXES.items():
+        word = next((key for key in settings if key in given), None)
+        if f"matrix.{axis}" in given:
+            if word is not None and given[f"matrix.{axis}"] != "null":
+                raise UserError(
+                    f"{word}={given[word]} and matrix.{axis}={given[f'matrix.{axis}']} both set what matrix.{axis} "
+                    "stands for; keep one of them"
+                )
+            won[axis] = getattr(matrix, axis)
+        elif word is not None:
+            won[axis] = None
+        elif getattr(own, axis) is not None:
+            won[axis] = getattr(own, axis)
+    given_axes = {axis for axis, settings in AXES.items() if given.keys() & {*settings, f"matrix.{axis}"}}
+    rows = matrix.rows if own.rows is None or "matrix.rows" in given else own.rows
+    return dataclasses.replace(
+        matrix,
+        **won,
+        rows=[unset(row, given_axes) for row in rows],
+        by_profile={},
+        by_model=_without(matrix.by_model, "matrix.by_model", won, given),
+        by_task=_without(matrix.by_task, "matrix.by_task", won, given),
+    )
+
+
+def _without(places: dict[str, Axes], prefix: str, won: Iterable[str], given: Mapping[str, str]) -> dict[str, Axes]:
+    """The exceptions for single models or tasks, less the axes won by another place."""
+    kept = {}
+    for name, axes in places.items():
+        said = {
+            axis for axis in won if any(k in given for k in (prefix, f"{prefix}.{name}", f"{prefix}.{name}.{axis}"))
+        }
+        kept[name] = unset(axes, {*won} - said)
+    return kept

@@ -1,0 +1,1 @@
+"""What looks into answers and differences; nothing outside this room imports it."""

@@ -1,0 +1,40 @@
+"""Where analyses are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.settings.groups import Config
+
+
+def results_folder(config: Config, name: str) -> Path:
+    """The folder of an analysis, made if need be.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    folder = Path(config.results) / "analysis" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"results={config.results}: {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def write_figure(path: Path, draw: Callable[..., Any], *args: Any) -> None:
+    """Draw a figure in the report's style, and write it as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from harness.report.figures import svg
+    from harness.report.style import STYLE
+
+    with plt.rc_context(STYLE):
+        figure = draw(*args)
+    path.write_text(svg(figure), encoding="utf-8")
+    plt.close(figure)

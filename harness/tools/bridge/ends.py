@@ -1,0 +1,224 @@
+"""The two ends of a bridge: a stored cell, a setting yet to be run, an import, a published number."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.advice import harness
+from harness.benchmarks.benchmark import benchmark
+from harness.errors import UserError
+from harness.evidence.cells import CellResult
+from harness.evidence.imported import load_foreign
+from harness.evidence.loading import load_cells
+from harness.settings.cell import Cell
+from harness.settings.compose import Recomposed, compose_config
+from harness.settings.groups import Config
+from harness.settings.matrix import build_cells
+from harness.settings.weights import find_weights, weights_identity
+from harness.settings.words import AXES
+from harness.verdicts.expected import Published, load_tables
+
+KEPT = ("profile", "data.root", "model.path", "engine")
+"""Settings of the start of a stored cell that its twins run under, where the command line does not say otherwise."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One end.
+
+    title: for tables. cell: its setting as it would be run now; None where only some of it is known. result: its
+    answers; None where there are none yet, or none per question. declared: what is known of an end without a cell, in
+    the words of `CellResult.setting`.
+    """
+
+    title: str
+    cell: Cell | None = None
+    result: CellResult | None = None
+    published: Published | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        """Whether twins can be made of it."""
+        return self.cell is not None
+
+    @property
+    def parser(self) -> str:
+        """The parser that its score is made with."""
+        if self.published is not None:
+            return self.published.parser
+        if self.result is not None:
+            return self.result.parser
+        assert self.cell is not None
+        return benchmark(self.cell.task.data).protocol(self.cell.task.protocol).parser
+
+    @property
+    def asked(self) -> str:
+        """Name of its benchmark."""
+        if self.published is not None:
+            return self.published.task
+        if self.result is not None:
+            return self.result.benchmark
+        assert self.cell is not None
+        return self.cell.task.data
+
+    @property
+    def stale(self) -> str:
+        """How the stored answers were made otherwise than the setting would be now; empty where alike."""
+        if self.cell is None or self.result is None or self.cell.id == self.result.id:
+            return ""
+        then, now = self.result.cell, self.cell.versions
+        changes = ["weights"] if then.get("weights") != self.cell.weights else []
+        before = then.get("versions", {})
+        changes += [f"{name} {before.get(name)} -> {of}" for name, of in now.items() if before.get(name) != of]
+        return ", ".join(changes) or "identity"
+
+
+def find_end(name: str, config: Config, other: str = "") -> End:
+    """The end of a name, see `BridgeConfig.cells`.
+
+    Args:
+        other: benchmark of the other end, for a row of a published table.
+
+    Raises:
+        UserError: nothing has that name, or several have.
+    """
+    if name.startswith("["):
+        return _setting(name, config)
+    found = _stored(name, Path(config.results))
+    if found:
+        return stored_end(found, config)
+    foreign = [path.parent.name for path in sorted((Path(config.results) / "foreign").glob("*/manifest.json"))]
+    if named := _matching(name, foreign):
+        (result,) = load_foreign(config.results, [_one(name, named)])
+        return End(f"{result.id} (imported)", result=result, declared=result.declared)
+    number = _published(name, config.report.expected, other)
+    if number is not None:
+        return End(f"{number.id} ({number.text})", published=number, declared=number.setting)
+    raise UserError(
+        f"bridge: {name!r} is no cell below {config.results}/runs, no import and no published number. See them: "
+        f"{harness('report', config.words)}; a setting stands in brackets: '[task=mlvu,frames=64,context=1000]'"
+    )
+
+
+def stored_end(name: str, config: Config) -> End:
+    """A stored cell of ours."""
+    (result,) = load_cells(config.results, [name])
+    return End(name, cell=cell_of(result, config), result=result)
+
+
+def cell_of(result: CellResult, config: Config) -> Cell:
+    """The setting of a stored cell as it would be run now.
+
+    Raises:
+        UserError: its method, adapter or benchmark is not there any more.
+    """
+    cell = Cell.from_record(result.cell)
+    if config.model.name == cell.model.name:
+        now = config.model
+        model = dataclasses.replace(
+            cell.model, path=now.path, device=now.device, device_map=now.device_map, attention=now.attention
+        )
+        cell = dataclasses.replace(cell, model=model)
+    return cell.now(Weights([cell])(cell))
+
+
+class Weights:
+    """Digests of weights: those on this machine, else those that stored cells of the same model have."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._known = {cell.model.name: cell.weights for cell in cells if cell.weights != "unknown"}
+
+    def __call__(self, cell: Cell) -> str:
+        """The digest of a cell's weights.
+
+        Raises:
+            UserError: they are neither on this machine nor known.
+        """
+        try:
+            return weights_identity(find_weights(cell.model.path, cell.model.fetch).resolve())
+        except UserError:
+            if cell.model.name in self._known:
+                return self._known[cell.model.name]
+            raise
+
+
+def inherited(config: Config, name: str) -> Config:
+    """The configuration with the profile, data, weights and engine of a stored cell's start, where the command line
+    does not set them."""
+    found = None if name.startswith("[") else _stored(name, Path(config.results))
+    if not found:
+        return config
+    (result,) = load_cells(config.results, [found])
+    then = result.manifest.runtime.get("overrides", [])
+    given = {word.split("=")[0] for word in config.words}
+    kept = [word for word in then if (key := word.split("=")[0]).startswith(KEPT) and key not in given]
+    return Recomposed([*kept, *config.words]).under() if kept else config
+
+
+def _stored(name: str, results: Path) -> str:
+    names = [path.parent.name for path in sorted((results / "runs").glob("*/manifest.json"))]
+    found = _matching(name, names)
+    return _one(name, found) if found else ""
+
+
+def _matching(name: str, names: Sequence[str]) -> list[str]:
+    if name in names:
+        return [name]
+    return [each for each in names if each.startswith(name) or each.endswith(f"-{name}") or fnmatch.fnmatch(each, name)]
+
+
+def _one(name: str, found: Sequence[str]) -> str:
+    if len(found) > 1:
+        listed = "\n  ".join(found)
+        raise UserError(f"bridge: {name!r} means {len(found)} cells; name one of them:\n  {listed}")
+    return found[0]
+
+
+def _setting(name: str, config: Config) -> End:
+    """A setting in brackets: one cell of the command line with these settings."""
+    words = [f"matrix.{key}=[{value}]" if key in AXES else f"{key}={value}" for key, value in _pairs(name)]
+    again = {word.split("=")[0] for word in words} | {"matrix.rows"}
+    cells = build_cells(compose_config([*(w for w in config.words if w.split("=")[0] not in again), *words]))
+    if len(cells) > 1:
+        listed = "\n  ".join(cell.id for cell in cells)
+        raise UserError(
+            f"bridge: {name} is {len(cells)} cells; say more, such as task=mlvu,variant=full,context=1000:\n  {listed}"
+        )
+    stored = Path(config.results) / "runs" / cells[0].id / "manifest.json"
+    return stored_end(cells[0].id, config) if stored.is_file() else End(cells[0].id, cell=cells[0])
+
+
+def _pairs(name: str) -> list[tuple[str, str]]:
+    found = [part.partition("=") for part in name.strip("[] ").split(",")]
+    if not name.endswith("]") or not all(key and equals and value for key, equals, value in found):
+        raise UserError(f"bridge: {name} is no setting; write '[task=mlvu,frames=64,context=1000]'")
+    return [(key.strip(), value.strip()) for key, _, value in found]
+
+
+def _published(name: str, folder: str, other: str) -> Published | None:
+    """``B.full.mlvu``, ``B.4.mlvu`` (row by number); without a column the one of the other end's benchmark."""
+    letter, _, rest = name.partition(".")
+    table = next((table for table in load_tables(folder) if table.id == letter), None)
+    if table is None or not rest:
+        return None
+    rows = {str(k): row["id"] for k, row in enumerate(table.rows, start=1)} | {
+        row["id"]: row["id"] for row in table.rows
+    }
+    whole = {
+        f"{key}.{column}": number for (row, column), number in table.numbers.items() for key in rows if rows[key] == row
+    }
+    if rest in whole:
+        return whole[rest]
+    fitting = [number for key, number in whole.items() if key.rpartition(".")[0] == rest and number.task == other]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise UserError(
+        f"bridge: table {letter} has no number {rest!r}; rows: {', '.join(row['id'] for row in table.rows)}; columns: "
+        f"{', '.join(table.columns)}; write {letter}.<row>.<column>"
+    )

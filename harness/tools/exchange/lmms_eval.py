@@ -1,0 +1,285 @@
+"""lmms-eval's own files: one of samples per task (``--log_samples``), and the results beside them.
+
+Formats, as its code writes them (EvolvingLMMs-Lab/lmms-eval):
+
+- 0.2.1 to 0.7: ``<model>/<date>_samples_<task>.jsonl``, one object per question (``EvaluationTracker
+  .save_results_samples``): ``doc_id``, ``input`` (the prompt), ``target``, ``filtered_resps``, ``resps`` where it is
+  not the same, ``doc_hash``, and what the task's ``process_results`` returned under each metric. ``doc`` and
+  ``arguments`` are taken out by releases since 0.3. ``<date>_results.json`` beside it holds the setting.
+- before: ``<task>.json``, one object with ``args``, ``model_configs`` and ``logs`` (the samples, ``doc`` among them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.benchmarks.benchmark import Benchmark, benchmark
+from harness.evidence.cells import CellResult
+from harness.tools.exchange.declared import arguments, in_words, kept
+from harness.tools.exchange.exported import Exported
+from harness.tools.exchange.matching import options_of
+from harness.tools.exchange.rows import ForeignFile, ForeignRow, an_object, damaged, json_object, taken
+
+NAME = "lmms_eval"
+SAMPLES = re.compile(r"(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl")
+OWN = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash"}
+OWN |= {"input", "input_media", "token_counts", "submission", "schema", "harness_error"}
+"""Members of a sample that are no metric."""
+NO_DOCUMENT = hashlib.sha256(b"null").hexdigest()
+"""The ``doc_hash`` of every sample of 0.7.3: it hashes the request's document, which is not set."""
+IDS = ("question_id", "id", "uid", "qid", "q_uid")
+VIDEOS = ("videoID", "video_name", "video", "video_id", "videoid", "key", "video_path")
+GOLD = ("answer", "gold", "gt", "target")
+LETTERS = ("pred_answer", "parsed_pred", "letter", "pred")
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is one of samples, by its name or by how it starts."""
+    if path.suffix == ".jsonl":
+        return SAMPLES.fullmatch(path.name) is not None
+    return path.suffix == ".json" and b'"logs"' in path.read_bytes() and not path.name.endswith("_results.json")
+
+
+def read(path: Path) -> ForeignFile:
+    """The samples of one task.
+
+    Raises:
+        UserError: not such a file; the message names the line.
+    """
+    if path.suffix == ".jsonl":
+        named = SAMPLES.fullmatch(path.name)
+        samples = list(_lines(path))
+        task = named["task"] if named else ""
+        results = path.with_name(f"{named['date']}_results.json") if named and named["date"] else None
+        beside = [results] if results is not None and results.is_file() else []
+        whole = json_object(beside[0]) if beside else {}
+        declared = _declared(whole, task)
+    else:
+        whole = json_object(path)
+        if not isinstance(whole.get("logs"), list):
+            raise damaged(path, "", "has no list `logs`: it is not a file of samples of lmms-eval")
+        samples = [(f"log {i}", an_object(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
+        task, beside = path.stem, []
+        declared = _declared_before(whole)
+    if not samples:
+        raise damaged(path, "", "holds no sample")
+    rows = [taken(path, place, partial(_row, path, place, sample)) for place, sample in samples]
+    declared |= {"subtitles": True} if "subtitle" in task else {}
+    protocol = declared.get("protocol")
+    setting = declared.pop("harness_setting", None)
+    declared |= setting if isinstance(setting, dict) else {}
+    return ForeignFile(NAME, (path, *beside), task, rows, declared, None, protocol)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(path, "", f"is not UTF-8 ({error})") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"line {number}", json_object(path, line, f"line {number}")
+
+
+def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ForeignRow:
+    if "resps" not in sample and "filtered_resps" not in sample:
+        raise damaged(path, place, f"has neither resps nor filtered_resps; it has {', '.join(sample) or 'nothing'}")
+    held = sample.get("doc")
+    doc: dict[str, Any] = held if isinstance(held, dict) else {}
+    metrics = [value for key, value in sample.items() if key not in OWN and isinstance(value, dict)]
+    places = [doc, *metrics]
+    return ForeignRow(
+        place=place,
+        text=_text(path, place, sample.get("resps", sample.get("filtered_resps"))),
+        ids=tuple(dict.fromkeys(str(of[key]) for of in places for key in IDS if _named(of.get(key)))),
+        video=next((str(of[key]) for key in VIDEOS for of in places if _named(of.get(key))), ""),
+        question=str(doc.get("question") or sample.get("input") or _prompt(sample)),
+        options=_options(doc),
+        gold=_gold(sample, places),
+        letter=next((str(of[key]) for of in metrics for key in LETTERS if isinstance(of.get(key), str)), None),
+        correct=_verdict(sample, metrics),
+        error=str(sample["harness_error"]) if sample.get("harness_error") else None,
+    )
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and str(value) != ""
+
+
+def _text(path: Path, place: str, responses: Any) -> str:
+    """The one response; lists around it are those of requests and repeats."""
+    found = responses
+    while isinstance(found, list):
+        if not found:
+            return ""
+        if any(each != found[0] for each in found):
+            raise damaged(path, place, f"has {len(found)} different responses (repeats); only one can be taken")
+        found = found[0]
+    return found if isinstance(found, str) else str(found)
+
+
+def _prompt(sample: Mapping[str, Any]) -> str:
+    arguments = sample.get("arguments")
+    while isinstance(arguments, list) and arguments:
+        arguments = arguments[0]
+    if isinstance(arguments, dict):
+        arguments = next(iter(arguments.values()), "")
+    return arguments if isinstance(arguments, str) else ""
+
+
+def _options(doc: Mapping[str, Any]) -> dict[str, str]:
+    listed = doc.get("options") or doc.get("candidates")
+    if isinstance(listed, dict):
+        return {str(letter): str(text) for letter, text in listed.items()}
+    if not isinstance(listed, list):
+        listed = [doc[f"option{i}"] for i in range(8) if doc.get(f"option{i}") is not None]
+    return options_of(listed)
+
+
+def _gold(sample: Mapping[str, Any], places: list[Any]) -> str | None:
+    choice = next((of["correct_choice"] for of in places if isinstance(of.get("correct_choice"), int)), None)
+    if choice is not None:
+        return chr(ord("A") + choice) if 0 <= choice < 26 else None
+    found = next((of[key] for key in GOLD for of in places if isinstance(of.get(key), str)), None)
+    if found is None and str(sample.get("target", "")).strip():
+        found = str(sample["target"])
+    return None if found in ("None", "") else found
+
+
+def _verdict(sample: Mapping[str, Any], metrics: list[Any]) -> bool | None:
+    """What the file holds of right and wrong: a metric that is 0 or 1, or the score, or the two letters."""
+    plain = [value for key, value in sample.items() if key not in OWN and isinstance(value, bool | int | float)]
+    scores = [of["score"] for of in metrics if isinstance(of.get("score"), bool | int | float)]
+    for value in (*scores, *plain):
+        if value in (0, 1):
+            return bool(value)
+    for of in metrics:
+        letter = next((of[key] for key in LETTERS if isinstance(of.get(key), str)), None)
+        if letter is not None and isinstance(of.get("answer"), str):
+            return bool(letter == of["answer"])
+    return None
+
+
+def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What a file of results says of the setting."""
+    config = whole.get("config") or {}
+    own = (whole.get("configs") or {}).get(task) or {}
+    metadata = own.get("metadata")
+    said = arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
+    said |= arguments(config.get("gen_kwargs"))
+    declared = in_words(said)
+    declared |= {"lmms_eval_model": config.get("model"), "limit": config.get("limit")}
+    for key in ("lmms_eval_version", "git_hash", "date", "chat_template_sha", "system_instruction_sha"):
+        declared[key] = whole.get(key)
+    prompts = own.get("lmms_eval_specific_kwargs")
+    if isinstance(prompts, dict):
+        declared |= {key: prompts[key] for key in ("pre_prompt", "post_prompt") if key in prompts}
+    if isinstance(metadata, dict):
+        declared |= {key: metadata[key] for key in ("protocol", "harness_setting") if key in metadata}
+    return kept(declared)
+
+
+def _declared_before(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of an old file."""
+    args = whole.get("args") or {}
+    own = whole.get("model_configs") or whole.get("config") or {}
+    said = arguments(args.get("model_args")) | (own.get("generation_kwargs") or {}) | arguments(args.get("gen_kwargs"))
+    declared = in_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
+    return kept(declared | {"date": whole.get("time")})
+
+
+def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
+    """The file of samples that lmms-eval writes when it scores the cell on our task, and the results beside it.
+
+    A failed question has an empty response, as lmms-eval scores it, and ``harness_error`` beside it.
+    """
+    spec = benchmark(cell.benchmark)
+    task = f"adaretake_{cell.cell['task']['name']}"
+    created = re.sub(r"[-:]", "", cell.manifest.created[:19]).replace("T", "_")
+    samples = b"".join(_line(i, each, spec) for i, each in enumerate(asked))
+    folder = re.sub(r'["<>:/|\\?*\[\]]+', "__", "/".join(_path(cell).split("/")[-2:]))
+    results = json.dumps(_results(cell, asked, task, created), indent=2)
+    return {
+        f"{folder}/{created}_samples_{task}.jsonl": samples,
+        f"{folder}/{created}_results.json": (results + "\n").encode("ascii"),
+    }
+
+
+def _path(cell: CellResult) -> str:
+    return str(cell.cell["model"].get("path") or cell.cell["model"]["name"])
+
+
+def _line(i: int, each: Exported, spec: Benchmark) -> bytes:
+    text = each.answer.text if each.answer.ok else ""
+    sample: dict[str, Any] = {
+        "doc_id": i,
+        "target": str(each.record.answer),
+        "filtered_resps": text,
+        "token_counts": [None],
+        "doc_hash": NO_DOCUMENT,
+        **_metrics(each, spec),
+        "input": each.prompt,
+    }
+    if not each.answer.ok:
+        sample["harness_error"] = each.answer.reason
+    return (json.dumps(sample) + "\n").encode("ascii")
+
+
+def _metrics(each: Exported, spec: Benchmark) -> dict[str, Any]:
+    """What `LocalTask.process_results` gives for the answer."""
+    if not each.record.options:
+        return {}
+    score = float(bool(each.correct))
+    item = {
+        "question_id": each.record.question_id,
+        "video_id": each.record.video_id,
+        "score": score,
+        "letter": each.letter,
+        "answer": each.record.answer,
+        "tags": each.record.tags,
+    }
+    found: dict[str, Any] = {}
+    for name in spec.metrics.names(each.record.tags) if each.record.answer is not None else []:
+        of_questions = spec.metrics.whole.get(name, spec.metrics.within).unit is None
+        found[name] = {**item, "percent": 100 * score} if of_questions else item
+    return found | {"unparsed": {**item, "percent": 100.0 * (each.letter is None)}}
+
+
+def _results(cell: CellResult, asked: Sequence[Exported], task: str, created: str) -> dict[str, Any]:
+    own, setting, spec = cell.cell["task"], cell.setting, benchmark(cell.benchmark)
+    given = {"pretrained": _path(cell), "max_num_frames": setting["frames"], "fps": setting["fps"]}
+    scores = cell.scores() if asked else {}
+    return {
+        "results": {task: {"alias": task, **{f"{name},none": value for name, value in scores.items()}}},
+        "configs": {
+            task: {
+                "task": task,
+                "test_split": own["split"],
+                "output_type": "generate_until",
+                "generation_kwargs": {"max_new_tokens": own.get("max_new_tokens"), "do_sample": False},
+                "metadata": {
+                    "version": spec.version,
+                    "protocol": cell.protocol,
+                    "title": spec.task_title(own["split"], cell.protocol),
+                    "harness_setting": {**setting, "method": cell.cell["method"]["name"]},
+                },
+            }
+        },
+        "n-samples": {task: {"original": cell.n, "effective": len(asked)}},
+        "config": {
+            "model": cell.cell["model"]["name"],
+            "model_args": ",".join(f"{key}={value}" for key, value in given.items()),
+            "gen_kwargs": "",
+            "limit": None,
+        },
+        "git_hash": cell.manifest.git.get("commit"),
+        "lmms_eval_version": cell.manifest.versions.get("lmms_eval"),
+        "date": created,
+        "harness_cell": cell.id,
+    }

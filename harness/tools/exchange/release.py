@@ -1,0 +1,107 @@
+"""Result files of the AdaReTaKe and ReTaKe releases (read only).
+
+``<output_dir>/anno_id2result.json`` maps a question's place in the release's own annotation to the letter that its
+``trimm_results`` found ("" for none); ``anno_id2meta.json`` beside it holds that annotation's ``meta`` with the right
+letter (``retake/infer_eval.py`` of SCZwangxiao/video-ReTaKe and of iLearn-Lab/ACL25-AdaReTaKe). Neither keeps the text
+that was generated. ``meta`` is made by ``scripts/utils/build_*_dataset.py``: with ``question_id`` for Video-MME and
+LongVideoBench; MLVU has the video's name and a printed type of question alone. Questions without frames are in neither
+file. A yaml of the run's settings (``configs/``) is read where one lies beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.tools.exchange.rows import ForeignFile, ForeignRow, damaged, json_object, scalar
+
+NAME = "release"
+RESULTS, META = "anno_id2result.json", "anno_id2meta.json"
+IDS = ("question_id", "uid", "id")
+TYPES = {
+    "Plot QA": "plotQA", "Needle QA": "findNeedle", "Ego Reasoning": "ego", "Action Count": "count",
+    "Action Order": "order", "Anomaly Recognition": "anomaly_reco", "Topic Reasoning": "topic_reasoning",
+    "Sub-Scene Captioning": "subPlot", "Video Summary": "summary",
+}  # fmt: skip
+"""MLVU's types of questions: the release's printed names and the annotation's."""
+WORDS = {
+    "model_name": "model", "scaling_factor": "yarn_factor", "sample_fps": "fps", "max_num_frames": "frames",
+    "longsize_resolution": "long_side", "method": "method", "attn_implementation": "attention",
+}  # fmt: skip
+"""Keys of the release's settings, in our words."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is the one of answers."""
+    return path.name == RESULTS
+
+
+def read(path: Path) -> ForeignFile:
+    """The answers of one run of a release.
+
+    Raises:
+        UserError: damaged, or the file of questions is not beside it.
+    """
+    beside = path.with_name(META)
+    if not beside.is_file():
+        raise damaged(path, "", f"needs {META} of the same run beside it: it says which questions were asked")
+    answers, metas = json_object(path), json_object(beside)
+    if not answers:
+        raise damaged(path, "", "holds no answer")
+    rows = [_row(path, place, letter, metas.get(place)) for place, letter in answers.items()]
+    settings = sorted(each for each in path.parent.iterdir() if each.suffix in (".yaml", ".yml"))
+    declared = _declared(settings[0]) if len(settings) == 1 else {}
+    task = declared.pop("dataset_name", "") or _benchmark(metas)
+    return ForeignFile(NAME, (path, beside, *settings[:1]), str(task), rows, declared, "release")
+
+
+def _row(path: Path, place: str, letter: Any, meta: Any) -> ForeignRow:
+    where = f"question {place}"
+    if not isinstance(letter, str):
+        raise damaged(path, where, f"the answer is {letter!r}, not a letter")
+    if not isinstance(meta, dict):
+        raise damaged(path.with_name(META), where, f"is {'absent' if meta is None else 'no object'}")
+    kind, gold = meta.get("question_type"), meta.get("answer")
+    right = None if gold in (None, "None") else str(gold)
+    return ForeignRow(
+        place=where,
+        text=letter,
+        ids=tuple(str(meta[key]) for key in IDS if meta.get(key) is not None),
+        video=str(meta.get("video") or ""),
+        gold=right,
+        tags={"question_type": TYPES.get(kind, kind)} if isinstance(kind, str) else {},
+        letter=letter,
+        correct=None if right is None else letter.lower() == right.lower(),
+    )
+
+
+def _benchmark(metas: Mapping[str, Any]) -> str:
+    """Which builder made the file, by the keys that only it writes."""
+    first = next((meta for meta in metas.values() if isinstance(meta, dict)), {})
+    if "question_category" in first:
+        return "longvideobench"
+    if "sub_category" in first:
+        return "videomme"
+    kind = first.get("question_type")
+    return "lvbench" if isinstance(kind, list) else "mlvu" if isinstance(kind, str) and "video" in first else ""
+
+
+def _declared(path: Path) -> dict[str, Any]:
+    """The run's settings as its yaml has them."""
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise damaged(path, "", f"is not a yaml of settings ({error})") from error
+    if not isinstance(said, dict):
+        return {}
+    found = {WORDS.get(key, key): scalar(said[key]) for key in (*WORDS, "dataset_name", "do_sample") if key in said}
+    video = said.get("longvideo_kwargs")
+    cache = video.get("kvcache_compression_kwargs") if isinstance(video, dict) else None
+    if isinstance(cache, dict):
+        if "max_input_length" in cache:
+            found["context"] = scalar(cache["max_input_length"])
+        found |= {f"release.{key}": scalar(value) for key, value in cache.items() if key != "max_input_length"}
+    return found

@@ -1,0 +1,196 @@
+"""``demo``: one video, one question; the answer, what was kept of the video, and a picture of it."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.benchmarks.anchored import parse_letter
+from harness.benchmarks.prompts import choice_prompt, lettered
+from harness.console import open_console
+from harness.errors import UserError, printable
+from harness.run.answer import load_model, needs_attention, needs_pixels
+from harness.settings.cell import Cell
+from harness.settings.groups import Config
+from harness.settings.matrix import task_cells
+from harness.store.records import made_folder
+from harness.tools.show.figure import draw
+from harness.tools.show.held import HeldFrames
+from harness.tools.show.kept import Timeline, chunk_ends, kept_of
+from harness.tools.show.tables import chunk_table, layer_table, totals
+from harness.tools.show.verbs import DemoConfig
+from harness.video.decode import open_video
+from harness.video.sampling import sampling_policy
+
+if TYPE_CHECKING:
+    from harness.video.windows import Video
+
+LONGEST_ANSWER = 1000  # characters
+
+NOT_RECORDED = "the method does not record which tokens of the video stay, or chooses among its frames"
+
+TOY_SHARE = 8
+"""On the toy profile, unless a context is given, one token in so many of the video fits."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about which video; `answer` is the right letter where it is known."""
+
+    video: Path
+    text: str
+    prompt: str
+    options: dict[str, str]
+    answer: str | None = None
+
+
+def main(config: Config, demo: DemoConfig) -> int:
+    """Carry out the verb.
+
+    Raises:
+        UserError: no video or question, a video that cannot be read, a context too small for the text, or a picture
+            that cannot be written.
+    """
+    asked = what_is_asked(config, demo)
+    output = Path(demo.output)
+    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--output {output} must end in .png, .pdf or .svg")
+    made_folder(output.parent, "--output FILE")
+    cell = demo_cell(config)
+
+    # Opened before the model is loaded: a wrong path or a damaged file shows at once.
+    setting = cell.video
+    video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
+    adapter = load_model(cell)
+    started = time.perf_counter()
+    n_frames = len(video.plan.indices)
+    held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
+    features = adapter.encode(
+        held,
+        n_frames,
+        video.plan.second_per_grid,
+        keep_frames=needs_pixels([cell]),
+        keep_attention=needs_attention([cell]),
+    )
+    encoded = time.perf_counter()
+    context = cell.context
+    if config.profile == "toy" and not _given(config, "context"):
+        n_video = len(features.features)
+        context = adapter.prompt(asked.prompt, features).n_text + max(1, n_video // TOY_SHARE)
+    generation = adapter.answer(
+        features, asked.prompt, cell.method, context, max_new_tokens=cell.task.max_new_tokens, record=True
+    )
+    seconds = {"decode and encode": encoded - started, "answer": time.perf_counter() - encoded}
+    text, trace = generation.text.strip(), generation.trace
+
+    words = (cell.model.name, cell.method.name, getattr(cell.method, "semantics", None))
+    heading = " · ".join(word for word in words if word)
+    console = open_console()
+    tell(asked, text, video, heading, console)
+    grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
+    kept = kept_of(trace, features)
+    ends = chunk_ends(trace.chunk_lengths) if kept is None else kept.ends
+    timeline = Timeline.of(ends, features.tokens_per_grid, grid_times)
+    console.print(totals(trace, seconds), soft_wrap=True)
+    if trace.compressed:
+        console.print(chunk_table(trace, timeline))
+        console.print(layer_table(trace))
+    if kept is None:
+        console.print(f"no picture: {NOT_RECORDED}")
+        return 0
+    try:
+        draw(output, held.frames, kept, timeline, question=asked.text, answer=text, heading=heading)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
+    console.print(f"picture: {output}", markup=False, soft_wrap=True)
+    return 0
+
+
+def tell(asked: Asked, text: str, video: Video, heading: str, console: Console) -> None:
+    """Print what was asked and answered; nothing that a file or a model says reaches the terminal as a command."""
+    letter = parse_letter(text, asked.options) if asked.options else None
+    info, plan = video.info, video.plan
+    seen = f"{len(plan.indices)} frames of {video.width}x{video.height}, {plan.sampling_fps:.3g} per second"
+    console.print(f"[bold]{escape(heading)}[/bold]")
+    console.print(f"{escape(printable(str(video.path)))}: {info.duration_s:.1f} s, {seen}", soft_wrap=True)
+    console.print(f"question: {escape(printable(asked.text))}", soft_wrap=True)
+    for name, option in asked.options.items():
+        marks = [mark for mark, is_it in (("answered", name == letter), ("right", name == asked.answer)) if is_it]
+        mark = f"  [green]<- {', '.join(marks)}[/green]" if marks else ""
+        console.print(f"  {name}. {escape(printable(option))}{mark}", soft_wrap=True)
+    shown = escape(printable(textwrap.shorten(text, LONGEST_ANSWER, placeholder=" ...")))
+    console.print(f"answer: [bold]{shown or '(empty)'}[/bold]", soft_wrap=True)
+
+
+def what_is_asked(config: Config, demo: DemoConfig) -> Asked:
+    """Video and question: those of the command line; on the toy profile what is missing comes from the toy.
+
+    Raises:
+        UserError: no video, no such file, or no question.
+    """
+    example = '--video FILE --question "What happens?" --options "first option" "second option"'
+    if demo.video is not None and not Path(demo.video).is_file():
+        raise UserError(f"--video {demo.video} is not a file; write: python -m harness demo {example}")
+    for option in demo.options:
+        if re.match(r"[a-z_]+(\.[a-z_]+)*=", option):
+            raise UserError(f"--options took the setting {option!r} for an option; write settings before --options")
+    if demo.options and not demo.question:
+        raise UserError(f"--options are given without a question; write: python -m harness demo {example}")
+    if demo.question is not None and not demo.question.strip():
+        raise UserError(f"--question is empty; write: python -m harness demo {example}")
+    if demo.video is not None and demo.question is None:
+        raise UserError(f"--question is missing; write: python -m harness demo {example}")
+    if demo.video is None and config.profile != "toy":
+        raise UserError(f"--video is missing; write: python -m harness demo profile={config.profile} {example}")
+    for name, given in {"--question": demo.question or "", "--options": "".join(demo.options)}.items():
+        if not _is_text(given):
+            raise UserError(f"{name} holds bytes that are not UTF-8: {given!r}; write it in UTF-8 (see: locale)")
+    options = lettered([option.strip() for option in demo.options])
+    if len(options) < len(demo.options):
+        raise UserError(f"--options: {len(demo.options)} options were given, at most {len(options)} are possible")
+    if demo.video is None:
+        toy = toy_question(config)
+        if demo.question is None:
+            return toy
+        video = toy.video
+    else:
+        video = Path(demo.video)
+    question = (demo.question or "").strip()  # not empty: a video of one's own comes with a question
+    return Asked(video, question, choice_prompt(question, options) if options else question, options)
+
+
+def toy_question(config: Config) -> Asked:
+    """A question of the toy's benchmark `task` about one of its longest videos."""
+    from harness.benchmarks.questions import load_questions
+
+    root = Path(config.data.root)
+    questions = load_questions(config.task, root)
+    question = max(questions, key=lambda question: question.video_s or 0.0)
+    text = question.prompt.splitlines()[0]
+    return Asked(question.video, text, question.prompt, question.options, question.answer)
+
+
+def demo_cell(config: Config) -> Cell:
+    """Model, method, frames and context of the demo: the command line's, else the first of the profile's matrix."""
+    return next(task_cells(config, []))  # loading says what is wrong with the weights
+
+
+def _given(config: Config, key: str) -> bool:
+    """Whether the command line sets `key` or something below it."""
+    return any(word.split("=")[0] == key or word.startswith(f"{key}.") for word in config.words)
+
+
+def _is_text(given: str) -> bool:
+    """Whether it can be encoded: an undecodable byte of a command line stands as half of a pair of surrogates."""
+    try:
+        given.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

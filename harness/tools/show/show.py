@@ -1,0 +1,211 @@
+"""``show``: stored questions, answered again with recording on: is it the stored answer, and what did cells keep?"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from harness.advice import harness
+from harness.errors import UserError, printable
+from harness.evidence.cells import CellResult
+from harness.evidence.loading import load_cells
+from harness.plan.plan import AskedOnce
+from harness.report.explorer.page import hang_pictures
+from harness.report.pictures import BESIDE, picture
+from harness.report.style import words_of
+from harness.run.opening import prompt_digest
+from harness.settings.groups import Config
+from harness.settings.matrix import build_cells
+from harness.tools.show.again import Again, Ask, answer_again, stored_cell
+from harness.tools.show.beside import draw_beside
+from harness.tools.show.demo import NOT_RECORDED
+from harness.tools.show.figure import draw, one_line
+from harness.tools.show.verbs import ShowConfig
+
+SAME, OTHER = 0, 1
+MOST = 16
+"""Cells that are shown without having been named."""
+
+
+def main(config: Config, show: ShowConfig) -> int:
+    """Answer the chosen questions again in the chosen cells; draw each cell, and all of a benchmark side by side.
+
+    Pictures: ``pictures/<question>/<cell>.png`` and ``<benchmark>.side_by_side.png`` in the report's folder.
+
+    Returns:
+        0 when every answer is the stored one, ties of tokens aside; 1 when one is not, or nothing could be answered
+        because all of it is stored as failed.
+
+    Raises:
+        UserError: there is no such question or cell, it is not answered, or cannot be answered again with what is here.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    asks = chosen_asks(config, show, console)
+    if not asks:
+        return OTHER
+    others = total = 0
+    for _, of_question in itertools.groupby(answer_again(asks), lambda again: again.ask.question.question_id):
+        shown = list(of_question)
+        tell(shown, console)
+        for path in draw_all(shown, config.report.folder(config.results)):
+            console.print(f"  picture: {path}", markup=False)
+        others += sum(bool(again.differs) and not again.tie for again in shown)
+        total += len(shown)
+    hang_pictures(config.report.folder(config.results))
+    console.print(f"{total - others} of {total} answers are the stored ones")
+    return OTHER if others else SAME
+
+
+def chosen_asks(config: Config, show: ShowConfig, console: Console) -> list[Ask]:
+    """What to answer again, with the questions as their annotation has them now; says what is stored as failed.
+
+    Raises:
+        UserError: see `main`.
+    """
+    if bool(show.questions) == bool(show.flips) or len(show.flips) not in (0, 2):
+        raise UserError("name questions (python -m harness show QUESTION cell=...), or two cells (--flips CELL CELL)")
+    stored = stored_cells(config, show)
+    questions = flipped(stored[0], stored[-1]) if show.flips else show.questions
+    if show.flips:
+        more = f", the first {show.limit} of them (--limit)" if len(questions) > show.limit else ""
+        console.print(f"{len(questions)} questions flip between {stored[0].id} and {stored[-1].id}{more}")
+    questions = list(dict.fromkeys(questions))[: show.limit]
+    known = {question.question_id for cell in stored for question in cell.questions}
+    for name in questions:
+        if name not in known:
+            if not known:
+                raise UserError(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}")
+            near = difflib.get_close_matches(name, known, n=5) or sorted(known)[:5]
+            raise UserError(f"no chosen cell has a question {name!r}; there are, for example: {', '.join(near)}")
+    annotated, asks = AskedOnce(Path(config.data.root).absolute()), []
+    for cell in stored:
+        asked, again = {question.question_id: question for question in cell.questions}, None
+        for name in (name for name in questions if name in asked):
+            answer = cell.answers.get(name)
+            if answer is None or not answer.ok:
+                why = "is not answered yet" if answer is None else f"is stored as failed: {answer.reason}"
+                console.print(f"{cell.id}: question {name} {why}", markup=False)
+                continue
+            again = again or stored_cell(cell, config)
+            question = next((q for q in annotated.of(again.task) if q.question_id == name), None)
+            if question is None or (asked[name].prompt_digest or "") not in ("", prompt_digest(question)):
+                raise UserError(f"question {name} of {cell.id} is not in {config.data.root} as it was asked then")
+            asks.append(Ask(cell, again, question, answer))
+    return asks
+
+
+def stored_cells(config: Config, show: ShowConfig) -> list[CellResult]:
+    """The cells that are named, in that order; else those of the matrix, or all where none of these is stored.
+
+    Raises:
+        UserError: a name that is none, with near ones.
+    """
+    names = sorted(path.parent.name for path in (Path(config.results) / "runs").glob("*/manifest.json"))
+    given = show.flips or show.cell
+    patterns = given.split(",") if isinstance(given, str) else [str(word) for word in given or ()]
+    if not patterns:
+        matrix = [cell.id for cell in build_cells(config, [])]
+        wanted = [name for name in matrix if name in names] or names
+        if len(wanted) > MOST:
+            raise UserError(f"{len(wanted)} cells are too many for one picture; say which: cell='*c259*' or cell=ID,ID")
+        return load_cells(config.results, wanted)
+    found = [matching(pattern.strip(), names, config.results) for pattern in patterns]
+    for pattern, of in zip(patterns, found, strict=True):
+        if show.flips and len(of) > 1:
+            raise UserError(f"--flips {pattern} means several cells:\n  " + "\n  ".join(of))
+    wanted = list(dict.fromkeys(itertools.chain(*found)))
+    return sorted(load_cells(config.results, wanted), key=lambda cell: wanted.index(cell.id))
+
+
+def matching(pattern: str, names: Sequence[str], results: str) -> list[str]:
+    """The cells of which `pattern` is the id, its beginning, its digest, or a pattern.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [n for n in names if fnmatch.fnmatch(n, pattern) or n.startswith(pattern) or n.endswith(f"-{pattern}")]
+    if not found:
+        near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
+        listed = "\n  ".join(near) or "none (python -m harness run)"
+        raise UserError(f"{results}/runs has no cell {pattern!r}; near it are\n  {listed}")
+    return found
+
+
+def flipped(a: CellResult, b: CellResult) -> list[str]:
+    """The questions that one of two cells answers right and the other wrong, in the order of the first."""
+    right = [
+        {q.question_id: value for q, value in zip(cell.questions, cell.correct().tolist(), strict=True)}
+        for cell in (a, b)
+    ]
+    both = [name for name in right[0] if name in right[1]]
+    if not both:
+        raise UserError(f"{a.id} and {b.id} share no question; --flips takes two cells of one benchmark")
+    pairs = ((name, right[0][name], right[1][name]) for name in both)
+    found = [name for name, x, y in pairs if not math.isnan(x) and not math.isnan(y) and x != y]
+    if not found:
+        raise UserError(f"no answer is right in one of {a.id} and {b.id} and wrong in the other")
+    return found
+
+
+def tell(shown: Sequence[Again], console: Console) -> None:
+    """Print one question and what each cell answers to it."""
+    question = shown[0].ask.question
+    console.print(f"\n[bold]{escape(printable(question.question_id))}[/bold]  {escape(printable(question.prompt))}")
+    console.print(f"  video: {escape(printable(str(question.video)))}, gold answer: {question.answer or 'unknown'}")
+    for again in shown:
+        text = escape(printable(one_line(again.text) or "(empty)"))
+        console.print(f"  {escape(again.ask.stored.id)}: [bold]{text}[/bold]  {verdict(again)}")
+        if again.kept is None:
+            console.print(f"    no picture: {NOT_RECORDED}")
+
+
+def verdict(again: Again) -> str:
+    """Whether it is the stored answer, for a terminal."""
+    if not again.differs:
+        return "[green]the stored answer[/green]"
+    if again.tie:
+        return "[green]the stored answer[/green], with another of two tied tokens kept"
+    stored = escape(printable(one_line(again.ask.answer.text.strip())))
+    return f"[red]not the stored answer[/red] ({', '.join(again.differs)} differ; stored text: {stored or '(empty)'})"
+
+
+def draw_all(shown: Sequence[Again], report: Path) -> Iterable[Path]:
+    """Write the pictures of one question; returns their paths as they come."""
+    name = shown[0].ask.question.question_id
+    cells = [again.ask.stored for again in shown]
+    labels = [", ".join([cell.method_title, *words_of(cell, cells)]) for cell in cells]
+    for again, label in zip(shown, labels, strict=True):
+        if again.kept is not None:
+            path = _open(picture(report, name, again.ask.stored.id))
+            text = first_line(again)
+            draw(path, again.frames, again.kept, again.timeline, question=text, answer=again.text, heading=label)
+            yield path
+    for benchmark in dict.fromkeys(cell.benchmark for cell in cells):
+        own = [again for again, cell in zip(shown, cells, strict=True) if cell.benchmark == benchmark]
+        alike = [again for again in own if again.ask.cell.video_key == own[0].ask.cell.video_key]
+        if len(alike) > 1 and any(again.kept is not None for again in alike):
+            path = _open(picture(report, name, f"{benchmark}.{BESIDE}"))
+            draw_beside(path, alike, [labels[shown.index(again)] for again in alike], first_line(own[0]))
+            yield path
+
+
+def first_line(again: Again) -> str:
+    """What is asked, without the options, and the gold answer."""
+    question = again.ask.question
+    return f"{question.prompt.strip().splitlines()[0]}  (gold: {question.answer or 'unknown'})"
+
+
+def _open(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path

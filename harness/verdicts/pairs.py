@@ -1,0 +1,232 @@
+"""Pairs of cells that differ in one axis, what each axis is worth, and accuracy along the context."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from harness.evidence.cells import CellResult, mean_known
+from harness.evidence.choose import newest
+from harness.evidence.statistics import Difference, Estimate, mean_difference, mean_estimate
+from harness.verdicts.context import Context
+
+APART = {"task", "split", "subset"}
+"""Cells that differ in one of these answered other questions and make no pair."""
+OF_TASK = {
+    "task", "split", "protocol", "subtitles", "questions", "max_new_tokens", "reforge", "max_guide_length",
+}  # fmt: skip
+"""What a benchmark brings along: cells of several benchmarks that agree on the rest are pooled."""
+OF_SEMANTICS = {"positions", "reforge", "quirks"}
+"""What a semantics brings along: no axis of its own where the semantics differ."""
+TITLES = ("method", "semantics", "variant")
+"""Axes whose values are part of a method's title."""
+MANY = 6
+REFERENCES = ("none", "random", "adaretake")
+"""What many methods are compared with: no compression, luck, and the subject of the harness."""
+EQUAL_BUDGET = 0.05
+"""Measured cache slots may differ by this share before two cells are not at equal budget."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``a`` against ``b``, alike but for one axis, on one benchmark or pooled over several.
+
+    cells: (a, b) per benchmark. difference: a - b; of several benchmarks the mean of their differences.
+    """
+
+    axis: str
+    cells: tuple[tuple[CellResult, CellResult], ...]
+    difference: Difference
+
+    @property
+    def pooled(self) -> bool:
+        """Whether several benchmarks are in it."""
+        return len(self.cells) > 1
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of how many the mean is taken."""
+        return benchmark_title([a for a, _ in self.cells])
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What a and b have in common, in the words of ``CellResult.setting``."""
+        a, b = (cell.setting for cell in self.cells[0])
+        common = {key: value for key, value in a.items() if b.get(key) == value}
+        if self.axis == "context":
+            return common
+        return common | {"context": b["context"] if a["context"] == "full" else a["context"]}
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two sides in the words of their axis; what they share of a method's title is said once."""
+        a, b = self.cells[0]
+        if self.axis == "variant":
+            return a.method_title, b.variant
+        if self.axis in TITLES:
+            return a.method_title, b.method_title
+        return f"{self.axis} {a.setting[self.axis]}", f"{self.axis} {b.setting[self.axis]}"
+
+    @property
+    def slots(self) -> tuple[float | None, float | None]:
+        """Measured cache slots of a and of b, mean over the benchmarks."""
+        return mean_known([a.slots for a, _ in self.cells]), mean_known([b.slots for _, b in self.cells])
+
+    @property
+    def budget(self) -> str:
+        """``equal``, ``not equal``, or ``-`` where nothing was measured."""
+        if None in self.slots:
+            return "-"
+        return "not equal" if any(unequal_budget(a, b) for a, b in self.cells) else "equal"
+
+
+def find_pairs(context: Context) -> list[Pair]:
+    """Every two cells that differ in exactly one axis, then the same pooled over benchmarks.
+
+    Of cells of one setting the newest counts. The later cell in the order of the tables is ``a``. Where more than
+    `MANY` methods were run, each is compared with those of `REFERENCES` only.
+    """
+    singles: list[Pair] = []
+    pools: dict[str, list[Pair]] = defaultdict(list)
+    many = len({cell.setting["method"] for cell in context.cells}) > MANY
+    for b, a in candidates(newest(context.cells)):
+        if many and len({a.setting["method"], b.setting["method"], *REFERENCES}) > len(REFERENCES) + 1:
+            continue
+        axis = axis_of(a, b)
+        found = context.paired(a, b) if axis else None
+        if axis is None or found is None:
+            continue
+        pair = Pair(axis, ((a, b),), found)
+        singles.append(pair)
+        kept = [{k: v for k, v in cell.setting.items() if k not in OF_TASK - {axis}} for cell in (a, b)]
+        pools[json.dumps([axis, kept], sort_keys=True)].append(pair)
+    pooled = []
+    for group in pools.values():
+        parts = list({pair.cells[0][0].benchmark: pair for pair in reversed(group)}.values())[::-1]
+        if len(parts) > 1:
+            difference = mean_difference([pair.difference for pair in parts])
+            pooled.append(Pair(parts[0].axis, tuple(pair.cells[0] for pair in parts), difference))
+    return [*singles, *pooled]
+
+
+def candidates(cells: Sequence[CellResult]) -> list[tuple[CellResult, CellResult]]:
+    """Every two cells that `axis_of` may find alike but for one axis, in the order of `combinations`.
+
+    Cells that agree on all but one key meet under what is left without it. Those of two methods meet under what every
+    method has; where neither is without a context, under that too.
+    """
+    settings = [{k: v for k, v in cell.setting.items() if k != "questions"} for cell in cells]
+    keys = sorted(set().union(*settings))
+    meeting: dict[str, list[int]] = defaultdict(list)
+    found: set[tuple[int, int]] = set()
+    everywhere = [key for key in keys if all(key in setting for setting in settings)]
+    for i, setting in enumerate(settings):
+        for axis in keys:
+            apart = {axis} | (OF_SEMANTICS if axis == "semantics" else set())
+            meeting[json.dumps([axis, {k: v for k, v in setting.items() if k not in apart}], sort_keys=True)].append(i)
+    for group in meeting.values():
+        found.update(combinations(group, 2))
+    methods: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, setting in enumerate(settings):
+        left_out = {"method", "positions", "context"} | OF_SEMANTICS
+        key = json.dumps({k: setting[k] for k in everywhere if k not in left_out}, sort_keys=True)
+        methods[key][setting["context"]].append(i)
+    for of_context in methods.values():
+        whole = of_context.pop("full", [])
+        for group in [*of_context.values(), []]:
+            joined = sorted([*group, *whole])
+            found.update((i, j) for i, j in combinations(joined, 2) if settings[i]["method"] != settings[j]["method"])
+    return [(cells[i], cells[j]) for i, j in sorted(found)]
+
+
+def axis_of(a: CellResult, b: CellResult) -> str | None:
+    """The one setting in which two cells differ; None where they differ in none or several.
+
+    Options that only one of two methods has, and what follows from the semantics, are no axes of their own.
+    """
+    one, other = a.setting, b.setting
+    found = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} - {"questions"}
+    if found & APART:
+        return None
+    if "method" in found:
+        found -= {"positions", *(one.keys() ^ other.keys())}
+        found -= {"context"} if "full" in (one["context"], other["context"]) else set()
+    if "semantics" in found:
+        found -= OF_SEMANTICS
+    return found.pop() if len(found) == 1 else None
+
+
+def unequal_budget(a: CellResult, b: CellResult) -> str:
+    """Says so where the measured cache slots of two cells are not alike; empty otherwise, or where they are unknown."""
+    if not a.slots or not b.slots or abs(a.slots - b.slots) <= EQUAL_BUDGET * min(a.slots, b.slots):
+        return ""
+    return f"not at equal budget: {a.slots:.0f} against {b.slots:.0f} cache slots"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One point of a ladder: cells of one method where an axis has the value ``at``, of one benchmark or of several."""
+
+    axis: str
+    cells: tuple[CellResult, ...]
+    estimate: Estimate
+
+    @property
+    def at(self) -> int:
+        """Value of the axis."""
+        return int(self.cells[0].setting[self.axis])
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of how many the mean is taken."""
+        return benchmark_title(self.cells)
+
+    @property
+    def slots(self) -> float | None:
+        """Measured cache slots."""
+        return mean_known([cell.slots for cell in self.cells])
+
+    @property
+    def title(self) -> str:
+        """Method and what else is the same along the ladder."""
+        forms = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
+        rest = [form.format(self.cells[0].setting[key]) for key, form in forms.items() if key != self.axis]
+        return ", ".join([self.cells[0].method_title, *rest])
+
+
+def ladder(context: Context, axis: str) -> list[Rung]:
+    """Scores along an axis, per benchmark and as the mean of several; empty where no method has two values of it.
+
+    Args:
+        axis: ``context`` or ``frames``.
+    """
+    rungs: list[Rung] = []
+    pools: dict[str, list[Rung]] = defaultdict(list)
+    for cell in newest(context.cells):
+        found = context.estimate(cell)
+        if found is None or not isinstance(cell.setting[axis], int):
+            continue
+        rungs.append(Rung(axis, (cell,), found))
+        kept = {key: value for key, value in cell.setting.items() if key not in OF_TASK}
+        pools[json.dumps(kept, sort_keys=True)].append(rungs[-1])
+    for group in pools.values():
+        parts = list({rung.cells[0].benchmark: rung for rung in reversed(group)}.values())[::-1]
+        if len(parts) > 1:
+            mean = mean_estimate([rung.estimate for rung in parts])
+            rungs.append(Rung(axis, tuple(rung.cells[0] for rung in parts), mean))
+    values = defaultdict(set)
+    for rung in rungs:
+        values[rung.title, rung.benchmark].add(rung.at)
+    return [rung for rung in rungs if len(values[rung.title, rung.benchmark]) > 1]
+
+
+def benchmark_title(cells: Sequence[CellResult]) -> str:
+    """Name of the benchmark of these cells, or of how many a mean is taken; with the subset."""
+    if len(cells) == 1:
+        return cells[0].task
+    subset = cells[0].cell["task"].get("subset")
+    return f"mean of {len(cells)}{f' ({subset})' if subset else ''}"

@@ -1,0 +1,38 @@
+"""One composition per command: what `Recomposed` makes of the files is what Hydra composes of them."""
+
+import dataclasses
+
+import pytest
+
+from harness.settings.compose import Recomposed, compose_config, options
+
+WORDS = [
+    "video.window=64", "method.chunk_frames=16", "matrix.by_task.mlvu.fps=[3]", "model.device=cpu", "report.margin=2",
+    "data.root='/dä tä'", "results=elsewhere",
+]  # fmt: skip
+GROUPS = ("model", "task", "method", "video", "context", "matrix", "engine")
+
+
+@pytest.mark.parametrize("profile", options("profile"))
+@pytest.mark.parametrize("group", GROUPS)
+def test_another_option_is_as_hydra_composes_it(group, profile):
+    for words in ([f"profile={profile}"], [f"profile={profile}", *WORDS]):
+        again = Recomposed(words)
+        for option in options(group):
+            found = again.under(**{group: option})
+            expected = compose_config([*words, f"{group}={option}"])
+            assert dataclasses.replace(found, words=[]) == dataclasses.replace(expected, words=[]), option
+
+
+def test_without_a_choice_it_is_the_command_line():
+    for words in ([], ["profile=published", "model=llava_video_7b", "video=stock", *WORDS]):
+        found, expected = Recomposed(words).under(), compose_config(words)
+        assert dataclasses.replace(found, words=[]) == dataclasses.replace(expected, words=[])
+
+
+def test_options_of_several_groups_at_once():
+    choice = {"task": "videomme_stock", "model": "llava_video_7b", "method": "fitprune"}
+    found = Recomposed(["profile=published"]).under(**choice)
+    expected = compose_config(["profile=published", *(f"{group}={option}" for group, option in choice.items())])
+    assert dataclasses.replace(found, words=[]) == dataclasses.replace(expected, words=[])
+    assert found.method.recipe == "results/recipes/fitprune-llava_video_7b.json"
