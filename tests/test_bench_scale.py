@@ -22,7 +22,7 @@ from harness.lmms import score
 from harness.plan import plan as planning
 from harness.report import report
 from harness.run import run
-from harness.settings.matrix import build_groups
+from harness.settings.matrix import build_cells
 from harness.toy.benchmarks import build
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_scale.py"
@@ -63,7 +63,7 @@ def configs(script, stores):
         words = [*script.overrides(store, settings), "report.cells=['*']", "report.html=false"]
         checked = ["check.exact=true", f"check.baseline={store / 'baseline.json'}"]
         config, check = composed("check", *words, *checked)
-        found[settings] = config, build_groups(config), check
+        found[settings] = config, build_cells(config), check
     return found
 
 
@@ -104,7 +104,7 @@ def calls(work) -> int:
 
 def test_an_answer_costs_no_more_among_many(stores, configs, monkeypatch, capsys):
     groups = {id(config): own for config, own, _ in configs.values()}
-    monkeypatch.setattr(planning, "build_groups", lambda config, problems: groups[id(config)])
+    monkeypatch.setattr(planning, "build_cells", lambda config, problems: groups[id(config)])
     monkeypatch.setenv("ADARETAKE_TOKENIZER", configs[SIZES[0]][0].model.path)
     factors = {}
     for verb, work in VERBS.items():

@@ -24,7 +24,7 @@ from harness.fetch.placing import destination, link
 from harness.fetch.unpack import check_disk, gigabytes, unpack
 
 if TYPE_CHECKING:
-    from harness.settings.groups import Config, TaskConfig
+    from harness.settings.groups import Config, DataConfig, TaskConfig
 
 RECORD = ".prepare.json"
 DOWNLOADS = ".downloads"
@@ -57,18 +57,18 @@ def main(config: Config) -> int:
     return _summary(config)
 
 
-def prepare_embedded(config: Config) -> None:
+def prepare_embedded(profile: str, data: DataConfig) -> None:
     """Make the embedded toy's videos and annotations when they are not there; other data is not fetched.
 
     A toy that someone built with another seed or size is used as it is.
     """
-    if config.profile != "toy" or config.data.source is not None:
+    if profile != "toy" or data.source is not None:
         return
-    manifest = Path(config.data.root) / "manifest.json"
+    manifest = Path(data.root) / "manifest.json"
     build = json.loads(manifest.read_text()) if manifest.exists() else {}
     if build.get("complete") and (build["build"]["seed"], build["build"]["scale"]) != (0, 1.0):
         return
-    _build_toy(Path(config.data.root))
+    _build_toy(Path(data.root))
 
 
 def _build_toy(root: Path) -> int:

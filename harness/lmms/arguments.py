@@ -15,16 +15,10 @@ from harness.settings.cell import Cell
 from harness.settings.compose import CONF, Recomposed, compose_config, options
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
+from harness.settings.words import AXES
 
-ALIASES = {
-    "pretrained": "model.path",
-    "device": "model.device",
-    "context": "context.tokens",
-    "max_frames": "video.max_frames",
-    "fps": "video.fps",
-    "semantics": "method.semantics",
-}
-"""Short names of settings; every other argument is a setting by its own name, such as ``video.backend=pyav``."""
+ALIASES = {"pretrained": "model.path", "device": "model.device", "max_frames": "video.max_frames"}
+"""lmms-eval's names of settings; every other argument is an axis or a setting by its own name."""
 
 GROUPS = ("profile", "model", "method", "video", "context", "matrix", "engine", "run", "results")
 """Settings that this command has a use for. What is asked is said to lmms-eval itself."""
@@ -75,12 +69,13 @@ def choose_cell(config: Config, task: TaskConfig) -> Cell:
 
 
 def _setting(name: str, value: Any) -> str:
-    if name in ALIASES or name.partition(".")[0] in GROUPS:  # what follows the dot is checked with the configuration
+    known = [*ALIASES, *(axis for axis in AXES if axis not in ("task", "subset"))]
+    if name in known or name.partition(".")[0] in GROUPS:  # the part after the dot is checked with the configuration
         return ALIASES.get(name, name)
-    close = difflib.get_close_matches(name, [*ALIASES, *GROUPS], n=1)
+    close = difflib.get_close_matches(name, [*known, *GROUPS], n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     raise UserError(
-        f"model argument {name}={value} is not known{meant}; allowed: {', '.join(ALIASES)}, and settings of "
+        f"model argument {name}={value} is not known{meant}; allowed: {', '.join(known)}, and settings of "
         f"{', '.join(GROUPS)} by their names, such as video.backend=pyav (all: python -m harness plan --config). What "
         "is asked is said by --tasks, how long answers may be by --gen_kwargs max_new_tokens=N, where the data are by "
         "the environment's ADARETAKE_DATA"

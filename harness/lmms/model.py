@@ -25,8 +25,7 @@ from harness.benchmarks.questions import Question
 from harness.errors import UserError
 from harness.lmms.arguments import choose_cell, compose_arguments
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
-from harness.plan.plan import cell_folder
-from harness.plan.videos import check_videos
+from harness.plan.plan import cell_folder, check_videos
 from harness.run.opening import open_folder
 from harness.run.run import carry_out
 from harness.run.work import Siblings, find_work
@@ -84,7 +83,7 @@ class HarnessModel(lmms):
             opened, work = {}, []
             for key, cell in cells.items():
                 unique = list({q.question_id: q for q in asked[key]}.values())  # asked again: repeats
-                folder = cell_folder(self.config, cell).absolute()
+                folder = cell_folder(self.config.results, cell).absolute()
                 opened[key] = open_folder(cell, folder, unique, self.config, locks, keep_others=True)
                 answers = read_answers(folder)
                 FrameRecords(self.config.results).check(answers.values())

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
+from harness.advice import harness
 from harness.benchmarks.questions import Question, load_questions
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
-from harness.plan.rates import Work, measured_rates
-from harness.plan.show import show
-from harness.plan.videos import check_videos
+from harness.plan.rates import Work, clock, measured_rates
 from harness.settings.cell import Cell
-from harness.settings.groups import Config, TaskConfig
-from harness.settings.matrix import Group, as_groups, build_groups
+from harness.settings.groups import Config, RunConfig, TaskConfig
+from harness.settings.matrix import Group, as_groups, build_cells
 from harness.settings.weights import check_weights, mismatch
 from harness.store import Answer, FrameRecords, Outcomes, files_now, is_needed, outcomes_of, read_answers
+from harness.video.digest import Digests
+
+SHOWN = 4
+"""Cells named where all of them would fill the screen."""
+BYTES_PER_ANSWER = 1000
+BYTES_PER_FRAME = 14
+"""A record of frames holds index and time of each."""
+NAMED = 5
+"""So many changed videos at most are named, with the command that drops their answers."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +90,48 @@ class Plan:
         return sum(group.to_answer for group in self.groups)
 
 
-def cell_folder(config: Config, cell: Cell) -> Path:
-    """Where a cell's records lie."""
-    return Path(config.results) / "runs" / cell.id
+def cell_folder(results: str, cell: Cell) -> Path:
+    """The folder of a cell's records."""
+    return Path(results) / "runs" / cell.id
 
 
-def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
-    """Plan a matrix, or `cells` in its place.
-
-    Missing weights or data do not raise: they become problems of the plan, all of them at once.
+def plan_matrix(config: Config) -> Plan:
+    """Plan the matrix of a configuration; see :func:`make_plan`.
 
     Raises:
         UserError: the matrix itself is wrong, or stored answers are damaged.
     """
     problems: list[str] = []
-    groups = build_groups(config, problems) if cells is None else as_groups(cells)
-    asked, records = AskedOnce(Path(config.data.root).absolute()), FrameRecords(config.results)
+    cells = build_cells(config, problems)
+    return make_plan(cells, config.results, config.data.root, config.run, words=config.words, problems=problems)
+
+
+def make_plan(
+    cells: Sequence[Cell],
+    results: str,
+    data_root: str,
+    run: RunConfig,
+    *,
+    words: Sequence[str] | None = None,
+    problems: Sequence[str] = (),
+) -> Plan:
+    """Plan cells. Missing weights or data do not raise: they become problems of the plan, all of them at once.
+
+    Args:
+        results: the results folder.
+        data_root: the folder of the benchmarks.
+        words: settings of the command that made the cells; None where no matrix made them.
+        problems: what is already known to keep the cells from running.
+
+    Raises:
+        UserError: stored answers are damaged.
+    """
+    problems, groups = list(problems), as_groups(cells)
+    asked, records = AskedOnce(Path(data_root).absolute()), FrameRecords(results)
     plans = []
     for group in groups:
         try:
-            plans.append(_plan_group(config, group, asked, records))
+            plans.append(_plan_group(group, results, run, asked, records))
         except UserError as error:
             problems.append(str(error))
     done = {id(plan.group) for plan in plans if not plan.to_answer}
@@ -111,7 +144,7 @@ def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
         notes += [wrong] if (wrong := mismatch(cell.record())) else []
     work = [work for plan in plans for work in plan.work]
-    rates = measured_rates(Path(config.results), [each.cell for each in work])
+    rates = measured_rates(Path(results), [each.cell for each in work])
     taking = {device: [own.seconds(each) for each in work] for device, own in rates.items()}
     whole = {device: sum(s for s in own if s is not None) for device, own in taking.items() if None not in own}
     unmeasured = [each.cell["name"] for k, each in enumerate(work) if all(own[k] is None for own in taking.values())]
@@ -121,8 +154,8 @@ def make_plan(config: Config, cells: Sequence[Cell] | None = None) -> Plan:
         notes=tuple(notes),
         seconds_on=whole if work else {},
         unmeasured=tuple(unmeasured),
-        results=config.results,
-        words=tuple(config.words) if cells is None else None,
+        results=results,
+        words=None if words is None else tuple(words),
     )
 
 
@@ -142,7 +175,7 @@ class AskedOnce:
         return known
 
 
-def _plan_group(config: Config, group: Group, asked: AskedOnce, records: FrameRecords) -> GroupPlan:
+def _plan_group(group: Group, results: str, run: RunConfig, asked: AskedOnce, records: FrameRecords) -> GroupPlan:
     first = group.cells[0]
     for cell in group.cells:  # raises here what would else stop the run at its first answer
         cell.method.for_family(find_adapter(cell.model.adapter).family)
@@ -152,18 +185,18 @@ def _plan_group(config: Config, group: Group, asked: AskedOnce, records: FrameRe
     def held() -> Iterator[tuple[Path, list[Question], dict[str, Answer]]]:
         """Each cell's answers, which are let go of before the next one's are read."""
         for cell in group.cells:
-            folder = cell_folder(config, cell)
+            folder = cell_folder(results, cell)
             files = files_now(folder)
             answers = read_answers(folder)
             records.check(answers.values())
             outcomes[cell.id] = outcomes_of(answers, files)
             yield folder, questions[cell.id], answers
 
-    check_videos(Path(config.results), held())
+    check_videos(Path(results), held())
     cells, todo = [], {}
     for cell in group.cells:
         own, of = questions[cell.id], outcomes[cell.id].of
-        todo[cell.id] = [q for q in own if is_needed(of.get(q.question_id), config.run.retry)]
+        todo[cell.id] = [q for q in own if is_needed(of.get(q.question_id), run.retry)]
         known = [of[q.question_id] for q in own if q.question_id in of]
         failed = sum(not outcome.ok for outcome in known)
         cells.append(CellPlan(cell, len(own), len(known) - failed, failed, len(todo[cell.id])))
@@ -173,14 +206,14 @@ def _plan_group(config: Config, group: Group, asked: AskedOnce, records: FrameRe
     headers = {path: read_header(path, videos[path]) for path in sorted(once)}
     seconds = {path: header.seconds for path, header in headers.items() if header.seconds is not None}
     tokens_of = {path: video_tokens(first, header) for path, header in headers.items()}
-    check_feature_memory(first, tokens_of, config.run)
+    check_feature_memory(first, tokens_of, run)
     work = []
     for cell in group.cells:
-        decoded = once if config.run.sharing else needed[cell.id]
+        decoded = once if run.sharing else needed[cell.id]
         if todo[cell.id]:
             answering = sum(tokens_of[q.video] for q in todo[cell.id])
             work.append(Work(cell.record(), sum(tokens_of[path] for path in decoded), answering))
-        once = set() if config.run.sharing and todo[cell.id] else once  # by the first cell that needs them
+        once = set() if run.sharing and todo[cell.id] else once  # by the first cell that needs them
     tokens, size = sum(tokens_of.values()), bytes_per_token(first)
     return GroupPlan(
         group, questions, outcomes, seconds, tuple(cells), len(videos), len(headers), sum(seconds.values()) / 3600,
@@ -194,10 +227,105 @@ def report_problems(plan: Plan) -> None:
         raise UserError("this cannot run yet:\n" + "\n".join(f"- {problem}" for problem in plan.problems))
 
 
+def check_videos(results: Path, cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, Answer]]]) -> None:
+    """Every answer was given to the file that its question names now; an absent file changes nothing.
+
+    Args:
+        results: its `video_digests.json` remembers digests, so that only new and changed files are read.
+        cells: the folder of each, its questions and its answers; taken one by one, so that they may come from a
+            generator that holds one cell at a time.
+
+    Raises:
+        UserError: videos were replaced, or questions point at other files.
+    """
+    digests = Digests(results / "video_digests.json")
+    found: dict[Path, str | None] = {}
+    changed: dict[tuple[Path, str], str] = {}
+    folders = []
+    for folder, questions, answers in cells:
+        folders.append(folder)
+        for question in questions:
+            answer = answers.get(question.question_id)
+            if answer is None or not answer.ok or answer.video_digest is None:
+                continue
+            if question.video not in found:
+                found[question.video] = digests.of(question.video)
+            now = found[question.video]
+            if now is not None and now != answer.video_digest:
+                changed[question.video, answer.video_digest] = now
+    digests.save()
+    if not changed:
+        return
+    (path, before), now = next(iter(changed.items()))
+    files = " ".join(shlex.quote(str(folder)) + "/answers*.jsonl" for folder in folders)
+    drop = "".join(f' -e \'/"video_digest":"{old}"/d\'' for _, old in list(changed)[:NAMED])
+    rest = f" (the first {NAMED}; then again)" if len(changed) > NAMED else ""
+    raise UserError(
+        f"{len(changed)} videos are other files than those that were answered, the first is {path}: {before} "
+        f"(bytes-digest) was answered, {now} is there now. Put the old files back (data.root), or have their "
+        f"questions answered anew: drop those answers{rest} and start the same command again:\n"
+        f"  sed -i{drop} {files}"
+    )
+
+
+def time_lines(plan: Plan, start_s: float) -> list[str]:
+    """How long the plan takes, on each device that was measured at all of its settings."""
+    if plan.seconds_on:
+        return [
+            f"time: about {clock(start_s + seconds)} on one {device}, by what these settings took in {plan.results}"
+            for device, seconds in plan.seconds_on.items()
+        ]
+    cells = ", ".join(plan.unmeasured[:SHOWN]) + (" ..." if len(plan.unmeasured) > SHOWN else "")
+    which = f" of {cells}" if cells else " on one device"
+    unknown = f"time: not known; nothing was measured at the settings{which}"
+    subsets = {cell.cell.task.subset for group in plan.groups for cell in group.cells}
+    if plan.words is None or subsets == {"mini"}:
+        return [unknown]
+    return [f"{unknown}. This measures them: {harness('run', plan.words, 'task.subset=mini')}"]
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print a plan: one row per cell, one line per total. Nothing where problems left no group to plan."""
+    start_s = time.time() - psutil.Process().create_time()  # a run takes as long until it starts to answer
+    if not plan.groups:
+        return
+    rows = [(cell.cell.id, cell) for group in plan.groups for cell in group.cells]
+    width = max(len(name) for name, _ in rows)
+    heads = ("questions", "answered", "failed", "to answer")
+    lines = ["  ".join(("cell".ljust(width), *heads))]
+    for name, cell in rows:
+        numbers = (cell.questions, cell.answered, cell.failed, cell.to_answer)
+        cells = (str(n).rjust(len(head)) for n, head in zip(numbers, heads, strict=True))
+        lines.append("  ".join((name.ljust(width), *cells)))
+    console.print("\n".join(lines), highlight=False, markup=False)
+    decode = sum(group.videos_to_decode for group in plan.groups)
+    hours = sum(group.hours_to_decode for group in plan.groups)
+    tokens = sum(group.tokens for group in plan.groups)
+    n_cells = sum(len(group.cells) for group in plan.groups)
+    console.print(
+        f"{n_cells} cells in {len(plan.groups)} groups; {plan.to_answer:,} questions to answer on {decode:,} videos "
+        f"({hours:,.1f} h of video, {tokens:,} video tokens, each decoded and encoded once)"
+    )
+    for note in plan.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if not plan.to_answer:
+        return
+    for line in time_lines(plan, start_s):
+        console.print(line, highlight=False, markup=False)
+    frames = max((g.group.cells[0].video.max_frames for g in plan.groups), default=0)
+    disk = plan.to_answer * BYTES_PER_ANSWER + decode * frames * BYTES_PER_FRAME
+    features = sum(group.feature_bytes for group in plan.groups)
+    largest = max((group.largest_feature_bytes for group in plan.groups), default=0)
+    console.print(
+        f"disk: up to {disk / 1e6:,.1f} MB of answers, and {features / 1e9:,.3f} GB of features where run.feature_dir "
+        f"is set; host memory: up to {largest / 1e9:,.3f} GB of features at a time"
+    )
+
+
 def main(config: Config) -> int:
     """The ``plan`` verb."""
-    prepare_embedded(config)
-    plan = make_plan(config)
-    show(plan, Console(soft_wrap=True))
+    prepare_embedded(config.profile, config.data)
+    plan = plan_matrix(config)
+    print_plan(plan, Console(soft_wrap=True))
     report_problems(plan)
     return 0

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
-from harness.plan.show import show
 from harness.run.engines import build_engine
 from harness.run.opening import Recorded, open_folder, record
 from harness.run.progress import Display, summary
@@ -44,9 +43,9 @@ def main(config: Config) -> int:
         UserError: something keeps the matrix from running, or had to stop it; what is answered stays answered.
     """
     console = Console(soft_wrap=True)
-    prepare_embedded(config)
-    plan = planning.make_plan(config)
-    show(plan, console)
+    prepare_embedded(config.profile, config.data)
+    plan = planning.plan_matrix(config)
+    planning.print_plan(plan, console)
     return answer(config, plan, console)
 
 
@@ -82,7 +81,7 @@ def open_groups(
     for planned in groups:
         own = []
         for cell in planned.group.cells:
-            folder, asked = planning.cell_folder(config, cell).absolute(), planned.questions[cell.id]
+            folder, asked = planning.cell_folder(config.results, cell).absolute(), planned.questions[cell.id]
             if id(asked) not in recorded:
                 recorded[id(asked)] = record(asked)
             as_recorded, known = recorded[id(asked)], planned.outcomes[cell.id]

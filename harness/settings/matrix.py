@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConf
 from harness.settings.rules import Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
+
+SWITCHES = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
+"""Axis -> the options of a method that it sets; methods without them are not spread over it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,22 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             of_part = dataclasses.replace(found[names], matrix=found[names].matrix.parts[i])
             for cell in task_cells(of_part, problems):
                 cells.setdefault(cell.id, cell)
+    _check_obeyed(config.words, list(cells.values()))
     return list(cells.values())
+
+
+def _check_obeyed(words: Iterable[str], cells: Sequence[Cell]) -> None:
+    """Refuse a switch that no method of the cells has.
+
+    Raises:
+        UserError: ``semantics=paper`` where no method has several semantics.
+    """
+    for word in words:
+        axis = word.partition("=")[0]
+        options = SWITCHES.get(axis)
+        if options and cells and not any(options <= vars(cell.method).keys() for cell in cells):
+            names = ", ".join(dict.fromkeys(cell.method.name for cell in cells))
+            raise UserError(f"{word}: {names} has no {axis}; leave it out, or set method=adaretake")
 
 
 def build_groups(config: Config, problems: list[str] | None = None) -> list[Group]:
@@ -96,11 +114,10 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
         weights = "unknown"
     model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
     versions = declared_versions(model, config.method, config.task)
-    switches = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
     options = {field.name for field in dataclasses.fields(config.method)}
     axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset", "replicate")]
     # Only methods that have the options of an axis are spread over it.
-    axes += [_axis(name, config) if own <= options else [None] for name, own in switches.items()]
+    axes += [_axis(name, config) if own <= options else [None] for name, own in SWITCHES.items()]
     for frames, fps, context, subset, replicate, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -131,10 +132,21 @@ def resolve_dtype(dtype: str, device: str) -> str:
     if dtype != "auto":
         return dtype
     if device == "auto":
-        import torch
-
-        device = "accelerator" if torch.accelerator.is_available() else "cpu"
+        device = "accelerator" if _has_accelerator() else "cpu"
     return "float32" if device == "cpu" else "bfloat16"
+
+
+DEVICE_FILES = ("nvidia*", "kfd", "dri/renderD*", "davinci*", "dxg", "accel*", "hl*")
+"""Files below /dev of the accelerators that torch knows: CUDA, ROCm, XPU, NPU, CUDA under WSL, HPU and others."""
+
+
+def _has_accelerator() -> bool:
+    """Whether torch sees an accelerator; where Linux has no file of any, without importing torch."""
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(pattern)) for pattern in DEVICE_FILES):
+        return False
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 FACTS = {"layers": "num_hidden_layers", "hidden_size": "hidden_size", "vocabulary": "vocab_size"}

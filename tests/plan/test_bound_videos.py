@@ -8,7 +8,7 @@ import pytest
 from fake_model import make_questions, make_video
 
 from harness.errors import UserError
-from harness.plan.videos import check_videos
+from harness.plan.plan import check_videos
 from harness.store import Answer, AnswerLog, read_answers
 from harness.video.digest import video_digest
 

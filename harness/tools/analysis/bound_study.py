@@ -73,7 +73,7 @@ def measured(config: Config, analyze: AnalyzeConfig) -> tuple[list[dict[str, Any
     from harness.tools.analysis.output_error import errors
     from harness.tools.fit import videos
 
-    prepare_embedded(config)
+    prepare_embedded(config.profile, config.data)
     cell = next(task_cells(config, []))
     questions = chosen(load_questions(config.task, Path(config.data.root)), analyze.videos)
     adapter = load_model(cell)

@@ -45,7 +45,7 @@ def study(config: Config, analyze: AnalyzeConfig) -> int:
     from harness.benchmarks.questions import load_questions
     from harness.fetch.prepare import prepare_embedded
 
-    prepare_embedded(config)
+    prepare_embedded(config.profile, config.data)
     cell = next(task_cells(config, []))  # loading says what is wrong with the weights
     questions = chosen(load_questions(config.task, Path(config.data.root)), analyze.videos)
     folder = results_folder(config, "heavy_hitters")

@@ -9,7 +9,6 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
-from harness.plan.show import show as show_plan
 from harness.run import run as running
 from harness.run.worker import INTERRUPTED
 from harness.settings.cell import Cell
@@ -76,9 +75,9 @@ def answer(cells: list[Cell], config: Config, console: Console) -> int:
     missing = Store(config.results).missing(cells)
     if not missing:
         return 0
-    prepare_embedded(config)
-    plan = planning.make_plan(config, missing)
-    show_plan(plan, console)
+    prepare_embedded(config.profile, config.data)
+    plan = planning.make_plan(missing, config.results, config.data.root, config.run)
+    planning.print_plan(plan, console)
     return running.answer(config, plan, console)
 
 
@@ -97,8 +96,8 @@ def _plan(bridge: Bridge, chains: list[Chain], given: BridgeConfig, config: Conf
     if not missing:
         console.print("every cell is answered: nothing to run")
         return 0
-    prepare_embedded(config)
-    plan = planning.make_plan(config, missing)
-    show_plan(plan, console)
+    prepare_embedded(config.profile, config.data)
+    plan = planning.make_plan(missing, config.results, config.data.root, config.run)
+    planning.print_plan(plan, console)
     planning.report_problems(plan)
     return 0
