@@ -149,7 +149,7 @@ def make_results(store: Path, settings: int) -> int:
     from harness.gate.baseline import read_baseline
     from harness.run.opening import make_manifest, record
     from harness.settings.compose import compose_config
-    from harness.settings.matrix import build_groups
+    from harness.settings.matrix import as_groups, build_cells
     from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions
     from harness.video.digest import video_digest
     from harness.video.sampling import plan_frames, sampling_policy
@@ -158,7 +158,7 @@ def make_results(store: Path, settings: int) -> int:
     names = {(c.key["task"]["name"], switches(c.key["method"])): c for c in read_baseline(toy_baseline()).cells}
     records = FrameRecords(store / "results")
     total = 0
-    for group in build_groups(config):
+    for group in as_groups(build_cells(config)):
         questions = load_questions(group.cells[0].task, store / "data")
         digests = {path: video_digest(path) for path in {question.video for question in questions}}
         recorded = record(questions)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.settings.code import code_digest
+from harness.places import HOME, ROOT
 from harness.settings.groups import SCHEMAS, ModelConfig, TaskConfig, VideoConfig
 from harness.settings.rules import check_settings, default_of, identity_fields, rule_of
 from harness.settings.weights import architecture
@@ -305,3 +306,28 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> Ite
             yield from _differences(old, new, f"{name}.")
         elif old != new:
             yield f"{name}: {old} -> {new}"
+
+
+@lru_cache
+def code_digest(*places: str) -> str:
+    """Digest of what Python code does: comments, docstrings and layout do not count.
+
+    Args:
+        places: files, or folders taken whole, below the root of a checkout; a file that is not there counts as absent.
+    """
+    digest = hashlib.sha256()
+    for name in places:
+        root = HOME if name.startswith("tasks/") else ROOT
+        place = root / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.relative_to(root).as_posix().encode())
+            if path.exists():
+                digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
+    return digest.hexdigest()[:12]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return tree

@@ -28,7 +28,7 @@ from harness.errors import UserError
 from harness.places import HOME, ROOT
 from harness.settings.axes import Axes, ProfileAxes, Row
 from harness.settings.cell import schema_of
-from harness.settings.groups import SCHEMAS, Config
+from harness.settings.groups import OF_ALL, SCHEMAS, Config
 from harness.settings.rules import check_settings
 from harness.settings.verbs import Verb
 from harness.settings.words import settle, spelled
@@ -97,22 +97,27 @@ def _composed(root: type[Config], words: Sequence[str]) -> Any:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            composed = compose(config_name="config", overrides=said)
-        config = cast(Config, OmegaConf.to_object(composed))
+            sections = vars(OmegaConf.to_object(compose(config_name="config", overrides=said)))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explained(error, root)) from error
-    return _finished(config, words)
+    return _finished(root, sections, words)
 
 
-def _finished(config: Config, words: Sequence[str]) -> Config:
-    """A configuration with its open parts typed, its values checked and its axes settled."""
-    config.method = _typed(schema_of("method", config.method.get("name")), config.method, "method")
-    for place, (group, schema) in OPEN.items():
-        _, name = place.split(".")
-        setattr(config.matrix, name, _axes(getattr(config.matrix, name), place, group, schema))
-    config.matrix.rows = _rows(config.matrix.rows, "matrix.rows")
+def _finished(root: type[Config], sections: Mapping[str, Any], words: Sequence[str]) -> Config:
+    """The configuration of composed sections: open parts typed, values checked, axes settled."""
+    method, matrix = sections["method"], sections["matrix"]
+    axes = {
+        name: _axes(getattr(matrix, name), place, group, schema)
+        for place, (group, schema) in OPEN.items()
+        for name in [place.removeprefix("matrix.")]
+    }
+    found = dict(sections) | {
+        "method": _typed(schema_of("method", method.get("name")), method, "method"),
+        "matrix": dataclasses.replace(matrix, **axes, rows=_rows(matrix.rows, "matrix.rows")),
+        "words": list(words),
+    }
+    config = root(**found)
     check_settings(config)
-    config.words = list(words)
     config.matrix = settle(config.matrix, config.profile, spelled(words, options("context")))
     return config
 
@@ -150,9 +155,8 @@ class Recomposed:
         root = {key: value for file in files.values() for key, value in file.items() if key not in SCHEMAS}
         root |= {key: value for key, value in self._values if "." not in key}
         kept = [word for word in spelled(self.words, options("context")) if _key(word) not in _axes_of(choice)]
-        config = Config(**made, **{key: root[key] for key in ("profile", "results") if key in root})
-        config = _finished(config, [*kept, *(f"{group}={option}" for group, option in choice.items())])
-        return config
+        made |= {key: root[key] for key in OF_ALL if key in root}
+        return _finished(Config, made, [*kept, *(f"{group}={option}" for group, option in choice.items())])
 
     def _files(self, chosen: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Group -> what its option says, from the root of the configuration, in the order of merging.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.settings.axes import CHOICES, Axes, MatrixConfig
+from harness.settings.axes import CHOICES, Axes
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
 from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
@@ -60,7 +60,8 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
     again = Recomposed(config.words)
     found: dict[tuple[str | None, ...], Config] = {}
     for i, part in enumerate(matrix.parts):
-        for names in itertools.product(*([*axis] if axis else [None] for axis in chosen(part))):
+        axes = (part.task, part.model, part.method)  # in the order of CHOICES
+        for names in itertools.product(*([*axis] if axis else [None] for axis in axes)):
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in found:
                 found[names] = again.under(**choice) if choice else config
@@ -85,22 +86,12 @@ def _check_obeyed(words: Iterable[str], cells: Sequence[Cell]) -> None:
             raise UserError(f"{word}: {names} has no {axis}; leave it out, or set method=adaretake")
 
 
-def build_groups(config: Config, problems: list[str] | None = None) -> list[Group]:
-    """The cells of a matrix, siblings together, in matrix order; `problems` as in :func:`build_cells`."""
-    return as_groups(build_cells(config, problems))
-
-
 def as_groups(cells: Iterable[Cell]) -> list[Group]:
     """Cells with their siblings, in their order."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.video_key, []).append(cell)
     return [Group(tuple(siblings)) for siblings in groups.values()]
-
-
-def chosen(matrix: MatrixConfig) -> list[list[str] | None]:
-    """The axes that choose options of groups, in the order of `CHOICES`."""
-    return [matrix.task, matrix.model, matrix.method]
 
 
 def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Cell]:
@@ -115,9 +106,13 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
     model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
     versions = declared_versions(model, config.method, config.task)
     options = {field.name for field in dataclasses.fields(config.method)}
-    axes = [_axis(name, config) for name in ("frames", "fps", "context", "subset", "replicate")]
-    # Only methods that have the options of an axis are spread over it.
-    axes += [_axis(name, config) if own <= options else [None] for name, own in SWITCHES.items()]
+    own = {"context": [config.context.tokens]}
+    axes = [
+        config.matrix.values(axis, config.task.name, config.model.name) or own.get(axis, [None])
+        if SWITCHES.get(axis, set()) <= options
+        else [None]
+        for axis in ("frames", "fps", "context", "subset", "replicate", *SWITCHES)
+    ]
     for frames, fps, context, subset, replicate, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
@@ -136,12 +131,6 @@ def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Ce
             seeded: dict[str, Any] = {"seed": dataclasses.asdict(method)["seed"] + task.replicate}
             method = dataclasses.replace(method, **seeded)
         yield Cell(model, method, video, budget, task, weights, versions)
-
-
-def _axis(name: str, config: Config) -> list[Any]:
-    """The values of an axis for the configuration's task and model, else the group's own."""
-    found = config.matrix.values(name, config.task.name, config.model.name)
-    return found if found is not None else [config.context.tokens if name == "context" else None]
 
 
 def check_axes(axes: Axes, place: str) -> None:

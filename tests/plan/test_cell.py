@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from harness.compress.method import build_method
-from harness.settings.cell import GROUPS, Cell, settle_method
-from harness.settings.code import code_digest
+from harness.settings.cell import GROUPS, Cell, code_digest, settle_method
 from harness.settings.groups import ModelConfig, TaskConfig, VideoConfig
 from harness.settings.rules import identity_fields, rule_of, setting
 
@@ -98,7 +97,7 @@ def test_a_method_without_these_options_takes_nothing_from_the_task():
 
 
 def test_comments_and_docstrings_do_not_change_the_code_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.settings.code.ROOT", tmp_path)
+    monkeypatch.setattr("harness.settings.cell.ROOT", tmp_path)
     digests = []
     (tmp_path / "room" / "inner").mkdir(parents=True)
     for text in ['"""Doc."""\nx = 1\n', '"""Other."""\n\n# why\nx = 1\n', '"""Doc."""\nx = 2\n']:

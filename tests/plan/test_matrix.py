@@ -5,7 +5,7 @@ import pytest
 from harness.compress.method import method_names
 from harness.errors import UserError
 from harness.settings.compose import Recomposed, compose_config
-from harness.settings.matrix import build_cells, build_groups
+from harness.settings.matrix import as_groups, build_cells
 from harness.settings.weights import fetch_advice, find_weights, mismatch, weights_identity
 from harness.verdicts.expected import load_tables
 
@@ -32,7 +32,7 @@ def test_main_results_is_table_a(model):
 
 
 def test_ablation_is_table_b_in_groups_of_four_siblings(model):
-    groups = build_groups(compose_config(["matrix=ablation", "profile=published", model]))
+    groups = as_groups(build_cells(compose_config(["matrix=ablation", "profile=published", model])))
     assert [len(g.cells) for g in groups] == [4, 4, 4, 4]
     assert {c.variant for c in groups[0].cells} == {"no_both", "no_layer", "no_temporal", "full"}
     assert {c.video.max_frames for g in groups for c in g.cells} == {1024}
@@ -40,7 +40,7 @@ def test_ablation_is_table_b_in_groups_of_four_siblings(model):
 
 def test_axes_are_lists_on_the_command_line(model):
     config = compose_config(["matrix.context=[64,128,256]", "matrix.frames=[64,128]", "matrix.task=[lvbench]", model])
-    groups = build_groups(config)
+    groups = as_groups(build_cells(config))
     assert [len(g.cells) for g in groups] == [3, 3]
 
 
@@ -54,7 +54,7 @@ def test_uncompressed_cells_are_not_repeated_per_variant(model):
     words = ["matrix=ablation", "profile=published", "matrix.method=[none,adaretake]", "matrix.task=[mlvu]", model]
     config = compose_config(words)
     assert [c.variant for c in build_cells(config)] == ["none", "no_both", "no_layer", "no_temporal", "full"]
-    assert len(build_groups(config)) == 1
+    assert len(as_groups(build_cells(config))) == 1
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_row_wins_over_the_exceptions_of_a_task(model):
 def test_a_subset_is_an_axis(model):
     words = ["profile=published", "matrix.task=[mlvu]", "matrix.subset=[null,ci]", model]
     assert [c.task.subset for c in build_cells(compose_config(words))] == [None, "ci"]
-    assert len(build_groups(compose_config(words))) == 2
+    assert len(as_groups(build_cells(compose_config(words)))) == 2
 
 
 def test_methods_are_compared_on_one_subset_and_a_setting_wins_over_rows(model):

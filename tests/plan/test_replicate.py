@@ -6,7 +6,7 @@ import dataclasses
 
 from harness.run.answer import load_model
 from harness.settings.compose import compose_config
-from harness.settings.matrix import build_cells, build_groups
+from harness.settings.matrix import as_groups, build_cells
 
 TOY = ["matrix=ablation", "task=videomme", "matrix.variant=[full]", "matrix.context=[65]"]
 
@@ -24,7 +24,7 @@ def test_replicate_zero_is_the_cell_as_it_was():
 def test_one_setting_replaces_the_axis():
     (cell,) = build_cells(compose_config([*TOY, "task.replicate=2"]))
     assert cell.task.replicate == 2
-    assert len(build_groups(compose_config([*TOY, "matrix.replicate=[0,1,2]"]))) == 1
+    assert len(as_groups(build_cells(compose_config([*TOY, "matrix.replicate=[0,1,2]"])))) == 1
 
 
 def test_seeds_of_random_methods_move_along():

@@ -20,7 +20,7 @@ from harness.plan.feature_size import read_header, video_tokens
 from harness.run.run import main
 from harness.settings.compose import compose_config
 from harness.settings.groups import DEFAULT_READER
-from harness.settings.matrix import build_groups
+from harness.settings.matrix import as_groups, build_cells
 from harness.store import (
     FrameRecords,
     answer_files,
@@ -75,7 +75,7 @@ def tokens_planned(data):
     """Tokens that the plan expects of each video of the run."""
     words = ["profile=toy", "matrix=ablation", "matrix.task=[videomme]", f"matrix.frames=[{FRAMES}]"]
     config = compose_config([*words, f"data.root={data}"])
-    (group,) = build_groups(config)
+    (group,) = as_groups(build_cells(config))
     questions = load_questions(group.cells[0].task, Path(config.data.root))
     return {video_tokens(group.cells[0], read_header(question.video)) for question in questions}
 
