@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence.cells import CellResult
-from harness.evidence.loading import load_cells
-from harness.settings.cell import setting_key
-from harness.settings.groups import Config
-from harness.settings.matrix import build_cells
+from harness.evidence.loading import Ids, load_cells
+from harness.settings.cell import Cell, setting_key
 
 
 @dataclass(frozen=True)
@@ -40,29 +38,35 @@ class Chosen:
         return [name for name in self.wanted if name not in stored]
 
 
-def choose(config: Config) -> Chosen:
-    """The cells that a configuration asks for.
+def choose(
+    results: str, references: Sequence[str], matrix: Callable[[list[str]], Sequence[Cell]], ids_under: Ids
+) -> Chosen:
+    """The cells that a command asks for.
+
+    Args:
+        results: the results folder.
+        references: those of ``report.cells``, see `harness.evidence.loading.matching`.
+        matrix: makes the cells of the configured matrix, and notes missing weights in its argument.
+        ids_under: what a setting in brackets means.
 
     Raises:
         UserError: the matrix cannot be built, or a stored cell cannot be read.
     """
-    problems: list[str] = []
-    names = wanted(config, problems)
-    return Chosen(load_cells(config.results, config.report.cells), names, tuple(dict.fromkeys(problems)))
+    names, problems = wanted(references, matrix)
+    return Chosen(load_cells(results, references, ids_under), names, problems)
 
 
-def wanted(config: Config, problems: list[str] | None = None) -> list[str]:
-    """Ids of the cells that a configuration asks for, see `Chosen`.
-
-    Args:
-        problems: where missing weights are noted, for which no ids are known.
+def wanted(
+    references: Sequence[str], matrix: Callable[[list[str]], Sequence[Cell]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Ids of the cells that a command asks for, and the problems that leave them unknown; see `Chosen`.
 
     Raises:
         UserError: the matrix cannot be built.
     """
-    problems = [] if problems is None else problems
-    names = [] if config.report.cells else [cell.id for cell in build_cells(config, problems)]
-    return [] if problems else names
+    problems: list[str] = []
+    names = [] if references else [cell.id for cell in matrix(problems)]
+    return ([] if problems else names), tuple(dict.fromkeys(problems))
 
 
 def newest(cells: Sequence[CellResult]) -> list[CellResult]:

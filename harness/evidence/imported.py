@@ -5,7 +5,6 @@ They are no cells of this harness: their manifest is of another kind, which the 
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.asked import Asked
 from harness.evidence.cells import CellResult, subtitles
+from harness.evidence.loading import find_names, stored_names
 from harness.store import FrameRecords, Manifest, QuestionRecord, read_answers, read_questions, write_atomic
 from harness.store.answers import Answer
 from harness.store.questions import as_file
@@ -162,23 +162,20 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def load_foreign(results: Path | str, patterns: Sequence[str] = ()) -> list[ForeignCell]:
+def load_foreign(results: Path | str, references: Sequence[str] = ()) -> list[ForeignCell]:
     """The foreign cells below ``results/foreign``, in the order of their names.
 
     Args:
         results: the results folder.
-        patterns: names, ``*`` allowed; empty for all.
+        references: see `harness.evidence.loading.matching`; empty for all.
 
     Raises:
-        UserError: a pattern that matches nothing, or a folder that is damaged.
+        UserError: a reference that matches nothing, or a folder that is damaged.
     """
     root = Path(results) / FOLDER
-    names = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            known = "\n  ".join(names) or f"none: {root} has no import yet (python -m harness import FILE)"
-            raise UserError(f"{pattern!r} matches no imported cell; there are\n  {known}")
-    chosen = [name for name in names if not patterns or any(fnmatch.fnmatch(name, each) for each in patterns)]
+    names = stored_names(root)
+    matched = {name for each in references for name in find_names(each, names, str(root))}
+    chosen = [name for name in names if name in matched or not references]
     frames = FrameRecords(results)
     return [_load(root / name, frames) for name in chosen]
 

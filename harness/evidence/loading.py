@@ -1,9 +1,11 @@
-"""Reading the cells of a results folder."""
+"""Finding and reading the cells of a results folder."""
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +14,122 @@ from harness.errors import UserError
 from harness.evidence.asked import AskedOnce
 from harness.evidence.cells import SCORE, CellResult
 from harness.store import FrameRecords, read_answers, read_manifest
+from harness.store.manifest import FILE as MANIFEST
 from harness.store.questions import FILE as QUESTIONS
 from harness.store.questions import written_anew
 from harness.store.records import EditedError, NotRecordError, unseal
 
+DIGEST = re.compile(r"[0-9a-f]{4,16}")
+Ids = Callable[[Sequence[str]], list[str]]
+"""The ids of the cells that settings make: `harness.settings.matrix.ids_under` with the words of a command."""
 
-def load_cells(results: Path | str, patterns: Sequence[str] = ()) -> list[CellResult]:
+
+def load_cells(results: Path | str, references: Sequence[str] = (), ids_under: Ids | None = None) -> list[CellResult]:
     """All cells below ``results/runs``, in the order of the tables; arguments and errors as of `cell_names`.
 
     Raises:
         UserError: a folder that is damaged.
     """
-    return sorted(each_cell(results, cell_names(results, patterns)), key=_place)
+    return sorted(each_cell(results, cell_names(results, references, ids_under)), key=_place)
 
 
-def cell_names(results: Path | str, patterns: Sequence[str] = ()) -> list[str]:
+def cell_names(results: Path | str, references: Sequence[str] = (), ids_under: Ids | None = None) -> list[str]:
     """Ids of the cells below ``results/runs``, sorted; nothing of them is read.
 
     Args:
         results: the results folder.
-        patterns: cell ids, ``*`` allowed; empty for all.
+        references: see :func:`matching`; empty for all.
+        ids_under: what a setting in brackets means.
 
     Raises:
-        UserError: a pattern that matches nothing.
+        UserError: a reference that matches nothing.
     """
-    root = Path(results) / "runs"
-    names = sorted(path.parent.name for path in root.glob("*/manifest.json"))
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            known = "\n  ".join(names) or f"none: {root} has no cell yet (python -m harness run)"
-            raise UserError(f"{pattern!r} matches no cell; there are\n  {known}")
-    return [name for name in names if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    names = stored_names(Path(results) / "runs")
+    if not references:
+        return names
+    matched = {name for each in references for name in find_names(each, names, f"{results}/runs", ids_under)}
+    return [name for name in names if name in matched]
+
+
+def stored_names(folder: Path) -> list[str]:
+    """Names of the cells in ``runs`` or ``foreign``, sorted: the folders with a manifest."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def matching(reference: str, names: Sequence[str], ids_under: Ids | None = None) -> list[str]:
+    """The names that a reference means. This is the one rule, for our own and for imported cells.
+
+    Args:
+        reference: an id, else every name that it is the beginning of, whose digest it is (at least four digits of it),
+            or whose pattern it is (``*``); or a setting in brackets, ``[task=mlvu,frames=64]``: every cell that the
+            command makes under it.
+        ids_under: what a setting in brackets means.
+
+    Raises:
+        UserError: a setting in brackets that is none.
+    """
+    if reference.startswith("[") and "=" in reference:
+        ids = {*ids_under(bracketed(reference))} if ids_under is not None else set()
+        return [name for name in names if name in ids]
+    if reference in names:
+        return [reference]
+    digest = reference if DIGEST.fullmatch(reference) else None
+    return [
+        name
+        for name in names
+        if name.startswith(reference)
+        or fnmatch.fnmatchcase(name, reference)
+        or (digest is not None and name.rpartition("-")[2].startswith(digest))
+    ]
+
+
+def find_names(reference: str, names: Sequence[str], place: str, ids_under: Ids | None = None) -> list[str]:
+    """As :func:`matching`, where something has to match.
+
+    Raises:
+        UserError: nothing does; with the closest names.
+    """
+    if found := matching(reference, names, ids_under):
+        return found
+    near = difflib.get_close_matches(reference, names, n=5, cutoff=0.3) or names[:5]
+    listed = "\n  ".join(near) or "none: nothing is stored there (python -m harness run)"
+    raise UserError(
+        f"{reference!r} matches no cell of {place}; allowed are an id, a digest, the beginning of an id, a pattern "
+        f"with *, or a setting in brackets such as '[task=mlvu,frames=64]'. The closest ids:\n  {listed}"
+    )
+
+
+def find_name(reference: str, names: Sequence[str], place: str, ids_under: Ids | None = None) -> str:
+    """The one name that a reference means.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    found = find_names(reference, names, place, ids_under)
+    if len(found) > 1:
+        listed = "\n  ".join(found)
+        raise UserError(f"{reference!r} means {len(found)} cells of {place}; name one of them:\n  {listed}")
+    return found[0]
+
+
+def references_of(text: Any) -> list[str]:
+    """The references of a setting that is a list, or a text with commas; commas inside brackets part nothing."""
+    if text is None:
+        return []
+    listed = re.split(r",(?![^\[]*\])", text) if isinstance(text, str) else [str(each) for each in text]
+    return [each.strip() for each in listed if each.strip()]
+
+
+def bracketed(reference: str) -> list[str]:
+    """The settings of ``[task=mlvu,frames=64]``.
+
+    Raises:
+        UserError: it is not of that form.
+    """
+    pairs = [part.partition("=") for part in reference.strip("[] ").split(",")]
+    if not reference.endswith("]") or not all(key.strip() and equals and value for key, equals, value in pairs):
+        raise UserError(f"{reference} is no setting; write '[task=mlvu,frames=64,context=1000]'")
+    return [f"{key.strip()}={value.strip()}" for key, _, value in pairs]
 
 
 def each_cell(results: Path | str, names: Iterable[str]) -> Iterator[CellResult]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def main(config: Config) -> int:
             job.from_hub(source, config.data.mirror)
         # Only now: what one source has left here may be a part of an archive that another run began.
         shutil.rmtree(job.downloads, ignore_errors=True)
-    return _summary(config)
+    return _summary(task, root, config.words)
 
 
 def prepare_embedded(profile: str, data: DataConfig) -> None:
@@ -195,8 +196,7 @@ class Job:
         check_disk(self.folder, needed, self.asked.title)
 
 
-def _summary(config: Config) -> int:
-    task, root = config.task, Path(config.data.root)
+def _summary(task: TaskConfig, root: Path, words: Sequence[str]) -> int:
     folder = Folder(root, task.data, task.name)
     rows = load_rows(task, root)
     videos = {folder.video(item.video) for _, item in rows}
@@ -204,7 +204,7 @@ def _summary(config: Config) -> int:
     print(f"{task.name}: {len(rows)} questions on {len(videos)} videos, {len(missing)} videos missing")
     for path in missing[:10]:
         print(f"  missing: {path}")
-    print(f"next: {harness('verify', config.words)}")
+    print(f"next: {harness('verify', words)}")
     return 1 if missing else 0
 
 

@@ -30,7 +30,8 @@ from harness.errors import UserError
 from harness.video.sampling import Policy, sampling_policy
 
 if TYPE_CHECKING:
-    from harness.settings.groups import Config, TaskConfig
+    from harness.settings.axes import MatrixConfig
+    from harness.settings.groups import Config, TaskConfig, VideoConfig
 
 Decode = Callable[[Path], dict[str, Any]]
 SHOWN = 20
@@ -56,7 +57,10 @@ def main(config: Config) -> int:
     videos = sorted({folder.video(item.video) for item in items})
     decoded: dict[str, Any] = {}
     decode = partial(
-        decode_some, policy=strictest_policy(config), backend=config.video.backend, timeout_s=config.video.timeout_s
+        decode_some,
+        policy=strictest_policy(config.video, config.matrix, task.name, config.model.name),
+        backend=config.video.backend,
+        timeout_s=config.video.timeout_s,
     )
     for path, outcome in decode_all(videos, decode, config.data.workers):
         decoded[str(path)] = outcome
@@ -143,15 +147,10 @@ def check_published(
     return [_problem("toy", str(root), message)]
 
 
-def strictest_policy(config: Config) -> Policy:
-    """Of the policies that the configured run has for the task, one that takes no video which another does not."""
-    video = config.video
+def strictest_policy(video: VideoConfig, matrix: MatrixConfig, task: str, model: str) -> Policy:
+    """Of the policies that the cells of a task have, one that takes no video which another does not."""
     frames, fps = (
-        [
-            value
-            for part in config.matrix.parts
-            for value in part.values(axis, config.task.name, config.model.name) or [own]
-        ]
+        [value for part in matrix.parts for value in part.values(axis, task, model) or [own]]
         for axis, own in (("frames", video.max_frames), ("fps", video.fps))
     )
     least = {"max_frames": min(frames), "fps": min(fps)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +28,7 @@ from harness.gate.gate import KnownNoise, Noise
 from harness.gate.verbs import CheckConfig
 from harness.places import INSTALLED
 from harness.settings.groups import Config
+from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
 
 EXIT = {PASS: 0, REGRESSION: 1, INCOMPLETE: 2, DRIFT: 3}
@@ -46,7 +48,8 @@ def main(config: Config, check: CheckConfig) -> int:
         UserError: there is no baseline, or it asks for a flip rate that nobody measured.
     """
     path = baseline_path(config, check)
-    chosen = choose(config)
+    matrix = partial(build_cells, config)
+    chosen = choose(config.results, config.report.cells, matrix, ids_under(config.words))
     cells = chosen.cells if chosen.wanted else newest(chosen.stored)
     run = harness("run", config.words)
     absent = {name: _why_absent(name, chosen.stored, run) for name in chosen.absent}

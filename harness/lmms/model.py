@@ -27,7 +27,7 @@ from harness.lmms.arguments import choose_cell, compose_arguments
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder, check_videos
 from harness.run.opening import open_folder
-from harness.run.run import carry_out
+from harness.run.run import Execution, carry_out
 from harness.run.work import Siblings, find_work
 from harness.settings.cell import Cell
 from harness.settings.groups import TaskConfig
@@ -79,12 +79,13 @@ class HarnessModel(lmms):
             by_task.setdefault((request.args[4], request.args[5]), []).append(request)
         cells = {key: self._cell(*key, own) for key, own in by_task.items()}
         asked = {key: [self._question(*key, request) for request in own] for key, own in by_task.items()}
+        execution = Execution.of(self.config)
         with contextlib.ExitStack() as locks:
             opened, work = {}, []
             for key, cell in cells.items():
                 unique = list({q.question_id: q for q in asked[key]}.values())  # asked again: repeats
                 folder = cell_folder(self.config.results, cell).absolute()
-                opened[key] = open_folder(cell, folder, unique, self.config, locks, keep_others=True)
+                opened[key] = open_folder(cell, folder, unique, execution.runtime, locks, keep_others=True)
                 answers = read_answers(folder)
                 FrameRecords(self.config.results).check(answers.values())
                 check_videos(Path(self.config.results), [(folder, unique, answers)])
@@ -92,7 +93,7 @@ class HarnessModel(lmms):
                 title = "+".join(name for name, _ in names)
                 work.append(find_work(title, [opened[key] for key in names], self.config.run))
                 self._check_memory(work[-1])
-            if carry_out(self.config, work, sys.stderr):
+            if carry_out(execution, work, sys.stderr):
                 raise KeyboardInterrupt
         texts: dict[int, str] = {}
         for key, own in by_task.items():

@@ -7,7 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import harness
@@ -19,6 +19,7 @@ from harness.evidence.loading import cell_names, each_cell
 from harness.evidence.samples import main_metric
 from harness.places import PACKAGE
 from harness.settings.groups import Config, TaskConfig
+from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
 from harness.store.answers import now
 from harness.store.records import seal
@@ -40,7 +41,8 @@ def main(config: Config) -> int:
     Raises:
         UserError: lmms-eval and our own metrics disagree; the message holds both numbers.
     """
-    stored, asked = cell_names(config.results, config.report.cells), wanted(config)
+    stored = cell_names(config.results, config.report.cells, ids_under(config.words))
+    asked, _ = wanted(config.report.cells, partial(build_cells, config))
     names = [name for name in asked if name in stored] or stored
     if not names:
         print(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}", file=sys.stderr)

@@ -95,17 +95,6 @@ def cell_folder(results: str, cell: Cell) -> Path:
     return Path(results) / "runs" / cell.id
 
 
-def plan_matrix(config: Config) -> Plan:
-    """Plan the matrix of a configuration; see :func:`make_plan`.
-
-    Raises:
-        UserError: the matrix itself is wrong, or stored answers are damaged.
-    """
-    problems: list[str] = []
-    cells = build_cells(config, problems)
-    return make_plan(cells, config.results, config.data.root, config.run, words=config.words, problems=problems)
-
-
 def make_plan(
     cells: Sequence[Cell],
     results: str,
@@ -325,7 +314,9 @@ def print_plan(plan: Plan, console: Console) -> None:
 def main(config: Config) -> int:
     """The ``plan`` verb."""
     prepare_embedded(config.profile, config.data)
-    plan = plan_matrix(config)
+    problems: list[str] = []
+    cells = build_cells(config, problems)
+    plan = make_plan(cells, config.results, config.data.root, config.run, words=config.words, problems=problems)
     print_plan(plan, Console(soft_wrap=True))
     report_problems(plan)
     return 0

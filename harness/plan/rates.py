@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store import Answer, Manifest, answer_files, iter_answers, read_manifest
+from harness.store.manifest import FILE as MANIFEST
 
 Key = tuple[Any, ...]
 UNKNOWN_DEVICE = "device not recorded"
@@ -62,9 +63,7 @@ def measured_rates(results: Path, wanted: Iterable[Mapping[str, Any]]) -> dict[s
     encode_keys = {encode_key(cell) for cell in wanted}
     passes: dict[str, dict[Key, dict[Key, tuple[float, int]]]] = defaultdict(lambda: defaultdict(dict))
     answers: dict[str, dict[Key, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
-    for folder in sorted((results / "runs").glob("*/")):
-        if not (folder / "manifest.json").exists():
-            continue
+    for folder in sorted(path.parent for path in (results / "runs").glob(f"*/{MANIFEST}")):
         manifest = read_manifest(folder)
         if not _has_keys(manifest) or encode_key(manifest.cell) not in encode_keys:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from harness.report.explorer.page import write_explorer
 from harness.report.pages import Findings
 from harness.report.scores import score_rows, scores_frame
 from harness.settings.groups import Config, ReportConfig
+from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
 from harness.store.records import made_folder
 from harness.verdicts import power, spread
@@ -49,7 +51,8 @@ def main(config: Config) -> int:
         when it cannot be told which cells the matrix has, because weights are missing.
     """
     console = open_console()
-    chosen = choose(config)
+    matrix = partial(build_cells, config)
+    chosen = choose(config.results, config.report.cells, matrix, ids_under(config.words))
     if not chosen.stored:
         console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}", soft_wrap=True)
         return 1

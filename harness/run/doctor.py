@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from rich.console import Console
 from harness.advice import harness, install
 from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
+from harness.settings.axes import MatrixConfig
 from harness.settings.compose import Recomposed
-from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config
+from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config, EngineConfig, ModelConfig, TaskConfig
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
@@ -50,8 +51,25 @@ def main(config: Config) -> int:
     """
     console = Console(soft_wrap=True, highlight=False)
     problems = 0
-    for check in CHECKS:
-        for finding in run_check(check, config):
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "python": python,
+        "packages": packages,
+        "entry_point": entry_point,
+        "accelerator": lambda: accelerator(config.model.device, config.profile),
+        "attention": lambda: attention(config.model),
+        "decoder": lambda: decoder(config.video.backend),
+        "engine": lambda: engine(config.engine, config.model.device),
+        "results": lambda: results(Path(config.results)),
+        "weights": lambda: weights(_each(config.matrix, config.words, "model") or [config.model]),
+        "data": lambda: data(
+            _each(config.matrix, config.words, "task") or [config.task],
+            config.profile,
+            Path(config.data.root),
+            config.words,
+        ),
+    }
+    for name, check in checks.items():
+        for finding in run_check(name, check):
             problems += finding.state == PROBLEM
             console.print(f"{finding.state:8}{finding.what:14}{finding.detail}", markup=False)
             for line in finding.fix.splitlines():
@@ -60,19 +78,19 @@ def main(config: Config) -> int:
     return 1 if problems else 0
 
 
-def run_check(check: Callable[[Config], Iterator[Finding]], config: Config) -> list[Finding]:
+def run_check(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """A check's findings; an error inside it is a problem of its own and hides no other check."""
     found: list[Finding] = []
     try:
-        found.extend(check(config))
+        found.extend(check())
     except UserError as error:
-        found.append(Finding(check.__name__, PROBLEM, *_split(str(error))))
+        found.append(Finding(name, PROBLEM, *_split(str(error))))
     except Exception as error:
-        found.append(Finding(check.__name__, PROBLEM, f"the check itself failed: {type(error).__name__}: {error}"))
+        found.append(Finding(name, PROBLEM, f"the check itself failed: {type(error).__name__}: {error}"))
     return found
 
 
-def python(config: Config) -> Iterator[Finding]:
+def python() -> Iterator[Finding]:
     """The interpreter."""
     good = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
     first, last = (".".join(map(str, version)) for version in PYTHONS)
@@ -81,7 +99,7 @@ def python(config: Config) -> Iterator[Finding]:
     )
 
 
-def packages(config: Config) -> Iterator[Finding]:
+def packages() -> Iterator[Finding]:
     """Installed libraries, and those whose version changes what a model sees."""
     for name in ("torch", "transformers", "lmms-eval", "hydra-core", "datasets"):
         try:
@@ -98,7 +116,7 @@ def packages(config: Config) -> Iterator[Finding]:
         )
 
 
-def entry_point(config: Config) -> Iterator[Finding]:
+def entry_point() -> Iterator[Finding]:
     """Whether lmms-eval finds the model class."""
     names = {point.name for point in importlib.metadata.entry_points(group=MODELS_GROUP)}
     if MODEL_ID in names:
@@ -108,13 +126,13 @@ def entry_point(config: Config) -> Iterator[Finding]:
         yield Finding("lmms-eval", PROBLEM, "does not find the models adaretake_*", fix)
 
 
-def accelerator(config: Config) -> Iterator[Finding]:
+def accelerator(wanted: str, profile: str) -> Iterator[Finding]:
     """Devices, and whether the settings want one."""
     import torch
 
     from harness.models.loading import choose_device
 
-    device = choose_device(config.model.device)
+    device = choose_device(wanted)
     if device.type == "cuda":
         for i in range(torch.cuda.device_count()):
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(i))
@@ -124,30 +142,29 @@ def accelerator(config: Config) -> Iterator[Finding]:
         page = ", see docs/npu.md" if device.type == "npu" else ""
         detail = f"{device.type}, {torch.accelerator.device_count()} visible; nothing was ever run on one{page}"
         yield Finding("accelerator", NOTE, detail)
-    elif config.profile == "toy" or config.model.device == "cpu":
+    elif profile == "toy" or wanted == "cpu":
         yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
     else:
         detail = f"none visible (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
         yield Finding("accelerator", PROBLEM, detail, "run on a machine with one, or profile=toy")
 
 
-def attention(config: Config) -> Iterator[Finding]:
+def attention(model: ModelConfig) -> Iterator[Finding]:
     """The attention backend that the settings lead to here."""
     from harness.compress.attention import choose_backend
     from harness.models.loading import choose_device, choose_dtype
 
-    device = choose_device(config.model.device)
-    chosen = choose_backend(config.model.attention, device, choose_dtype(config.model.dtype, device))
-    if device.type == "cuda" and config.model.attention == "auto" and chosen != "flash_attention_2":
+    device = choose_device(model.device)
+    chosen = choose_backend(model.attention, device, choose_dtype(model.dtype, device))
+    if device.type == "cuda" and model.attention == "auto" and chosen != "flash_attention_2":
         detail = f"{chosen}; the published numbers are flash-attn 2 numbers"
         yield Finding("attention", NOTE, detail, install("flash-attn"))
     else:
         yield Finding("attention", OK, f"{chosen} on {device.type}")
 
 
-def decoder(config: Config) -> Iterator[Finding]:
+def decoder(backend: str) -> Iterator[Finding]:
     """The video decoder."""
-    backend = config.video.backend
     module = DECODERS[backend]
     if importlib.util.find_spec(module) is None:
         others = [name for name, m in DECODERS.items() if importlib.util.find_spec(m)]
@@ -162,9 +179,9 @@ def decoder(config: Config) -> Iterator[Finding]:
         yield Finding("decoder", OK, detail)
 
 
-def results(config: Config) -> Iterator[Finding]:
+def results(folder: Path) -> Iterator[Finding]:
     """Room and permission in the results folder."""
-    folder = Path(config.results).absolute()
+    folder = folder.absolute()
     place = next(p for p in (folder, *folder.parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -178,11 +195,11 @@ def results(config: Config) -> Iterator[Finding]:
     yield Finding("results", state, f"{folder}, {free:.0f} GiB free", fix)
 
 
-def weights(config: Config) -> Iterator[Finding]:
+def weights(models: Sequence[ModelConfig]) -> Iterator[Finding]:
     """The model's files: are they whole, and those of the model that its name promises?"""
     from harness.settings.weights import architecture, check_weights, mismatch, weights_identity
 
-    for model in _each(config, "model", lambda c: c.model):
+    for model in models:
         try:
             folder = check_weights(model)
         except UserError as error:
@@ -195,17 +212,16 @@ def weights(config: Config) -> Iterator[Finding]:
             yield Finding("weights", OK, f"{folder} (identity {weights_identity(folder.resolve())})")
 
 
-def data(config: Config) -> Iterator[Finding]:
+def data(tasks: Sequence[TaskConfig], profile: str, root: Path, words: Sequence[str]) -> Iterator[Finding]:
     """Annotations and videos of each task. Where nobody asked about data, that there are none yet is no problem."""
     from harness.benchmarks.questions import load_questions
 
-    root = Path(config.data.root)
-    if config.profile == "toy" and not root.exists():
+    if profile == "toy" and not root.exists():
         yield Finding("data", OK, "the toy is made on the first run")
         return
-    asked = any(word.startswith(("data.", "task", "matrix.task")) for word in config.words)
-    kept = [word for word in config.words if word.startswith(("profile=", "data."))]
-    for task in _each(config, "task", lambda c: c.task):
+    asked = any(word.startswith(("data.", "task", "matrix.task")) for word in words)
+    kept = [word for word in words if word.startswith(("profile=", "data."))]
+    for task in tasks:
         fix = harness("prepare", kept, f"task={task.name}")
         if not asked and not root.exists():
             yield Finding("data", NOTE, f"{root} does not exist; a run needs the benchmarks there", fix)
@@ -221,31 +237,26 @@ def data(config: Config) -> Iterator[Finding]:
         yield Finding("data", PROBLEM if absent else OK, detail, fix if absent else "")
 
 
-def engine(config: Config) -> Iterator[Finding]:
+def engine(settings: EngineConfig, device: str) -> Iterator[Finding]:
     """What starts the workers."""
     from harness.run.engines import build_engine
 
-    if config.engine.name == "ray":  # building it would join or start a cluster
+    if settings.name == "ray":  # building it would join or start a cluster
         found = importlib.util.find_spec("ray") is not None
         yield Finding("engine", OK if found else PROBLEM, "ray", "" if found else install("ray"))
         return
-    if config.engine.name == "slurm" and config.engine.cluster is None and shutil.which("sbatch") is None:
+    if settings.name == "slurm" and settings.cluster is None and shutil.which("sbatch") is None:
         yield Finding("engine", PROBLEM, "slurm: no sbatch on this machine", "engine=local, or engine.cluster=local")
         return
-    built = build_engine(config.engine, config.model.device)
-    yield Finding("engine", OK, f"{config.engine.name}, {built.workers} worker{'s' * (built.workers > 1)}")
+    built = build_engine(settings, device)
+    yield Finding("engine", OK, f"{settings.name}, {built.workers} worker{'s' * (built.workers > 1)}")
 
 
-CHECKS = (python, packages, entry_point, accelerator, attention, decoder, engine, results, weights, data)
-
-
-def _each(config: Config, axis: str, pick: Callable[[Config], Any]) -> list[Any]:
-    """What each value of a matrix axis composes to, or the configuration's own where the axis is not set."""
-    names = list(dict.fromkeys(name for part in config.matrix.parts for name in getattr(part, axis) or ()))
-    if not names:
-        return [pick(config)]
-    again = Recomposed(config.words)
-    return [pick(again.under(**{axis: name})) for name in names]
+def _each(matrix: MatrixConfig, words: Sequence[str], axis: str) -> list[Any]:
+    """The section of each option on an axis of the matrix; none where the axis is not set."""
+    names = list(dict.fromkeys(name for part in matrix.parts for name in getattr(part, axis) or ()))
+    again = Recomposed(words)
+    return [getattr(again.under(**{axis: name}), axis) for name in names]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

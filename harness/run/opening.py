@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.advice import aside
 from harness.errors import UserError
@@ -29,14 +29,13 @@ from harness.store.questions import as_file
 if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
     from harness.settings.cell import Cell
-    from harness.settings.groups import Config
 
 
 def open_folder(
     cell: Cell,
     folder: Path,
     questions: Sequence[Question],
-    config: Config,
+    runtime: Mapping[str, Any],
     locks: contextlib.ExitStack,
     *,
     recorded: Recorded | None = None,
@@ -49,7 +48,7 @@ def open_folder(
         cell: what is answered in it.
         folder: of its records; made where it is absent.
         questions: what is asked.
-        config: for the manifest.
+        runtime: how it is run, for the manifest.
         locks: holds the folder until it is closed.
         recorded: the questions as they are recorded; siblings share them.
         known: the cell's outcomes, which count where nothing has been written since.
@@ -59,7 +58,7 @@ def open_folder(
         UserError: the folder is in use, holds something foreign, or a question has changed since it was answered.
     """
     locks.enter_context(hold(folder / ".lock"))
-    open_cell(folder, make_manifest(cell, config))
+    open_cell(folder, make_manifest(cell, runtime))
     outcomes, recorded = read_outcomes(folder, known), recorded or record(questions)
     path = folder / QUESTIONS
     if path.is_file() and path.read_bytes() != recorded.content:
@@ -97,7 +96,7 @@ def record(questions: Sequence[Question]) -> Recorded:
     return Recorded(records, as_file(records.values()))
 
 
-def make_manifest(cell: Cell, config: Config) -> Manifest:
+def make_manifest(cell: Cell, runtime: Mapping[str, Any]) -> Manifest:
     """The manifest of a cell that starts now."""
     return Manifest(
         cell_id=cell.id,
@@ -105,7 +104,7 @@ def make_manifest(cell: Cell, config: Config) -> Manifest:
         cell=cell.record(),
         versions=versions(),
         git=git_state(),
-        runtime={"overrides": list(config.words), "run": vars(config.run), "engine": vars(config.engine)},
+        runtime=dict(runtime),
     )
 
 

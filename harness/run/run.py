@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -25,7 +25,8 @@ from harness.run.status import StatusFile, status_path, take_snapshot
 from harness.run.supervise import Supervisor
 from harness.run.work import OpenCell, Order, Siblings, check_present, find_work
 from harness.run.worker import INTERRUPTED, answer_share, interrupt_on_term, log_to
-from harness.settings.groups import Config
+from harness.settings.groups import Config, EngineConfig, RunConfig
+from harness.settings.matrix import build_cells
 from harness.store import read_outcomes, set_status
 
 log = logging.getLogger(__name__)
@@ -44,18 +45,54 @@ def main(config: Config) -> int:
     """
     console = Console(soft_wrap=True)
     prepare_embedded(config.profile, config.data)
-    plan = planning.plan_matrix(config)
+    problems: list[str] = []
+    cells = build_cells(config, problems)
+    plan = planning.make_plan(
+        cells, config.results, config.data.root, config.run, words=config.words, problems=problems
+    )
     planning.print_plan(plan, console)
-    return answer(config, plan, console)
+    return answer(Execution.of(config), plan, console)
 
 
-def answer(config: Config, plan: planning.Plan, console: Console) -> int:
+@dataclass(frozen=True)
+class Execution:
+    """How and where a run is carried out.
+
+    Attributes:
+        run: limits of memory, what is retried.
+        engine: what starts the workers.
+        device: `model.device`.
+        results: the results folder.
+        page: the live page of the run.
+        words: settings of the command line.
+    """
+
+    run: RunConfig
+    engine: EngineConfig
+    device: str
+    results: str
+    page: Path
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Execution:
+        """The execution that a configuration asks for."""
+        page = config.report.folder(config.results) / "live.html"
+        return cls(config.run, config.engine, config.model.device, config.results, page, tuple(config.words))
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """For the manifests of cells."""
+        return {"overrides": list(self.words), "run": vars(self.run), "engine": vars(self.engine)}
+
+
+def answer(execution: Execution, plan: planning.Plan, console: Console) -> int:
     """Carry a plan out; returns and raises as `main`."""
     planning.report_problems(plan)
     with handle_term(), contextlib.ExitStack() as locks:
-        siblings, cells = open_groups(config, plan.groups, locks)
+        siblings, cells = open_groups(execution, plan.groups, locks)
         try:
-            interrupted = carry_out(config, siblings)
+            interrupted = carry_out(execution, siblings)
         finally:
             left = conclude(cells)
     left.tell(console)
@@ -66,7 +103,7 @@ def answer(config: Config, plan: planning.Plan, console: Console) -> int:
 
 
 def open_groups(
-    config: Config, groups: Sequence[planning.GroupPlan], locks: contextlib.ExitStack
+    execution: Execution, groups: Sequence[planning.GroupPlan], locks: contextlib.ExitStack
 ) -> tuple[list[Siblings], list[OpenCell]]:
     """Take the folders of all cells for this process, and collect what is missing.
 
@@ -81,12 +118,12 @@ def open_groups(
     for planned in groups:
         own = []
         for cell in planned.group.cells:
-            folder, asked = planning.cell_folder(config.results, cell).absolute(), planned.questions[cell.id]
+            folder, asked = planning.cell_folder(execution.results, cell).absolute(), planned.questions[cell.id]
             if id(asked) not in recorded:
                 recorded[id(asked)] = record(asked)
             as_recorded, known = recorded[id(asked)], planned.outcomes[cell.id]
-            own.append(open_folder(cell, folder, asked, config, locks, recorded=as_recorded, known=known))
-        found.append(find_work(planned.group.name, own, config.run, lengths(planned)))
+            own.append(open_folder(cell, folder, asked, execution.runtime, locks, recorded=as_recorded, known=known))
+        found.append(find_work(planned.group.name, own, execution.run, lengths(planned)))
         opened += own
     check_present(found)
     return found, opened
@@ -100,7 +137,7 @@ def lengths(planned: planning.GroupPlan) -> dict[Path, float]:
     return {path: min(s * video.fps, video.max_frames) + s * 1e-3 for path, s in planned.seconds.items()}
 
 
-def carry_out(config: Config, siblings: Sequence[Siblings], stream: TextIO | None = None) -> bool:
+def carry_out(execution: Execution, siblings: Sequence[Siblings], stream: TextIO | None = None) -> bool:
     """Answer what is missing, and say so on `stream` (standard output).
 
     Returns:
@@ -114,13 +151,13 @@ def carry_out(config: Config, siblings: Sequence[Siblings], stream: TextIO | Non
         return False
     stream = stream or sys.stdout
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    logs = Path(config.results).absolute() / "logs" / f"{stamp}-{os.getpid()}"
+    logs = Path(execution.results).absolute() / "logs" / f"{stamp}-{os.getpid()}"
     with log_to(logs / "run.log"):
-        engine = build_engine(config.engine, config.model.device)
-        order = Order(tuple(siblings), config.run, logs, engine.workers, config.engine.threads)
+        engine = build_engine(execution.engine, execution.device)
+        order = Order(tuple(siblings), execution.run, logs, engine.workers, execution.engine.threads)
         print(f"log: {os.path.relpath(logs)}", file=stream, flush=True)
         try:
-            with Display(order, stream, page=config.report.folder(config.results) / "live.html"):
+            with Display(order, stream, page=execution.page):
                 if engine.in_place:
                     answer_share(order, 0, StatusFile(status_path(logs, 0, 0), "0"))
                 else:

@@ -36,6 +36,11 @@ from harness.settings.words import settle, spelled
 REPO = ROOT
 CONF = HOME / "conf"
 
+DIGEST = re.compile(r"(?<![^\s,\[])\d[\da-f]{7}(?![^\s,\]])")
+"""The digest of a cell that Hydra would read as a number: ``01234567``, ``1234e567``."""
+NUMBERS = (int, float, int | None, float | None, list[int] | None, list[float] | None, list[int | None] | None, None)
+"""Types of settings in which eight digits are a number."""
+
 T = TypeVar("T")
 A = TypeVar("A", bound=Axes)
 
@@ -240,7 +245,8 @@ def _hydra_word(word: str, root: type[Config]) -> str:
         raise UserError(f"configuration: {word!r} is no setting; write key=value")
     if (CONF / key).is_dir() and value not in options(key):
         raise UserError(_no_option(key, value))
-    _check_key(key, root)
+    if _check_key(key, root) not in NUMBERS:
+        word = f"{key}={DIGEST.sub(lambda digits: quoted(digits[0]), value)}"
     try:
         readable = not OverridesParser.create().parse_override(word).is_sweep_override()
     except HydraException:
@@ -255,17 +261,22 @@ def _hydra_word(word: str, root: type[Config]) -> str:
     return "++" + word if key.startswith(OPEN_KEYS) else word
 
 
-def _check_key(key: str, root: type[Config]) -> None:
-    """Is a key one of the configuration? Keys of open mappings are left to their own check."""
+def _check_key(key: str, root: type[Config]) -> Any:
+    """The type of a setting; None below an open mapping, whose keys are checked later.
+
+    Raises:
+        UserError: there is no such setting.
+    """
     schema: Any = root
     parent = ""
     for name in key.split("."):
         if not dataclasses.is_dataclass(schema):
-            return
+            return None
         hints = get_type_hints(schema)
         if name not in hints or name == "words":
             raise UserError(f"configuration: {key} does not exist{_allowed(name, parent, schema)}")
         schema, parent = hints[name], f"{parent}.{name}".lstrip(".")
+    return schema
 
 
 def quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,29 @@ def _check_obeyed(words: Iterable[str], cells: Sequence[Cell]) -> None:
         if options and cells and not any(options <= vars(cell.method).keys() for cell in cells):
             names = ", ".join(dict.fromkeys(cell.method.name for cell in cells))
             raise UserError(f"{word}: {names} has no {axis}; leave it out, or set method=adaretake")
+
+
+def cells_under(words: Sequence[str], settings: Sequence[str], problems: list[str] | None = None) -> list[Cell]:
+    """The cells of a command line with further settings, which win over its own; a table's rows are left out.
+
+    Args:
+        words: of the command line.
+        settings: ``key=value``, such as ``frames=64`` or ``video.long_side=336``.
+        problems: as in :func:`build_cells`.
+
+    Raises:
+        UserError: a setting that does not exist.
+    """
+    again = {word.partition("=")[0].removeprefix("matrix.") for word in settings}
+    for axis in again & AXES.keys():
+        again |= {f"matrix.{axis}", *(setting for setting in AXES[axis] if "." in setting)}
+    kept = [word for word in words if word.partition("=")[0] not in again | {"matrix.rows"}]
+    return build_cells(Recomposed([*kept, "matrix.rows=[]", *settings]).under(), problems)
+
+
+def ids_under(words: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
+    """From settings in brackets to the ids of the cells that a command line makes under them."""
+    return lambda settings: [cell.id for cell in cells_under(words, settings, [])]
 
 
 def as_groups(cells: Iterable[Cell]) -> list[Group]:

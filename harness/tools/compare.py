@@ -24,7 +24,7 @@ from harness.console import open_console
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.choose import key_of, newest
-from harness.evidence.loading import load_cells
+from harness.evidence.loading import Ids, load_cells, stored_names
 from harness.evidence.samples import main_metric
 from harness.evidence.section import Section, interval_text, number_text, p_text
 from harness.evidence.statistics import Difference, Estimate, score
@@ -33,6 +33,7 @@ from harness.gate.compare import Comparison, compare_rows
 from harness.gate.gate import ALPHA
 from harness.gate.partners import Partners, match
 from harness.settings.groups import Config
+from harness.settings.matrix import ids_under
 from harness.store import write_atomic
 from harness.store.records import made_folder
 from harness.tools.verbs import CompareConfig
@@ -129,7 +130,7 @@ def main(config: Config, settings: CompareConfig) -> int:
         UserError: not two folders, or one without cells.
     """
     console = open_console()
-    found = find(settings.folders, config.report.cells, settings.exact)
+    found = find(settings.folders, config.report.cells, settings.exact, ids_under(config.words))
     output = made_folder(
         Path(settings.output) if settings.output else Path(config.results) / "compare", "output=<folder>"
     )
@@ -147,7 +148,7 @@ def main(config: Config, settings: CompareConfig) -> int:
     return DIFFERS if found.reasons else SAME
 
 
-def find(folders: Sequence[str], patterns: Sequence[str], exact: bool) -> Found:
+def find(folders: Sequence[str], references: Sequence[str], exact: bool, ids_under: Ids | None = None) -> Found:
     """Compare two results folders; of cells with the same setting the newest counts.
 
     Raises:
@@ -158,9 +159,9 @@ def find(folders: Sequence[str], patterns: Sequence[str], exact: bool) -> Found:
     cells = []
     for folder in folders:
         root = Path(folder).parent if Path(folder).name == "runs" else Path(folder)
-        if not any(root.glob("runs/*/manifest.json")):
+        if not stored_names(root / "runs"):
             raise UserError(f"{folder} holds no cells: a results folder has runs/<cell>/manifest.json in it")
-        cells.append(newest(load_cells(root, patterns)))
+        cells.append(newest(load_cells(root, references, ids_under)))
     pairs, only_a, only_b = match(*cells)
     context = Context([cell for of in cells for cell in of])
     sides = []

@@ -18,7 +18,7 @@ from harness.places import find
 from harness.run.answer import load_model
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
-from harness.settings.matrix import task_cells
+from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
 from harness.tools.verbs import FitConfig
 from harness.video.decode import open_video
@@ -39,7 +39,7 @@ def main(config: Config, fit: FitConfig) -> int:
         raise UserError(f"method={method.name} has nothing to fit: set method=fitprune")
     if method.recipe is None:
         raise UserError("method.recipe=null says not where the recipe goes: give a file")
-    cell = next(task_cells(config, []))
+    cell = build_cells(config, [])[0]
     listed = None if config.profile == "toy" and fit.samples is None else read_samples(fit.samples, config.data.root)
     if (held := find(method.recipe)).exists():
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from harness.benchmarks.counts import differences
 from harness.benchmarks.questions import Answered, Question, load_asked
 from harness.benchmarks.scoring import score_choice
 from harness.errors import UserError
+from harness.evidence.loading import cell_names
+from harness.settings.matrix import ids_under
 from harness.store import read_answers, read_manifest
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def main(config: Config) -> int:
     if task.replicate:
         raise UserError(f"task.replicate={task.replicate}: a leaderboard wants the published order; task.replicate=0")
     words = [word for word in config.words if not word.startswith(("task=", "report."))]
-    cell = find_cell(Path(config.results), task, config.report.cells, words)
+    names = cell_names(config.results, config.report.cells, ids_under(config.words))
+    cell = find_cell(Path(config.results), task, names, words)
     answered = given_answers(cell, load_asked(task, Path(config.data.root)), task, asked, words)
     scored = [score_choice(each.text, each.question, asked.parser(task.protocol)) for each in answered]
     scores = asked.metrics.scores([item for item in scored if item["answer"] is not None])
@@ -61,18 +63,17 @@ def _as_text(name: str, content: Any) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in content)
 
 
-def find_cell(results: Path, task: TaskConfig, patterns: Sequence[str], overrides: Sequence[str]) -> Path:
-    """The folder of the one stored cell of `task`, among those that match `patterns` where there are any.
+def find_cell(results: Path, task: TaskConfig, names: Sequence[str], overrides: Sequence[str]) -> Path:
+    """The folder of the one stored cell of `task`.
 
     Args:
+        names: ids of stored cells.
         overrides: of the command line, for the advice in a message.
 
     Raises:
         UserError: there is none, or more than one.
     """
-    folders = [path.parent for path in sorted((results / "runs").glob("*/manifest.json"))]
-    if patterns:
-        folders = [folder for folder in folders if any(fnmatch(folder.name, pattern) for pattern in patterns)]
+    folders = [results / "runs" / name for name in names]
     asked = {folder: read_manifest(folder).cell["task"] for folder in folders}
     cells = [folder for folder, of in asked.items() if of["name"] == task.name and not of.get("replicate")]
     if not cells:

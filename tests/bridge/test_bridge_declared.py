@@ -8,12 +8,11 @@ from twin_cells import one_cell, write_twin
 
 from harness.errors import UserError
 from harness.evidence.loading import load_cells
-from harness.settings.compose import compose_config
 from harness.tools.bridge.declared import candidates, declared_cell, option_of
 from harness.tools.bridge.factors import factors_between
 
 A = one_cell()
-CONFIG = compose_config([])
+WORDS: list[str] = []
 
 
 def twin(cell, changes):
@@ -35,14 +34,14 @@ def test_the_setting_of_a_cell_makes_the_cell_again(words, tmp_path):
     b = one_cell(*words)
     write_twin(tmp_path, b, questions("mlvu", 2), "++++++")
     (stored,) = load_cells(tmp_path)
-    made, unknown = declared_cell(A, stored.setting, twin, CONFIG)
+    made, unknown = declared_cell(A, stored.setting, twin, WORDS)
     assert not unknown
     assert [factor.text for factor in factors_between(made, b)] == []
 
 
 def test_what_is_not_said_stays(tmp_path):
     made, unknown = declared_cell(
-        A, {"frames": "16", "model": "toy", "format": "x", "dtype": "not said", "fps": "often"}, twin, CONFIG
+        A, {"frames": "16", "model": "toy", "format": "x", "dtype": "not said", "fps": "often"}, twin, WORDS
     )
     assert [factor.text for factor in factors_between(A, made)] == ["frames: 64 -> 16"]
     assert len(unknown) == 1 and "often" in unknown[0]
@@ -57,7 +56,7 @@ def test_names_of_published_weights(said, ours):
 
 
 def test_what_cannot_be_made_is_said():
-    made, unknown = declared_cell(A, {"model": "gpt-4o", "frames": [64, 128], "fps": 1}, twin, CONFIG)
+    made, unknown = declared_cell(A, {"model": "gpt-4o", "frames": [64, 128], "fps": 1}, twin, WORDS)
     assert [factor.text for factor in factors_between(A, made)] == ["fps: 2 -> 1"]
     assert unknown == ["model: gpt-4o (there is no model of that name here)"]
 
@@ -75,24 +74,24 @@ def test_what_cannot_be_made_is_said():
     ],
 )
 def test_candidates_are_settings_as_one_writes_them(text, said, words):
-    (factor,) = candidates(A, [text], CONFIG)
+    (factor,) = candidates(A, [text], WORDS)
     assert factor.text == said
     left = {each.name for each in factors_between(twin(A, factor.changes), one_cell(*words))}
     assert left <= {"positions", "reforge"}  # what a semantics brings along is said beside it
 
 
 def test_two_values_of_one_setting_are_two_candidates():
-    assert [factor.name for factor in candidates(A, ["frames=16", "frames=32", "fps=1"], CONFIG)] == [
+    assert [factor.name for factor in candidates(A, ["frames=16", "frames=32", "fps=1"], WORDS)] == [
         "frames=16", "frames=32", "fps",
     ]  # fmt: skip
 
 
 def test_a_candidate_given_twice_is_one():
-    assert [factor.name for factor in candidates(A, ["frames=16", "frames=16"], CONFIG)] == ["frames"]
+    assert [factor.name for factor in candidates(A, ["frames=16", "frames=16"], WORDS)] == ["frames"]
 
 
 def test_a_group_is_one_candidate():
-    (factor,) = candidates(A, ["video=stock"], CONFIG)
+    (factor,) = candidates(A, ["video=stock"], WORDS)
     assert factor.name == "video" and "video.sampler" in factor.changes
     assert twin(A, factor.changes).video == one_cell("video=stock", "matrix.frames=null", "matrix.fps=null").video
 
@@ -103,4 +102,4 @@ def test_a_group_is_one_candidate():
 )
 def test_candidates_that_are_none(text, message):
     with pytest.raises(UserError, match=message):
-        candidates(A, [text], CONFIG)
+        candidates(A, [text], WORDS)

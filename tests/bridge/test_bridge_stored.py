@@ -169,7 +169,7 @@ def test_a_published_number_is_met_on_its_terms(results, capsys):
     ("cells", "message"),
     [
         (["lvbench"], "name two results, A and B; 1 given"),
-        (["lvbench-toy", B.id], "'lvbench-toy' means 3 cells; name one of them"),
+        (["lvbench-toy", B.id], "'lvbench-toy' means 3 cells of .*; name one of them"),
         (["nothing", B.id], "'nothing' is no cell below .*, no import and no published number"),
         (["[frames=64", B.id], r"is no setting; write '\[task=mlvu,frames=64,context=1000\]'"),
         (["[matrix=ablation,task=lvbench,frames=64]", B.id], "is 12 cells; say more"),
@@ -198,7 +198,7 @@ def test_words_that_are_not_known_are_refused(results, own, message):
 
 def test_a_page_that_cannot_be_written_is_said_before_anything_is_answered(results, monkeypatch):
     (results / "file").write_text("mine")
-    monkeypatch.setattr("harness.tools.bridge.bridge.answer", lambda *_: pytest.fail("answered first"))
+    monkeypatch.setattr("harness.run.run.answer", lambda *_: pytest.fail("answered first"))
     with pytest.raises(UserError, match="file cannot be written: .*; choose another with output=<folder>"):
         bridge(results, cells=[A.id, B.id], output=str(results / "file"))
     assert (results / "file").read_text() == "mine"

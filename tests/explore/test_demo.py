@@ -19,6 +19,7 @@ from verbs import composed
 from harness.cli import main
 from harness.errors import UserError
 from harness.settings.compose import compose_config
+from harness.settings.matrix import build_cells
 from harness.tools.show import demo
 from harness.tools.show.figure import lit
 from harness.tools.show.held import HeldFrames
@@ -134,16 +135,20 @@ def test_a_context_below_the_text_says_what_is_needed(weights, video, tmp_path, 
     assert "use a context of at least" in capsys.readouterr().err
 
 
+def asked_of(config, given):
+    return demo.what_is_asked(given, config.profile, config.task, Path(config.data.root))
+
+
 def test_settings_are_those_of_the_matrix_unless_given():
     config = compose_config([])
-    cell = demo.demo_cell(config)
+    cell = build_cells(config, [])[0]
     first = (config.matrix.frames[0], config.matrix.fps[0], config.matrix.context[0])
     assert (cell.video.max_frames, cell.video.fps, cell.context) == first
-    cell = demo.demo_cell(compose_config(["video.max_frames=64", "context=1k", "method=none"]))
+    cell = build_cells(compose_config(["video.max_frames=64", "context=1k", "method=none"]), [])[0]
     assert (cell.video.max_frames, cell.context) == (64, None)
-    assert demo.demo_cell(compose_config(["profile=published"])).method.semantics == "release_2026"
+    assert build_cells(compose_config(["profile=published"]), [])[0].method.semantics == "release_2026"
     words = ["profile=published", "method.semantics=paper", "context.tokens=2000"]
-    cell = demo.demo_cell(compose_config(words))
+    cell = build_cells(compose_config(words), [])[0]
     assert (cell.method.semantics, cell.context, cell.method.reforge) == ("paper", 2000, False)
 
 
@@ -154,15 +159,15 @@ def test_without_a_video_the_toy_asks_about_its_longest(monkeypatch):
                              video_s=(5.0, 9.0, None)[n]) for n in range(3)]  # fmt: skip
     monkeypatch.setattr(questions, "load_questions", lambda task, root: asked)
     config, asked_for = composed("demo")
-    assert demo.what_is_asked(config, asked_for).prompt == "Question 1?\nA. x"
-    own = demo.what_is_asked(config, dataclasses.replace(asked_for, question="Why?"))
+    assert asked_of(config, asked_for).prompt == "Question 1?\nA. x"
+    own = asked_of(config, dataclasses.replace(asked_for, question="Why?"))
     assert (own.video, own.prompt, own.answer) == (Path("1.mp4"), "Why?", None)
 
 
 def test_options_become_lines_with_letters(video):
     config, given = composed("demo")
     given = dataclasses.replace(given, video=str(video), question="Why? ", options=["one", " two "])
-    assert demo.what_is_asked(config, given).prompt == (
+    assert asked_of(config, given).prompt == (
         "Why?\nOptions:\nA. one.\nB. two.\nAnswer with the option's letter from the given choices directly."
     )
 
@@ -234,4 +239,4 @@ def test_clock():
 def test_a_question_is_required_with_a_video(video):
     config, given = composed("demo")
     with pytest.raises(UserError, match="--question is missing"):
-        demo.what_is_asked(config, dataclasses.replace(given, video=str(video)))
+        asked_of(config, dataclasses.replace(given, video=str(video)))

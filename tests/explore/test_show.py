@@ -113,7 +113,7 @@ def test_unknown_names_come_with_near_ones(show, monkeypatch, capsys):
     assert show(show.names[0], "cell=lvbench-toy-adaretake-paper-fill") == 2
     assert show.cells[0].name in capsys.readouterr().err
     assert show("--flips", show.cells[0].name, "lvbench") == 2
-    assert "means several cells" in capsys.readouterr().err
+    assert "means 2 cells" in capsys.readouterr().err
     monkeypatch.setattr("harness.tools.show.show.MOST", 1)
     assert show(show.names[0]) == 2
     assert "2 cells are too many for one picture" in capsys.readouterr().err

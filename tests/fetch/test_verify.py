@@ -188,7 +188,7 @@ def test_a_video_that_a_run_refuses_is_refused(broken_root, tmp_path, monkeypatc
 
 def test_the_policy_is_the_strictest_of_the_matrix():
     config = compose_config(["profile=published", "task=videomme", "matrix.fps=[4,0.5]", "matrix.frames=[64,32]"])
-    policy = verify.strictest_policy(config)
+    policy = verify.strictest_policy(config.video, config.matrix, "videomme", config.model.name)
     assert (policy.fps, policy.max_frames, policy.long_side) == (0.5, 32, 448)
 
 

@@ -13,6 +13,7 @@ from harness.plan import plan as planning
 from harness.plan.feature_size import Header
 from harness.plan.plan import print_plan
 from harness.settings.compose import REPO, compose_config
+from harness.settings.matrix import build_cells
 from harness.store import Answer, AnswerLog, FrameRecords, Manifest, SeenFrames, write_manifest
 from harness.toy.benchmarks import build
 
@@ -38,6 +39,14 @@ def overrides(tmp_path):
     return [*words, f"results={tmp_path / 'results'}", "matrix=ablation", "model.dtype=float32"]
 
 
+def plan_of(config):
+    problems = []
+    cells = build_cells(config, problems)
+    return planning.make_plan(
+        cells, config.results, config.data.root, config.run, words=config.words, problems=problems
+    )
+
+
 def test_the_toy_is_made_where_it_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("harness.toy.benchmarks.build", partial(build, scale=0.06))
@@ -47,7 +56,7 @@ def test_the_toy_is_made_where_it_is_not_there(tmp_path, monkeypatch, capsys):
 
 def test_counts_follow_the_stored_answers(overrides):
     config = compose_config(overrides)
-    plan = planning.plan_matrix(config)
+    plan = plan_of(config)
     assert (len(plan.groups), len(plan.groups[0].cells), plan.to_answer) == (1, 4, 24)
     group = plan.groups[0]
     assert (group.videos, group.videos_to_decode, group.hours_to_decode) == (2, 2, 1.0)
@@ -57,16 +66,16 @@ def test_counts_follow_the_stored_answers(overrides):
     with AnswerLog(folder) as log:
         log.append(Answer("00", "v0", "ok", text="A"))
         log.append(Answer("01", "v0", "failed", error={"type": "VideoError", "message": "damaged"}))
-    first = planning.plan_matrix(config).groups[0].cells[0]
+    first = plan_of(config).groups[0].cells[0]
     assert (first.questions, first.answered, first.failed, first.to_answer) == (6, 1, 1, 4)
-    retry = planning.plan_matrix(compose_config([*overrides, "run.retry=failed"]))
+    retry = plan_of(compose_config([*overrides, "run.retry=failed"]))
     assert retry.groups[0].cells[0].to_answer == 5
 
 
 def test_all_problems_come_at_once(overrides, tmp_path, monkeypatch):
     monkeypatch.setenv("ADARETAKE_DATA", str(tmp_path / "data"))
     words = [w for w in overrides if not w.startswith(("model.path", "matrix.task"))]
-    plan = planning.plan_matrix(compose_config([*words, "model.path=no/where"]))
+    plan = plan_of(compose_config([*words, "model.path=no/where"]))
     with pytest.raises(UserError) as error:
         planning.report_problems(plan)
     text = str(error.value)
@@ -85,7 +94,7 @@ def test_all_problems_come_at_once(overrides, tmp_path, monkeypatch):
 )
 def test_a_method_that_cannot_be_built_is_a_problem_of_the_plan(overrides, words, message):
     with pytest.raises(UserError, match=message):
-        planning.report_problems(planning.plan_matrix(compose_config([*overrides, *words])))
+        planning.report_problems(plan_of(compose_config([*overrides, *words])))
 
 
 def shown(plan, width=80):
@@ -95,24 +104,22 @@ def shown(plan, width=80):
 
 
 def test_an_unmeasured_matrix_says_so_and_how_to_measure_it(overrides):
-    text = shown(planning.plan_matrix(compose_config(overrides)))
+    text = shown(plan_of(compose_config(overrides)))
     assert "24 questions to answer on 2 videos" in text
     assert "time: not known" in text
     assert f"-m harness run {shlex.join(overrides)} task.subset=mini" in text
-    mini = shown(planning.plan_matrix(compose_config([*overrides, "matrix.subset=[mini]"])))
+    mini = shown(plan_of(compose_config([*overrides, "matrix.subset=[mini]"])))
     assert "time: not known" in mini and "This measures them" not in mini  # it would be the plan itself
 
 
 def test_weights_of_another_model_are_noted(overrides):
-    assert "note: the weights are not those of qwen2_5_vl_7b: layers 4" in shown(
-        planning.plan_matrix(compose_config(overrides))
-    )
+    assert "note: the weights are not those of qwen2_5_vl_7b: layers 4" in shown(plan_of(compose_config(overrides)))
     toy = [word for word in overrides if not word.startswith("model.path")]
-    assert not planning.plan_matrix(compose_config([*toy, "model=toy"])).notes
+    assert not plan_of(compose_config([*toy, "model=toy"])).notes
 
 
 def test_ids_are_whole_on_a_narrow_screen(overrides):
-    plan = planning.plan_matrix(compose_config(overrides))
+    plan = plan_of(compose_config(overrides))
     lines = shown(plan, width=40).splitlines()
     for group in plan.groups:
         for cell in group.cells:
@@ -121,46 +128,46 @@ def test_ids_are_whole_on_a_narrow_screen(overrides):
 
 def test_time_follows_what_is_left_of_each_cell(overrides):
     config = compose_config([*overrides, "matrix.variant=[full,no_both]"])
-    cells = [each.cell for each in planning.plan_matrix(config).groups[0].cells]
+    cells = [each.cell for each in plan_of(config).groups[0].cells]
     for cell, seconds in zip(cells, (10.0, 1.0), strict=True):
         folder = planning.cell_folder(config.results, cell)
         write_manifest(folder, Manifest(cell.id, cell.digest, cell.record(), device="cpu"))
         with AnswerLog(folder) as log:  # one question of one video; both answers carry half of its 100 s
             times = {"frames": 0.0, "encode": 50.0, "generate": seconds}
             log.append(Answer("00", "v0", "ok", text="A", n_video=73728, seconds=times))
-    plan = planning.plan_matrix(config)
+    plan = plan_of(config)
     assert plan.seconds_on["cpu"] == pytest.approx(2 * 100 + 5 * 10 + 5 * 1)
-    apart = planning.plan_matrix(compose_config([*overrides, "matrix.variant=[full,no_both]", "run.sharing=false"]))
+    apart = plan_of(compose_config([*overrides, "matrix.variant=[full,no_both]", "run.sharing=false"]))
     assert apart.seconds_on["cpu"] == pytest.approx(4 * 100 + 5 * 10 + 5 * 1)
     text = shown(plan)
     assert "time: about " in text and "on one cpu" in text
-    other = planning.plan_matrix(compose_config([*overrides, "matrix.variant=[full,no_layer]"]))
+    other = plan_of(compose_config([*overrides, "matrix.variant=[full,no_layer]"]))
     assert not other.seconds_on and [name.split("-f1024")[0][-8:] for name in other.unmeasured] == ["no_layer"]
     assert "time: not known" in shown(other) and "no_layer" in shown(other).split("time:")[1]
 
 
 def test_headers_are_read_only_of_videos_that_are_needed(overrides, monkeypatch):
     config = compose_config([*overrides, "matrix.variant=[full]"])
-    plan = planning.plan_matrix(config)
+    plan = plan_of(config)
     with AnswerLog(planning.cell_folder(config.results, plan.groups[0].cells[0].cell)) as log:
         for question in ("00", "01", "02"):
             log.append(Answer(question, "v0", "ok", text="A"))
     read = []
     monkeypatch.setattr(planning, "read_header", lambda path, s: read.append(path.stem) or Header(s))
-    assert planning.plan_matrix(config).groups[0].videos_to_decode == 1
+    assert plan_of(config).groups[0].videos_to_decode == 1
     assert read == ["v1"]
 
 
 def test_answers_whose_frames_are_lost_are_a_problem_of_the_plan(overrides):
     config = compose_config([*overrides, "matrix.variant=[full]"])
-    folder = planning.cell_folder(config.results, planning.plan_matrix(config).groups[0].cells[0].cell)
+    folder = planning.cell_folder(config.results, plan_of(config).groups[0].cells[0].cell)
     seen = SeenFrames((0, 12), (0.0, 0.5))
     with AnswerLog(folder) as log:
         log.append(Answer("00", "v0", "ok", text="A", frames=seen.digest))
     with pytest.raises(UserError, match=f"1 answers of a cell refer .*{seen.digest}.json is absent"):
-        planning.report_problems(planning.plan_matrix(config))
+        planning.report_problems(plan_of(config))
     FrameRecords(config.results).keep(seen)
-    assert planning.plan_matrix(config).groups[0].cells[0].answered == 1
+    assert plan_of(config).groups[0].cells[0].answered == 1
 
 
 def test_weights_that_are_not_whole_are_a_problem_of_the_plan(overrides, tmp_path):
@@ -169,6 +176,6 @@ def test_weights_that_are_not_whole_are_a_problem_of_the_plan(overrides, tmp_pat
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError) as error:
-        planning.report_problems(planning.plan_matrix(compose_config([*overrides, f"model.path={folder}"])))
+        planning.report_problems(plan_of(compose_config([*overrides, f"model.path={folder}"])))
     assert f"{file}: is cut short or damaged" in str(error.value)
     assert f"rm -r {file} && " in str(error.value) and f"--local-dir {folder}" in str(error.value)

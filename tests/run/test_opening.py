@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 from fake_model import make_cell, make_questions, make_video
@@ -13,7 +12,7 @@ from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import Answer, AnswerLog, StoreError, hold, read_manifest, read_questions
 from harness.video.digest import video_digest
 
-CONFIG = SimpleNamespace(words=["a=b"], run=RunConfig(), engine=EngineConfig())
+RUNTIME = {"overrides": ["a=b"], "run": vars(RunConfig()), "engine": vars(EngineConfig())}
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def opened(tmp_path, videos):
     def call(questions=None, **more):
         with contextlib.ExitStack() as locks:
             folder = tmp_path / "runs" / "the cell"
-            return open_folder(make_cell(), folder, questions or make_questions(videos), CONFIG, locks, **more)
+            return open_folder(make_cell(), folder, questions or make_questions(videos), RUNTIME, locks, **more)
 
     cell = call()
     with AnswerLog(cell.folder) as log:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 from harness.errors import UserError
+from harness.fetch.prepare import prepare_embedded
 from harness.settings.groups import Config
+from harness.settings.matrix import build_cells
 from harness.tools.analysis.verbs import AnalyzeConfig
 
 ANALYSES = {"heavy_hitters": "harness.tools.analysis.heavy_study", "bound": "harness.tools.analysis.bound_study"}
-"""Name -> module whose ``study(config, analyze) -> int`` carries it out."""
+"""Name -> module whose ``study(cell, data_root, folder, settings) -> int`` carries it out."""
 
 
 def main(config: Config, analyze: AnalyzeConfig) -> int:
@@ -27,5 +30,8 @@ def main(config: Config, analyze: AnalyzeConfig) -> int:
             f"there is no analysis {unknown[0]!r}; allowed: {', '.join(ANALYSES)}, for example "
             "python -m harness analyze heavy_hitters"
         )
-    statuses: list[int] = [importlib.import_module(ANALYSES[name]).study(config, analyze) for name in names]
+    prepare_embedded(config.profile, config.data)
+    cell = build_cells(config, [])[0]  # loading says what is wrong with the weights
+    places = Path(config.data.root), Path(config.results) / "analysis"
+    statuses: list[int] = [importlib.import_module(ANALYSES[name]).study(cell, *places, analyze) for name in names]
     return max(statuses)

@@ -10,17 +10,17 @@ from rich.console import Console
 
 from harness.errors import QuestionError, UserError, VideoError
 from harness.run.answer import load_model
-from harness.settings.groups import Config
-from harness.settings.matrix import task_cells
+from harness.settings.cell import Cell
+from harness.store.records import made_folder
 from harness.tools.analysis import bound_figures
 from harness.tools.analysis.bound import GUARANTEE, instances, judged
 from harness.tools.analysis.heavy_study import chosen
-from harness.tools.analysis.places import results_folder, write_figure
+from harness.tools.analysis.places import write_figure
 from harness.tools.analysis.verbs import AnalyzeConfig
 
 
-def study(config: Config, analyze: AnalyzeConfig) -> int:
-    """Write instances, errors and their figure to `results/analysis/bound`.
+def study(cell: Cell, data_root: Path, folder: Path, analyze: AnalyzeConfig) -> int:
+    """Write instances, errors and their figure to `bound` in a folder.
 
     Returns:
         0; 1 where a video was left out, or something that is proven does not hold.
@@ -29,7 +29,7 @@ def study(config: Config, analyze: AnalyzeConfig) -> int:
         UserError: no videos or weights.
     """
     console = Console(highlight=False)
-    folder = results_folder(config, "bound")
+    folder = made_folder(folder / "bound", "results=<folder>")
     drawn = pd.DataFrame([judged(found) for found in instances(analyze.instances, analyze.seed)])
     drawn.to_csv(folder / "instances.csv", index=False)
     holds = bool((drawn["greedy"] >= 1 - 1e-9).all())
@@ -40,7 +40,7 @@ def study(config: Config, analyze: AnalyzeConfig) -> int:
         f"{drawn['even'].min():.3f}, mean {drawn['even'].mean():.3f}",
         soft_wrap=True,
     )
-    rows, problems, setting = measured(config, analyze)
+    rows, problems, setting = measured(cell, data_root, analyze)
     for problem in problems:
         console.print(f"left out: {problem}", markup=False, soft_wrap=True)
     errors = pd.DataFrame(rows)
@@ -62,20 +62,17 @@ def rank_correlation(errors: pd.DataFrame) -> float:
     return float(pd.Series(ranks).mean())
 
 
-def measured(config: Config, analyze: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str], str]:
+def measured(cell: Cell, data_root: Path, analyze: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str], str]:
     """The errors of some videos of the task, which videos could not be used, and what was run.
 
     Raises:
         UserError: none could be used.
     """
     from harness.benchmarks.questions import load_questions
-    from harness.fetch.prepare import prepare_embedded
     from harness.tools.analysis.output_error import errors
     from harness.tools.fit import videos
 
-    prepare_embedded(config.profile, config.data)
-    cell = next(task_cells(config, []))
-    questions = chosen(load_questions(config.task, Path(config.data.root)), analyze.videos)
+    questions = chosen(load_questions(cell.task, data_root), analyze.videos)
     adapter = load_model(cell)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []

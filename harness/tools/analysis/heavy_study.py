@@ -15,10 +15,9 @@ from harness.console import open_console
 from harness.errors import QuestionError, UserError, VideoError
 from harness.run.answer import load_model
 from harness.run.memory import device_peak
-from harness.settings.groups import Config
-from harness.settings.matrix import task_cells
+from harness.store.records import made_folder
 from harness.tools.analysis import heavy_figures
-from harness.tools.analysis.places import results_folder, write_figure
+from harness.tools.analysis.places import write_figure
 from harness.tools.analysis.verbs import AnalyzeConfig
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 KEYS = ["video", "question", "layer"]
 
 
-def study(config: Config, analyze: AnalyzeConfig) -> int:
-    """Analyse some videos of the task, and write what was found to `results/analysis/heavy_hitters`.
+def study(cell: Cell, data_root: Path, folder: Path, analyze: AnalyzeConfig) -> int:
+    """Analyse some videos of a cell's task, and write what was found to `heavy_hitters` in a folder.
 
     Returns:
         0; 1 where a video was left out.
@@ -43,12 +42,9 @@ def study(config: Config, analyze: AnalyzeConfig) -> int:
         UserError: no videos or weights, or none of the videos could be analysed.
     """
     from harness.benchmarks.questions import load_questions
-    from harness.fetch.prepare import prepare_embedded
 
-    prepare_embedded(config.profile, config.data)
-    cell = next(task_cells(config, []))  # loading says what is wrong with the weights
-    questions = chosen(load_questions(config.task, Path(config.data.root)), analyze.videos)
-    folder = results_folder(config, "heavy_hitters")
+    questions = chosen(load_questions(cell.task, data_root), analyze.videos)
+    folder = made_folder(folder / "heavy_hitters", "results=<folder>")
     console = open_console()
     adapter = load_model(cell)
     rows: list[dict[str, Any]] = []

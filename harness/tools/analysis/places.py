@@ -6,23 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.settings.groups import Config
-
-
-def results_folder(config: Config, name: str) -> Path:
-    """The folder of an analysis, made if need be.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    folder = Path(config.results) / "analysis" / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"results={config.results}: {folder} cannot be made: {error.strerror}") from error
-    return folder
-
 
 def write_figure(path: Path, draw: Callable[..., Any], *args: Any) -> None:
     """Draw a figure in the report's style, and write it as SVG."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +13,10 @@ from harness.plan import plan as planning
 from harness.run import run as running
 from harness.run.worker import INTERRUPTED
 from harness.settings.cell import Cell
+from harness.settings.compose import Recomposed
 from harness.settings.groups import Config
 from harness.tools.bridge.build import Bridge, build_bridge, chains_of
-from harness.tools.bridge.ends import End, find_end, inherited
+from harness.tools.bridge.ends import Ends, find_end, inherited
 from harness.tools.bridge.factors import Chain
 from harness.tools.bridge.measure import Store, measure, needed
 from harness.tools.bridge.page import folder_of, show, write
@@ -33,56 +35,62 @@ def main(config: Config, given: BridgeConfig) -> int:
     """
     if len(given.cells) != 2:
         raise UserError(f"bridge: name two results, A and B; {len(given.cells)} given: python -m harness bridge A B")
-    for name in given.cells:
-        config = inherited(config, name)
-    console = Console(soft_wrap=True)
+    kept = inherited(given.cells, config.results, config.words)
+    config = Recomposed([*kept, *config.words]).under() if kept else config
+    ends = Ends(config.results, config.report.expected, config.model, tuple(config.words))
+    results, console = Path(config.results), Console(soft_wrap=True)
     first, second = given.cells
-    a = find_end(first, config, _asked(second, config))
-    b = find_end(second, config, a.asked)
-    bridge = build_bridge(a, b, given, config)
-    if not given.plan:
-        folder_of(bridge, given.output, config.results)
+    a = find_end(first, ends, _asked(second, ends))
+    b = find_end(second, ends, a.asked)
+    bridge = build_bridge(a, b, given, ends)
+
+    def planned(missing: list[Cell]) -> planning.Plan:
+        prepare_embedded(config.profile, config.data)
+        plan = planning.make_plan(missing, config.results, config.data.root, config.run)
+        planning.print_plan(plan, console)
+        return plan
+
+    def answer(cells: list[Cell]) -> int:
+        """Answer what is missing of cells, through the loop of `run`; prints nothing where nothing is missing."""
+        missing = Store(results).missing(cells)
+        return running.answer(running.Execution.of(config), planned(missing), console) if missing else 0
+
+    if given.plan:
+        return _plan(bridge, chains_of(bridge, given, results), given, results, planned, console)
+    folder = folder_of(bridge, given.output, config.results)
     rejected: list[str] = []
-    if given.search and not given.plan:
-        status, bridge, rejected = search(bridge, given, config, lambda cells: answer(cells, config, console))
+    if given.search:
+        status, bridge, rejected = search(bridge, given, results, answer)
         if status == INTERRUPTED:
             return status
-    chains = chains_of(bridge, given, Path(config.results))
-    if given.plan:
-        return _plan(bridge, chains, given, config, console)
-    status = answer(needed(bridge, chains), config, console)
+    chains = chains_of(bridge, given, results)
+    status = answer(needed(bridge, chains))
     if status == INTERRUPTED:
         return status
-    store = Store(config.results)
+    store = Store(results)
     found = [measure(bridge, chain, store, config.report.confidence) for chain in chains]
     show(bridge, found, rejected, console)
-    folder = folder_of(bridge, given.output, config.results)
     write(bridge, found, rejected, folder, config.report.confidence, console)
     return status
 
 
-def _asked(name: str, config: Config) -> str:
+def _asked(name: str, ends: Ends) -> str:
     """Benchmark of an end that says it by itself; empty where it is a number of a published table."""
     try:
-        end: End = find_end(name, config)
+        return find_end(name, ends).asked
     except UserError:
         return ""
-    return end.asked
 
 
-def answer(cells: list[Cell], config: Config, console: Console) -> int:
-    """Answer what is missing of cells, through the loop of `run`; nothing is said where nothing is. Status as `run`."""
-    missing = Store(config.results).missing(cells)
-    if not missing:
-        return 0
-    prepare_embedded(config.profile, config.data)
-    plan = planning.make_plan(missing, config.results, config.data.root, config.run)
-    planning.print_plan(plan, console)
-    return running.answer(config, plan, console)
-
-
-def _plan(bridge: Bridge, chains: list[Chain], given: BridgeConfig, config: Config, console: Console) -> int:
-    """What the chains are and cost; runs nothing."""
+def _plan(
+    bridge: Bridge,
+    chains: list[Chain],
+    given: BridgeConfig,
+    results: Path,
+    planned: Callable[[list[Cell]], planning.Plan],
+    console: Console,
+) -> int:
+    """Print the chains and their cost; runs nothing."""
     for chain in chains:
         lines = [f"A: {bridge.a.title}", *(f"  {link.factor.text}" for link in chain.links), f"B: {bridge.b.title}"]
         lines += [f"cannot be changed: {factor.text} ({why})" for factor, why in chain.left]
@@ -92,12 +100,9 @@ def _plan(bridge: Bridge, chains: list[Chain], given: BridgeConfig, config: Conf
     if given.search:
         n = len(given.candidates)
         console.print(f"search: up to {n * (n + 1) // 2} twins, of which the first round is planned here")
-    missing = Store(config.results).missing(needed(bridge, chains))
+    missing = Store(results).missing(needed(bridge, chains))
     if not missing:
         console.print("every cell is answered: nothing to run")
         return 0
-    prepare_embedded(config.profile, config.data)
-    plan = planning.make_plan(missing, config.results, config.data.root, config.run)
-    planning.print_plan(plan, console)
-    planning.report_problems(plan)
+    planning.report_problems(planned(missing))
     return 0

@@ -10,12 +10,12 @@ from typing import Any
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.subsets import SIZES
 from harness.errors import UserError
+from harness.evidence.loading import stored_names
 from harness.models.families import find_adapter
 from harness.settings.cell import Cell
-from harness.settings.groups import Config
 from harness.settings.weights import find_weights
 from harness.tools.bridge.declared import candidates, declared_cell
-from harness.tools.bridge.ends import End, Weights
+from harness.tools.bridge.ends import End, Ends, Weights
 from harness.tools.bridge.factors import Chain, Factor, Point, factors_between, make_chain, ordered
 from harness.tools.bridge.verbs import DENOMINATORS, BridgeConfig
 from harness.video.readers import reader_class
@@ -56,13 +56,13 @@ class Twins:
         """
         twin = cell.with_(changes, self._weights)
         twin.method.for_family(find_adapter(twin.model.adapter).family)
-        if not (self._results / "runs" / twin.id / "manifest.json").is_file():
+        if twin.id not in stored_names(self._results / "runs"):
             find_weights(twin.model.path, twin.model.fetch)
             reader_class(twin.video.backend)
         return twin
 
 
-def build_bridge(a: End, b: End, given: BridgeConfig, config: Config) -> Bridge:
+def build_bridge(a: End, b: End, given: BridgeConfig, ends: Ends) -> Bridge:
     """Find the factors in which two ends differ.
 
     Raises:
@@ -84,17 +84,17 @@ def build_bridge(a: End, b: End, given: BridgeConfig, config: Config) -> Bridge:
         raise UserError(f"bridge.subset={given.subset} is not known; allowed: null, {', '.join(SIZES)}")
     factors: list[Factor] = []
     if a.cell is not None:
-        twins = Twins([each.cell for each in (a, b) if each.cell is not None], Path(config.results))
+        twins = Twins([each.cell for each in (a, b) if each.cell is not None], Path(ends.results))
         if b.cell is not None:
             if given.candidates:
                 raise UserError("bridge.candidates: both settings are known; candidates are for an import as B")
             factors = factors_between(a.cell, b.cell, quirks=given.quirks)
         else:
-            there, unknown = declared_cell(a.cell, b.declared, twins, config)
+            there, unknown = declared_cell(a.cell, b.declared, twins, ends.words)
             notes += [f"B says {each}, of which no twin can be made" for each in unknown]
             factors = factors_between(a.cell, there, quirks=given.quirks)
             named = {factor.name for factor in factors}
-            tried = candidates(a.cell, given.candidates, config)
+            tried = candidates(a.cell, given.candidates, ends.words)
             if twice := [factor.name for factor in tried if factor.name in named]:
                 raise UserError(f"bridge.candidates: B itself says its {twice[0]}; leave that candidate out")
             factors += tried

@@ -10,9 +10,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.evidence.imported import NOT_SAID
 from harness.settings.cell import VARIANTS, Cell
-from harness.settings.compose import compose_config, options
-from harness.settings.groups import Config
-from harness.settings.matrix import build_cells
+from harness.settings.compose import options
+from harness.settings.matrix import cells_under
 from harness.settings.words import AXES
 from harness.tools.bridge.factors import OF_NUMBERS, Factor, factors_between, word
 
@@ -24,14 +23,16 @@ FIELDS = {
     "max_new_tokens": "task.max_new_tokens", "replicate": "task.replicate",
 }  # fmt: skip
 """Words of `CellResult.setting` -> settings; options of a method stand under their own names."""
+BARE = tuple(f"{axis}=" for axis in AXES if axis != "model")
 Twin = Callable[[Cell, Mapping[str, Any]], Cell]
 
 
-def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: Config) -> tuple[Cell, list[str]]:
+def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, words: Sequence[str]) -> tuple[Cell, list[str]]:
     """The twin of a cell of ours under what is known of another end.
 
     Args:
         declared: in the words of `CellResult.setting`; a list means any of its values.
+        words: settings of the command line.
 
     Returns:
         The twin, and what is known but cannot be made: ``model: gpt-4o``.
@@ -47,7 +48,7 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
         if name is None or name == getattr(current, group).name:
             continue
         try:
-            current = _with_option(current, group, str(name), twin, config)
+            current = _with_option(current, group, str(name), twin, words)
         except UserError as error:
             unknown.append(f"{group}: {name} ({str(error).splitlines()[0]})")
     if current.method.name == "none":
@@ -66,7 +67,7 @@ def declared_cell(cell: Cell, declared: Mapping[str, Any], twin: Twin, config: C
         if now not in allowed:
             changes[path] = allowed[0]
     if changes.get("context", 0) is None and current.method.name != "none":
-        changes |= {"method": _with_option(current, "method", "none", twin, config).method}
+        changes |= {"method": _with_option(current, "method", "none", twin, words).method}
         changes = {path: new for path, new in changes.items() if not path.startswith("method.")}
     if declared.get("variant") in VARIANTS and hasattr(current.method, "temporal"):
         changes |= dict(zip(("method.temporal", "method.layers"), VARIANTS[str(declared["variant"])], strict=True))
@@ -99,7 +100,7 @@ def option_of(name: Any) -> Any:
     return max(fitting, key=len, default=name) if name is not None else None
 
 
-def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]:
+def candidates(cell: Cell, texts: Sequence[str], words: Sequence[str]) -> list[Factor]:
     """The factors of settings as one writes them: ``frames=64``, ``video.fps=1``, ``video=stock``, ``method=random``.
 
     A factor bears the name of its setting, or all of the word where several words are about one setting.
@@ -107,22 +108,21 @@ def candidates(cell: Cell, words: Sequence[str], config: Config) -> list[Factor]
     Raises:
         UserError: one is no setting, or the cell has it already.
     """
-    words = list(dict.fromkeys(words))
-    found = [_candidate(cell, each, config) for each in words]
+    texts = list(dict.fromkeys(texts))
+    found = [_candidate(cell, each, words) for each in texts]
     names = [factor.name for factor in found]
     return [
         dataclasses.replace(factor, name=text) if names.count(factor.name) > 1 else factor
-        for factor, text in zip(found, words, strict=True)
+        for factor, text in zip(found, texts, strict=True)
     ]
 
 
-def _candidate(cell: Cell, text: str, config: Config) -> Factor:
+def _candidate(cell: Cell, text: str, words: Sequence[str]) -> Factor:
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"bridge.candidates: {text!r} is no setting; write frames=64 or video=stock")
     axis = key.removeprefix("matrix.")
-    setting = f"matrix.{axis}=[{value}]" if axis in AXES else text
-    other = _composed(cell, [setting], config)
+    other = _composed(cell, [f"{axis}={value}" if axis in AXES else text], words)
     if axis in ("model", "method", "task") or key == "video":
         factors = factors_between(cell, _transplanted(cell, other, key))
         changes: dict[str, Any] = {}
@@ -149,28 +149,22 @@ def _transplanted(cell: Cell, other: Cell, group: str) -> Cell:
     return dataclasses.replace(cell, **changes)
 
 
-def _with_option(cell: Cell, group: str, name: str, twin: Twin, config: Config) -> Cell:
+def _with_option(cell: Cell, group: str, name: str, twin: Twin, words: Sequence[str]) -> Cell:
     if name not in options(group):
         raise UserError(f"there is no {group} of that name here")
-    other = _composed(cell, [f"matrix.{group}=[{name}]"], config)
+    other = _composed(cell, [f"{group}={name}"], words)
     if group == "method":
         return twin(cell, {"method": other.method, **({"context": None} if name == "none" else {})})
     return twin(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in OF_NUMBERS})
 
 
-def _composed(cell: Cell, words: Sequence[str], config: Config) -> Cell:
+def _composed(cell: Cell, settings: Sequence[str], words: Sequence[str]) -> Cell:
     """A cell of the command line on a cell's benchmark and model with further settings: the first, where several."""
-    given = {word.split("=")[0] for word in words}
-    base = {
-        "matrix.task": f"[{cell.task.name}]",
-        "matrix.model": f"[{cell.model.name}]",
-        "matrix.method": f"[{cell.method.name}]",
-        "matrix.variant": "null",
-        "matrix.rows": "[]",
-    }
-    kept = [w for w in config.words if not w.startswith(("matrix", "task", "method", "context", "video", "bridge."))]
-    overrides = [*kept, *(f"{key}={value}" for key, value in base.items() if key not in given), *words]
-    return build_cells(compose_config(overrides), [])[0]
+    kept = [word for word in words if not word.startswith(("matrix", "task", "method", "context", "video", *BARE))]
+    base = {"task": cell.task.name, "model": cell.model.name, "method": cell.method.name}
+    given = {word.partition("=")[0] for word in settings}
+    own = [f"{key}={value}" for key, value in base.items() if key not in given]
+    return cells_under(kept, [*own, "matrix.variant=null", *settings], [])[0]
 
 
 def _now(cell: Cell, path: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,13 @@ from harness.advice import harness
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.imported import load_foreign
-from harness.evidence.loading import load_cells
+from harness.evidence.imported import FOLDER, load_foreign
+from harness.evidence.loading import bracketed, find_name, load_cells, matching, stored_names
 from harness.settings.cell import Cell
-from harness.settings.compose import Recomposed, compose_config
-from harness.settings.groups import Config
-from harness.settings.matrix import build_cells
+from harness.settings.groups import ModelConfig
+from harness.settings.matrix import cells_under
 from harness.settings.weights import find_weights, weights_identity
-from harness.settings.words import AXES
+from harness.store import read_manifest
 from harness.verdicts.expected import Published, load_tables
 
 KEPT = ("profile", "data.root", "model.path", "engine")
@@ -79,48 +77,65 @@ class End:
         return ", ".join(changes) or "identity"
 
 
-def find_end(name: str, config: Config, other: str = "") -> End:
+@dataclass(frozen=True)
+class Ends:
+    """What the ends of a bridge are found in.
+
+    Attributes:
+        results: the results folder.
+        expected: the folder of published tables.
+        model: of the command line: where weights of its name are, and what they run on.
+        words: settings of the command line.
+    """
+
+    results: str
+    expected: str
+    model: ModelConfig
+    words: tuple[str, ...]
+
+
+def find_end(name: str, ends: Ends, other: str = "") -> End:
     """The end of a name, see `BridgeConfig.cells`.
 
     Args:
+        ends: where to look.
         other: benchmark of the other end, for a row of a published table.
 
     Raises:
         UserError: nothing has that name, or several have.
     """
     if name.startswith("["):
-        return _setting(name, config)
-    found = _stored(name, Path(config.results))
-    if found:
-        return stored_end(found, config)
-    foreign = [path.parent.name for path in sorted((Path(config.results) / "foreign").glob("*/manifest.json"))]
-    if named := _matching(name, foreign):
-        (result,) = load_foreign(config.results, [_one(name, named)])
+        return _setting(name, ends)
+    runs, imports = (Path(ends.results) / folder for folder in ("runs", FOLDER))
+    own, imported = stored_names(runs), stored_names(imports)
+    if matching(name, own):
+        return stored_end(find_name(name, own, str(runs)), ends)
+    if matching(name, imported):
+        (result,) = load_foreign(ends.results, [find_name(name, imported, str(imports))])
         return End(f"{result.id} (imported)", result=result, declared=result.declared)
-    number = _published(name, config.report.expected, other)
+    number = _published(name, ends.expected, other)
     if number is not None:
         return End(f"{number.id} ({number.text})", published=number, declared=number.setting)
     raise UserError(
-        f"bridge: {name!r} is no cell below {config.results}/runs, no import and no published number. See them: "
-        f"{harness('report', config.words)}; a setting stands in brackets: '[task=mlvu,frames=64,context=1000]'"
+        f"bridge: {name!r} is no cell below {ends.results}/runs, no import and no published number. See them: "
+        f"{harness('report', ends.words)}; a setting stands in brackets: '[task=mlvu,frames=64,context=1000]'"
     )
 
 
-def stored_end(name: str, config: Config) -> End:
+def stored_end(name: str, ends: Ends) -> End:
     """A stored cell of ours."""
-    (result,) = load_cells(config.results, [name])
-    return End(name, cell=cell_of(result, config), result=result)
+    (result,) = load_cells(ends.results, [name])
+    return End(name, cell=cell_of(result, ends.model), result=result)
 
 
-def cell_of(result: CellResult, config: Config) -> Cell:
+def cell_of(result: CellResult, now: ModelConfig) -> Cell:
     """The setting of a stored cell as it would be run now.
 
     Raises:
         UserError: its method, adapter or benchmark is not there any more.
     """
     cell = Cell.from_record(result.cell)
-    if config.model.name == cell.model.name:
-        now = config.model
+    if now.name == cell.model.name:
         model = dataclasses.replace(
             cell.model, path=now.path, device=now.device, device_map=now.device_map, attention=now.attention
         )
@@ -148,57 +163,29 @@ class Weights:
             raise
 
 
-def inherited(config: Config, name: str) -> Config:
-    """The configuration with the profile, data, weights and engine of a stored cell's start, where the command line
-    does not set them."""
-    found = None if name.startswith("[") else _stored(name, Path(config.results))
-    if not found:
-        return config
-    (result,) = load_cells(config.results, [found])
-    then = result.manifest.runtime.get("overrides", [])
-    given = {word.split("=")[0] for word in config.words}
-    kept = [word for word in then if (key := word.split("=")[0]).startswith(KEPT) and key not in given]
-    return Recomposed([*kept, *config.words]).under() if kept else config
+def inherited(names: Sequence[str], results: str, words: Sequence[str]) -> list[str]:
+    """The profile, data, weights and engine of the start of stored cells, where a command line does not set them."""
+    kept: list[str] = []
+    for name in names:
+        runs = Path(results) / "runs"
+        if name.startswith("[") or not (found := matching(name, stored_names(runs))):
+            continue
+        then = read_manifest(runs / found[0]).runtime.get("overrides", [])
+        given = {word.split("=")[0] for word in (*words, *kept)}
+        kept += [word for word in then if (key := word.split("=")[0]).startswith(KEPT) and key not in given]
+    return kept
 
 
-def _stored(name: str, results: Path) -> str:
-    names = [path.parent.name for path in sorted((results / "runs").glob("*/manifest.json"))]
-    found = _matching(name, names)
-    return _one(name, found) if found else ""
-
-
-def _matching(name: str, names: Sequence[str]) -> list[str]:
-    if name in names:
-        return [name]
-    return [each for each in names if each.startswith(name) or each.endswith(f"-{name}") or fnmatch.fnmatch(each, name)]
-
-
-def _one(name: str, found: Sequence[str]) -> str:
-    if len(found) > 1:
-        listed = "\n  ".join(found)
-        raise UserError(f"bridge: {name!r} means {len(found)} cells; name one of them:\n  {listed}")
-    return found[0]
-
-
-def _setting(name: str, config: Config) -> End:
+def _setting(name: str, ends: Ends) -> End:
     """A setting in brackets: one cell of the command line with these settings."""
-    words = [f"matrix.{key}=[{value}]" if key in AXES else f"{key}={value}" for key, value in _pairs(name)]
-    again = {word.split("=")[0] for word in words} | {"matrix.rows"}
-    cells = build_cells(compose_config([*(w for w in config.words if w.split("=")[0] not in again), *words]))
+    cells = cells_under(ends.words, bracketed(name))
     if len(cells) > 1:
         listed = "\n  ".join(cell.id for cell in cells)
         raise UserError(
             f"bridge: {name} is {len(cells)} cells; say more, such as task=mlvu,variant=full,context=1000:\n  {listed}"
         )
-    stored = Path(config.results) / "runs" / cells[0].id / "manifest.json"
-    return stored_end(cells[0].id, config) if stored.is_file() else End(cells[0].id, cell=cells[0])
-
-
-def _pairs(name: str) -> list[tuple[str, str]]:
-    found = [part.partition("=") for part in name.strip("[] ").split(",")]
-    if not name.endswith("]") or not all(key and equals and value for key, equals, value in found):
-        raise UserError(f"bridge: {name} is no setting; write '[task=mlvu,frames=64,context=1000]'")
-    return [(key.strip(), value.strip()) for key, _, value in found]
+    stored = cells[0].id in stored_names(Path(ends.results) / "runs")
+    return stored_end(cells[0].id, ends) if stored else End(cells[0].id, cell=cells[0])
 
 
 def _published(name: str, folder: str, other: str) -> Published | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.loading import load_cells
+from harness.evidence.loading import load_cells, stored_names
 from harness.evidence.samples import main_metric
 from harness.evidence.statistics import Estimate
 from harness.settings.cell import Cell
@@ -92,7 +92,7 @@ class Store:
         return [cell for cell in listed.values() if (found := self.get(cell)) is None or not found.complete]
 
     def _load(self, name: str) -> CellResult | None:
-        if name not in self._found and (self._results / "runs" / name / "manifest.json").is_file():
+        if name not in self._found and name in stored_names(self._results / "runs"):
             (self._found[name],) = load_cells(self._results, [name])
         return self._found.get(name)
 

@@ -10,7 +10,6 @@ from harness.errors import UserError
 from harness.evidence.replicates import published_letters
 from harness.run.worker import INTERRUPTED
 from harness.settings.cell import Cell
-from harness.settings.groups import Config
 from harness.tools.bridge.build import Bridge, Twins, subset_of, within
 from harness.tools.bridge.factors import Factor
 from harness.tools.bridge.measure import Store
@@ -19,7 +18,7 @@ from harness.tools.bridge.verbs import BridgeConfig
 
 
 def search(
-    bridge: Bridge, given: BridgeConfig, config: Config, answer: Callable[[list[Cell]], int]
+    bridge: Bridge, given: BridgeConfig, results: Path, answer: Callable[[list[Cell]], int]
 ) -> tuple[int, Bridge, list[str]]:
     """Take one candidate after the other, each time the one whose twin agrees with most of B's answers, for as long as
     one agrees with more than its predecessor does.
@@ -41,7 +40,7 @@ def search(
     tried = {*words, *(each.partition("=")[0].removeprefix("matrix.") for each in words)}
     fixed = [factor for factor in bridge.factors if factor.name not in tried or factor.scoring]
     waiting = [factor for factor in bridge.factors if factor not in fixed]
-    twins = within(Twins([bridge.a.cell], Path(config.results)), subset_of(bridge, given))
+    twins = within(Twins([bridge.a.cell], results), subset_of(bridge, given))
     current = twins(bridge.a.cell, _all_changes(factor for factor in fixed if not factor.scoring))
     status = answer([current])
     taken: list[Factor] = []
@@ -56,8 +55,8 @@ def search(
         status = answer(list(reached.values()))
         if status == INTERRUPTED:
             break
-        now = _nearness(current, bridge, config)
-        near = {name: _nearness(cell, bridge, config) for name, cell in reached.items()}
+        now = _nearness(current, bridge, results)
+        near = {name: _nearness(cell, bridge, results) for name, cell in reached.items()}
         reasons |= {
             name: f"answers like B's: {100 * now:.1f} % before, {100 * of:.1f} % with it" for name, of in near.items()
         }
@@ -80,9 +79,9 @@ def _all_changes(factors: object) -> dict[str, object]:
     return changes
 
 
-def _nearness(cell: Cell, bridge: Bridge, config: Config) -> float:
+def _nearness(cell: Cell, bridge: Bridge, results: Path) -> float:
     """Share of B's answers that a twin gives too."""
-    ours, theirs = Store(config.results).get(cell), bridge.b.result
+    ours, theirs = Store(results).get(cell), bridge.b.result
     if ours is None or theirs is None:
         return 0.0
     return agreement(

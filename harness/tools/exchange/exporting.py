@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from harness.advice import harness
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.loading import load_cells
+from harness.evidence.loading import load_cells, references_of
+from harness.settings.matrix import ids_under
 from harness.store.records import made_folder
 from harness.tools.exchange import inspect, lmms_eval, openvlm
 from harness.tools.exchange.exported import Exported, exported, write_files
@@ -44,8 +45,7 @@ def main(config: Config, given: ExportConfig) -> int:
     if unknown or not given.formats:
         said = f"{' '.join(unknown)} is not known" if unknown else "no format is named"
         raise UserError(f"export: {said}; allowed: {', '.join(WRITTEN)}")
-    patterns = given.cell.split(",") if isinstance(given.cell, str) else [str(each) for each in given.cell or ()]
-    cells = load_cells(results, [each.strip() for each in patterns])
+    cells = load_cells(results, references_of(given.cell), ids_under(config.words))
     if not cells:
         raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.words)}")
     roots = {

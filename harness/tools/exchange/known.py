@@ -10,6 +10,7 @@ from harness.advice import harness
 from harness.benchmarks.benchmark import Benchmark, benchmark, benchmark_names
 from harness.benchmarks.files import Folder
 from harness.errors import UserError
+from harness.evidence.loading import stored_names
 from harness.settings.compose import compose_config, options
 from harness.store import QuestionRecord, read_manifest, read_questions
 from harness.tools.exchange.matching import Known, stem_of
@@ -97,9 +98,9 @@ def _setting(asked: Asked, known: Benchmark) -> str:
 
 def _stored(asked: Asked, results: Path) -> list[Known]:
     found: dict[str, Known] = {}
-    for path in sorted((results / "runs").glob("*/manifest.json")):
-        task = read_manifest(path.parent).cell["task"]
+    for folder in (results / "runs" / name for name in stored_names(results / "runs")):
+        task = read_manifest(folder).cell["task"]
         if asked.benchmark in (task.get("data"), task["name"]) and task["split"] == asked.split:
-            for record in read_questions(path.parent):
+            for record in read_questions(folder):
                 found.setdefault(record.question_id, Known(record))
     return list(found.values())

@@ -15,7 +15,6 @@ from harness.evidence.cells import CellResult
 from harness.gate.compare import tied
 from harness.run.answer import load_model, needs_attention, needs_pixels
 from harness.settings.cell import Cell
-from harness.settings.groups import Config
 from harness.settings.weights import find_weights, weights_identity
 from harness.store import Answer, SeenFrames
 from harness.tools.show.held import HeldFrames
@@ -88,19 +87,17 @@ class Again:
         return set(self.differs) <= OF_KEPT and all(tied({"margin": margin}) for margin in margins)
 
 
-def stored_cell(stored: CellResult, config: Config) -> Cell:
+def stored_cell(stored: CellResult, here: Mapping[str, Any]) -> Cell:
     """The cell of a manifest, with weights and versions as they are here and now.
 
     Args:
         stored: the cell.
-        config: says where the weights are and what they run on, where the command line sets that.
+        here: settings of `PLACES` that this machine needs in place of the stored ones.
 
     Raises:
         UserError: the weights are not here, or this code would give the cell another identity.
     """
     record, cell = stored.cell, Cell.from_record(stored.cell)
-    given = {word.split("=")[0] for word in config.words}
-    here = {name: getattr(config.model, name) for name in PLACES if f"model.{name}" in given or "model" in given}
     cell = dataclasses.replace(cell, model=dataclasses.replace(cell.model, **here))
     weights = weights_identity(find_weights(cell.model.path, cell.model.fetch).resolve())
     cell = cell.now(weights)

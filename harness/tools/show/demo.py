@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,8 @@ from harness.benchmarks.prompts import choice_prompt, lettered
 from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.run.answer import load_model, needs_attention, needs_pixels
-from harness.settings.cell import Cell
-from harness.settings.groups import Config
-from harness.settings.matrix import task_cells
+from harness.settings.groups import Config, TaskConfig
+from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
 from harness.tools.show.figure import draw
 from harness.tools.show.held import HeldFrames
@@ -58,12 +58,12 @@ def main(config: Config, demo: DemoConfig) -> int:
         UserError: no video or question, a video that cannot be read, a context too small for the text, or a picture
             that cannot be written.
     """
-    asked = what_is_asked(config, demo)
+    cell = build_cells(config, [])[0]  # loading says what is wrong with the weights
+    asked = what_is_asked(demo, config.profile, cell.task, Path(config.data.root))
     output = Path(demo.output)
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output {output} must end in .png, .pdf or .svg")
     made_folder(output.parent, "--output FILE")
-    cell = demo_cell(config)
 
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
     setting = cell.video
@@ -81,7 +81,7 @@ def main(config: Config, demo: DemoConfig) -> int:
     )
     encoded = time.perf_counter()
     context = cell.context
-    if config.profile == "toy" and not _given(config, "context"):
+    if config.profile == "toy" and not _given(config.words, "context"):
         n_video = len(features.features)
         context = adapter.prompt(asked.prompt, features).n_text + max(1, n_video // TOY_SHARE)
     generation = adapter.answer(
@@ -129,7 +129,7 @@ def tell(asked: Asked, text: str, video: Video, heading: str, console: Console) 
     console.print(f"answer: [bold]{shown or '(empty)'}[/bold]", soft_wrap=True)
 
 
-def what_is_asked(config: Config, demo: DemoConfig) -> Asked:
+def what_is_asked(demo: DemoConfig, profile: str, task: TaskConfig, data_root: Path) -> Asked:
     """Video and question: those of the command line; on the toy profile what is missing comes from the toy.
 
     Raises:
@@ -147,8 +147,8 @@ def what_is_asked(config: Config, demo: DemoConfig) -> Asked:
         raise UserError(f"--question is empty; write: python -m harness demo {example}")
     if demo.video is not None and demo.question is None:
         raise UserError(f"--question is missing; write: python -m harness demo {example}")
-    if demo.video is None and config.profile != "toy":
-        raise UserError(f"--video is missing; write: python -m harness demo profile={config.profile} {example}")
+    if demo.video is None and profile != "toy":
+        raise UserError(f"--video is missing; write: python -m harness demo profile={profile} {example}")
     for name, given in {"--question": demo.question or "", "--options": "".join(demo.options)}.items():
         if not _is_text(given):
             raise UserError(f"{name} holds bytes that are not UTF-8: {given!r}; write it in UTF-8 (see: locale)")
@@ -156,7 +156,7 @@ def what_is_asked(config: Config, demo: DemoConfig) -> Asked:
     if len(options) < len(demo.options):
         raise UserError(f"--options: {len(demo.options)} options were given, at most {len(options)} are possible")
     if demo.video is None:
-        toy = toy_question(config)
+        toy = toy_question(task, data_root)
         if demo.question is None:
             return toy
         video = toy.video
@@ -166,25 +166,19 @@ def what_is_asked(config: Config, demo: DemoConfig) -> Asked:
     return Asked(video, question, choice_prompt(question, options) if options else question, options)
 
 
-def toy_question(config: Config) -> Asked:
+def toy_question(task: TaskConfig, data_root: Path) -> Asked:
     """A question of the toy's benchmark `task` about one of its longest videos."""
     from harness.benchmarks.questions import load_questions
 
-    root = Path(config.data.root)
-    questions = load_questions(config.task, root)
+    questions = load_questions(task, data_root)
     question = max(questions, key=lambda question: question.video_s or 0.0)
     text = question.prompt.splitlines()[0]
     return Asked(question.video, text, question.prompt, question.options, question.answer)
 
 
-def demo_cell(config: Config) -> Cell:
-    """Model, method, frames and context of the demo: the command line's, else the first of the profile's matrix."""
-    return next(task_cells(config, []))  # loading says what is wrong with the weights
-
-
-def _given(config: Config, key: str) -> bool:
+def _given(words: Sequence[str], key: str) -> bool:
     """Whether the command line sets `key` or something below it."""
-    return any(word.split("=")[0] == key or word.startswith(f"{key}.") for word in config.words)
+    return any(word.split("=")[0] == key or word.startswith(f"{key}.") for word in words)
 
 
 def _is_text(given: str) -> bool:

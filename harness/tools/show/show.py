@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,15 +16,16 @@ from rich.markup import escape
 from harness.advice import harness
 from harness.errors import UserError, printable
 from harness.evidence.cells import CellResult
-from harness.evidence.loading import load_cells
+from harness.evidence.loading import Ids, find_name, find_names, load_cells, references_of, stored_names
 from harness.plan.plan import AskedOnce
 from harness.report.explorer.page import hang_pictures
 from harness.report.pictures import BESIDE, picture
 from harness.report.style import words_of
 from harness.run.opening import prompt_digest
+from harness.settings.cell import Cell
 from harness.settings.groups import Config
-from harness.settings.matrix import build_cells
-from harness.tools.show.again import Again, Ask, answer_again, stored_cell
+from harness.settings.matrix import build_cells, ids_under
+from harness.tools.show.again import PLACES, Again, Ask, answer_again, stored_cell
 from harness.tools.show.beside import draw_beside
 from harness.tools.show.demo import NOT_RECORDED
 from harness.tools.show.figure import draw, one_line
@@ -46,8 +48,15 @@ def main(config: Config, show: ShowConfig) -> int:
     Raises:
         UserError: there is no such question or cell, it is not answered, or cannot be answered again with what is here.
     """
+    if bool(show.questions) == bool(show.flips) or len(show.flips) not in (0, 2):
+        raise UserError("name questions (python -m harness show QUESTION cell=...), or two cells (--flips CELL CELL)")
     console = Console(highlight=False, soft_wrap=True)
-    asks = chosen_asks(config, show, console)
+    given = {word.split("=")[0] for word in config.words}
+    here = {name: getattr(config.model, name) for name in PLACES if f"model.{name}" in given or "model" in given}
+    stored = stored_cells(config.results, show, partial(build_cells, config, []), ids_under(config.words))
+    if not stored:
+        raise UserError(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}")
+    asks = chosen_asks(stored, show, Path(config.data.root), here, console)
     if not asks:
         return OTHER
     others = total = 0
@@ -63,15 +72,19 @@ def main(config: Config, show: ShowConfig) -> int:
     return OTHER if others else SAME
 
 
-def chosen_asks(config: Config, show: ShowConfig, console: Console) -> list[Ask]:
-    """What to answer again, with the questions as their annotation has them now; says what is stored as failed.
+def chosen_asks(
+    stored: Sequence[CellResult], show: ShowConfig, data_root: Path, here: Mapping[str, Any], console: Console
+) -> list[Ask]:
+    """The stored answers to replay, with the questions as their annotation has them now; prints which are failed.
+
+    Args:
+        stored: cells; with ``--flips`` the first and the last are compared.
+        data_root: the folder of the benchmarks.
+        here: see :func:`stored_cell`.
 
     Raises:
         UserError: see `main`.
     """
-    if bool(show.questions) == bool(show.flips) or len(show.flips) not in (0, 2):
-        raise UserError("name questions (python -m harness show QUESTION cell=...), or two cells (--flips CELL CELL)")
-    stored = stored_cells(config, show)
     questions = flipped(stored[0], stored[-1]) if show.flips else show.questions
     if show.flips:
         more = f", the first {show.limit} of them (--limit)" if len(questions) > show.limit else ""
@@ -80,11 +93,9 @@ def chosen_asks(config: Config, show: ShowConfig, console: Console) -> list[Ask]
     known = {question.question_id for cell in stored for question in cell.questions}
     for name in questions:
         if name not in known:
-            if not known:
-                raise UserError(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}")
             near = difflib.get_close_matches(name, known, n=5) or sorted(known)[:5]
             raise UserError(f"no chosen cell has a question {name!r}; there are, for example: {', '.join(near)}")
-    annotated, asks = AskedOnce(Path(config.data.root).absolute()), []
+    annotated, asks = AskedOnce(data_root.absolute()), []
     for cell in stored:
         asked, again = {question.question_id: question for question in cell.questions}, None
         for name in (name for name in questions if name in asked):
@@ -93,49 +104,39 @@ def chosen_asks(config: Config, show: ShowConfig, console: Console) -> list[Ask]
                 why = "is not answered yet" if answer is None else f"is stored as failed: {answer.reason}"
                 console.print(f"{cell.id}: question {name} {why}", markup=False)
                 continue
-            again = again or stored_cell(cell, config)
+            again = again or stored_cell(cell, here)
             question = next((q for q in annotated.of(again.task) if q.question_id == name), None)
             if question is None or (asked[name].prompt_digest or "") not in ("", prompt_digest(question)):
-                raise UserError(f"question {name} of {cell.id} is not in {config.data.root} as it was asked then")
+                raise UserError(f"question {name} of {cell.id} is not in {data_root} as it was asked then")
             asks.append(Ask(cell, again, question, answer))
     return asks
 
 
-def stored_cells(config: Config, show: ShowConfig) -> list[CellResult]:
+def stored_cells(
+    results: str, show: ShowConfig, matrix: Callable[[], Sequence[Cell]], ids_under: Ids
+) -> list[CellResult]:
     """The cells that are named, in that order; else those of the matrix, or all where none of these is stored.
 
+    Args:
+        results: the results folder.
+        matrix: makes the cells of the configured matrix.
+        ids_under: what a setting in brackets means.
+
     Raises:
-        UserError: a name that is none, with near ones.
+        UserError: a reference that matches no cell, or a flag that needs one cell and gets several.
     """
-    names = sorted(path.parent.name for path in (Path(config.results) / "runs").glob("*/manifest.json"))
-    given = show.flips or show.cell
-    patterns = given.split(",") if isinstance(given, str) else [str(word) for word in given or ()]
-    if not patterns:
-        matrix = [cell.id for cell in build_cells(config, [])]
-        wanted = [name for name in matrix if name in names] or names
+    names, place = stored_names(Path(results) / "runs"), f"{results}/runs"
+    if show.flips:
+        wanted = [find_name(reference, names, place, ids_under) for reference in show.flips]
+    elif references := references_of(show.cell):
+        matched = [find_names(reference, names, place, ids_under) for reference in references]
+        wanted = list(dict.fromkeys(itertools.chain(*matched)))
+    else:
+        wanted = [cell.id for cell in matrix() if cell.id in names] or names
         if len(wanted) > MOST:
             raise UserError(f"{len(wanted)} cells are too many for one picture; say which: cell='*c259*' or cell=ID,ID")
-        return load_cells(config.results, wanted)
-    found = [matching(pattern.strip(), names, config.results) for pattern in patterns]
-    for pattern, of in zip(patterns, found, strict=True):
-        if show.flips and len(of) > 1:
-            raise UserError(f"--flips {pattern} means several cells:\n  " + "\n  ".join(of))
-    wanted = list(dict.fromkeys(itertools.chain(*found)))
-    return sorted(load_cells(config.results, wanted), key=lambda cell: wanted.index(cell.id))
-
-
-def matching(pattern: str, names: Sequence[str], results: str) -> list[str]:
-    """The cells of which `pattern` is the id, its beginning, its digest, or a pattern.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = [n for n in names if fnmatch.fnmatch(n, pattern) or n.startswith(pattern) or n.endswith(f"-{pattern}")]
-    if not found:
-        near = difflib.get_close_matches(pattern, names, n=5, cutoff=0.3) or names[:5]
-        listed = "\n  ".join(near) or "none (python -m harness run)"
-        raise UserError(f"{results}/runs has no cell {pattern!r}; near it are\n  {listed}")
-    return found
+        return load_cells(results, wanted) if wanted else []
+    return sorted(load_cells(results, wanted), key=lambda cell: wanted.index(cell.id))
 
 
 def flipped(a: CellResult, b: CellResult) -> list[str]:
