@@ -111,7 +111,7 @@ def test_a_flag_is_checked_as_its_setting_is():
 @pytest.mark.parametrize(
     ("words", "read"),
     [
-        (["import", "FILE", "task=mlvu"], "foreign.of, "),
+        (["import", "FILE", "task=mlvu"], "imported.of, "),
         (["export", "inspect", "matrix.task=[mlvu]"], "export.cell, "),
         (["compare", "A", "B", "method.chunk_frames=8"], "report, "),
         (["run", "show.limit=3"], "run.retry, "),

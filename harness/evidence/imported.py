@@ -1,4 +1,4 @@
-"""Foreign cells on disk, ``results/foreign/<name>/``, and how they are read as cells are.
+"""Imported cells on disk, ``results/foreign/<name>/``, and how they are read as cells are.
 
 They are no cells of this harness: their manifest is of another kind, which the store and the gate refuse.
 """
@@ -46,7 +46,7 @@ class Said:
 
 
 @dataclass(frozen=True, eq=False)
-class ForeignCell(CellResult):
+class ImportedCell(CellResult):
     """Other people's answers, with the reading interface of a cell of ours.
 
     `setting` has "not said" where the file says nothing; `declared` is all that it says.
@@ -114,18 +114,18 @@ class ForeignCell(CellResult):
 
 
 def folder_of(results: Path | str, name: str) -> Path:
-    """Where the foreign cell of this name lies."""
+    """Where the imported cell of this name lies."""
     return Path(results) / FOLDER / name
 
 
-def write_foreign(
+def write_imported(
     folder: Path,
     record: dict[str, Any],
     questions: Sequence[QuestionRecord],
     answers: Sequence[Answer],
     said: dict[str, Said],
 ) -> None:
-    """Write a foreign cell; the manifest comes last, so that a folder without one is none.
+    """Write an imported cell; the manifest comes last, so that a folder without one is none.
 
     Raises:
         UserError: the folder holds something else.
@@ -146,7 +146,7 @@ def write_foreign(
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The manifest of a foreign cell.
+    """The manifest of an imported cell.
 
     Raises:
         UserError: absent, edited, or of something else.
@@ -162,8 +162,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def load_foreign(results: Path | str, references: Sequence[str] = ()) -> list[ForeignCell]:
-    """The foreign cells below ``results/foreign``, in the order of their names.
+def load_imported(results: Path | str, references: Sequence[str] = ()) -> list[ImportedCell]:
+    """The imported cells below ``results/foreign``, in the order of their names.
 
     Args:
         results: the results folder.
@@ -180,7 +180,7 @@ def load_foreign(results: Path | str, references: Sequence[str] = ()) -> list[Fo
     return [_load(root / name, frames) for name in chosen]
 
 
-def _load(folder: Path, frames: FrameRecords) -> ForeignCell:
+def _load(folder: Path, frames: FrameRecords) -> ImportedCell:
     record = read_record(folder)
     benchmark(record["benchmark"])
     declared = record["declared"]
@@ -195,7 +195,7 @@ def _load(folder: Path, frames: FrameRecords) -> ForeignCell:
     }
     manifest = Manifest(record["name"], record["digest"], cell, created=record["imported"], status="complete")
     asked, answers = Asked(read_questions(folder)), read_answers(folder)
-    return ForeignCell(folder, manifest, asked, answers, frames, record=record, said=_said(folder))
+    return ImportedCell(folder, manifest, asked, answers, frames, record=record, said=_said(folder))
 
 
 def _said(folder: Path) -> dict[str, Said]:

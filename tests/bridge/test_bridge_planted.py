@@ -56,7 +56,7 @@ def base(tmp_path_factory):
     ]
     path = folder / "samples_mlvu.jsonl"
     path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    said = ["foreign.of=mlvu", "foreign.name=theirs", f"foreign.files=['{path}']"]
+    said = ["imported.of=mlvu", "imported.name=theirs", f"imported.files=['{path}']"]
     assert importing.main(*composed("import", *words(folder, folder / "ours"), *said)) == 0
     return folder
 

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from foreign_files import HOSTILE, own_cell
+from imported_files import HOSTILE, own_cell
 from verbs import composed, imported
 
 from harness.errors import UserError
@@ -69,7 +69,7 @@ def test_a_packed_log_without_the_package_says_what_to_do(tmp_path, root):
     except ImportError:
         (tmp_path / "x.eval").write_bytes(b"PK")
         with pytest.raises(UserError, match="inspect_ai is not installed; install it, or write the log as JSON"):
-            imported(tmp_path / "x.eval", *settings(tmp_path, root, "foreign.of=videomme"))
+            imported(tmp_path / "x.eval", *settings(tmp_path, root, "imported.of=videomme"))
     else:
         pytest.skip("inspect_ai is installed")
 

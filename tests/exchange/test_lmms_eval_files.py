@@ -1,4 +1,4 @@
-"""lmms-eval's sample files: written by its own code, read as foreign cells."""
+"""lmms-eval's sample files: written by its own code, read as imported cells."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import importlib
 import json
 
 import pytest
-from foreign_files import ask_lmms, lmms_samples, write_lmms, write_lmms_before
+from imported_files import ask_lmms, lmms_samples, write_lmms, write_lmms_before
 from verbs import composed, imported
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
 from harness.errors import UserError
-from harness.evidence.imported import NOT_SAID, load_foreign
+from harness.evidence.imported import NOT_SAID, load_imported
 from harness.evidence.loading import load_cells
 from harness.settings.compose import compose_config
 from harness.tools.exchange.importing import main
@@ -103,8 +103,8 @@ def test_rows_of_other_questions_are_counted_and_listed(tmp_path, root, capsys):
     samples[2]["videomme_perception_score"]["question_id"] = "999-9"
     samples[2]["doc"]["question"] = samples[2]["arguments"][0] = "Something else?"
     path = write_lmms(tmp_path / "logs", "videomme", samples[:6])
-    assert main(*composed("import", *settings(tmp_path, root, f"foreign.files=['{path}']"))) == 1
-    (cell,) = load_foreign(tmp_path)
+    assert main(*composed("import", *settings(tmp_path, root, f"imported.files=['{path}']"))) == 1
+    (cell,) = load_imported(tmp_path)
     assert [row["place"] for row in cell.matching["unmatched"]] == ["line 3"]
     assert len(cell.matching["absent"]) == 4 and cell.n == 5
     said = capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_a_bad_line_is_named(line, message, tmp_path, root):
 def test_another_import_is_not_overwritten(tmp_path, root):
     _, _, samples = stock("lvbench", root)
     path = write_lmms(tmp_path / "logs", "lvbench", samples)
-    asked = settings(tmp_path, root, "foreign.name=theirs")
+    asked = settings(tmp_path, root, "imported.name=theirs")
     assert imported(path, *asked).id == imported(path, *asked).id == "theirs"
     path.write_text(path.read_text().replace("no idea", "an idea"))
     with pytest.raises(UserError, match="holds another import"):

@@ -129,7 +129,7 @@ def test_a_table_is_named_by_of_where_its_name_says_nothing(tmp_path, root):
     path = write(table_of(root, "mlvu", "dev"), tmp_path / "predictions.tsv")
     with pytest.raises(UserError, match="names no benchmark; say which questions were asked with of="):
         imported(path, *settings(tmp_path, root))
-    asked = [*settings(tmp_path, root), "foreign.of=mlvu"]
+    asked = [*settings(tmp_path, root), "imported.of=mlvu"]
     assert imported(path, *asked).record["split"] == "dev"
 
 
@@ -148,12 +148,12 @@ def test_a_table_is_named_by_of_where_its_name_says_nothing(tmp_path, root):
 def test_a_bad_table_is_named_with_the_row(name, content, message, tmp_path, root):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)):
-        imported(tmp_path / name, *settings(tmp_path, root), "foreign.format=openvlm")
+        imported(tmp_path / name, *settings(tmp_path, root), "imported.format=openvlm")
 
 
 def test_pandas_reads_what_we_export(tmp_path, root):
     """The reader of VLMEvalKit (``load`` in vlmeval/smp/file.py: pandas)."""
-    from foreign_files import HOSTILE, own_cell
+    from imported_files import HOSTILE, own_cell
 
     from harness.tools.exchange.exporting import main
 

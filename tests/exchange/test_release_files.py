@@ -94,7 +94,7 @@ def test_questions_that_the_release_skipped_are_absent(tmp_path, root, capsys):
         kept = json.loads(file.read_text())
         del kept["3"]
         file.write_text(json.dumps(kept))
-    assert main(*composed("import", *settings(tmp_path, root, f"foreign.files=['{path.parent}']"))) == 0
+    assert main(*composed("import", *settings(tmp_path, root, f"imported.files=['{path.parent}']"))) == 0
     assert f"1 questions of the benchmark are not in the file: {items[3].question_id}" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from foreign_files import HOSTILE, ask_lmms, own_cell, write_lmms
+from imported_files import HOSTILE, ask_lmms, own_cell, write_lmms
 from verbs import composed, imported
 
 from harness.errors import UserError

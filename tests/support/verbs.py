@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.imported import ForeignCell
+from harness.evidence.imported import ImportedCell
 from harness.settings.compose import compose_verb
 from harness.settings.groups import Config
 from harness.settings.verbs import all_verbs
@@ -17,7 +17,7 @@ def composed(verb: str, *words: str) -> tuple[Config, Any]:
     return compose_verb(all_verbs()[verb], words)
 
 
-def imported(path: Path, *words: str) -> ForeignCell:
+def imported(path: Path, *words: str) -> ImportedCell:
     """A file as `import` takes it."""
     config, given = composed("import", *words)
     return import_file(path, given, Path(config.results), Path(config.data.root))

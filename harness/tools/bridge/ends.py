@@ -12,7 +12,7 @@ from harness.advice import harness
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.imported import FOLDER, load_foreign
+from harness.evidence.imported import FOLDER, load_imported
 from harness.evidence.loading import bracketed, find_name, load_cells, matching, stored_names
 from harness.settings.cell import Cell
 from harness.settings.groups import ModelConfig
@@ -111,7 +111,7 @@ def find_end(name: str, ends: Ends, other: str = "") -> End:
     if matching(name, own):
         return stored_end(find_name(name, own, str(runs)), ends)
     if matching(name, imported):
-        (result,) = load_foreign(ends.results, [find_name(name, imported, str(imports))])
+        (result,) = load_imported(ends.results, [find_name(name, imported, str(imports))])
         return End(f"{result.id} (imported)", result=result, declared=result.declared)
     number = _published(name, ends.expected, other)
     if number is not None:

@@ -1,4 +1,4 @@
-"""What a foreign file says of its setting, in the words of `CellResult.setting` where they have one for it."""
+"""What an imported file says of its setting, in the words of `CellResult.setting` where they have one for it."""
 
 from __future__ import annotations
 

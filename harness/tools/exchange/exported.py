@@ -1,4 +1,4 @@
-"""A cell of ours as the writers of foreign formats see it."""
+"""A cell of ours as the writers of other formats see it."""
 
 from __future__ import annotations
 

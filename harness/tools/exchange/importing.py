@@ -14,17 +14,17 @@ from rich.console import Console
 from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.console import open_console
 from harness.errors import UserError, printable
-from harness.evidence.imported import NOT_SAID, ForeignCell, Said, folder_of, load_foreign, write_foreign
+from harness.evidence.imported import NOT_SAID, ImportedCell, Said, folder_of, load_imported, write_imported
 from harness.store import Answer, now
 from harness.store.answers import FAILED, OK
 from harness.tools.exchange import inspect, lmms_eval, openvlm, release
 from harness.tools.exchange.known import Asked, known_questions, which
 from harness.tools.exchange.matching import Matching, match
-from harness.tools.exchange.rows import ForeignFile, ForeignRow, damaged
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
-    from harness.tools.exchange.verbs import ForeignConfig
+    from harness.tools.exchange.verbs import ImportConfig
 
 READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect}
 """Format -> module with ``recognises(path)`` and ``read(path)``."""
@@ -32,8 +32,8 @@ LISTED = 5
 """Rows named on the terminal; the manifest has all."""
 
 
-def main(config: Config, given: ForeignConfig) -> int:
-    """Import every file of ``foreign.files``.
+def main(config: Config, given: ImportConfig) -> int:
+    """Import every file of ``imported.files``.
 
     Returns:
         0, or 1 where rows of a file were not matched (they are listed).
@@ -68,8 +68,8 @@ def _files(path: Path, format: str | None) -> list[Path]:
     return found
 
 
-def read_file(path: Path, format: str | None = None) -> ForeignFile:
-    """A foreign file, by the reader that knows it.
+def read_file(path: Path, format: str | None = None) -> ImportedFile:
+    """The rows of a file, by the reader that knows it.
 
     Raises:
         UserError: none does, or it is damaged.
@@ -79,14 +79,14 @@ def read_file(path: Path, format: str | None = None) -> ForeignFile:
     if format is None:
         raise UserError(f"{path}: no reader knows it; say what it is with format=<{'|'.join(READERS)}>")
     try:
-        found: ForeignFile = READERS[format].read(path)
+        found: ImportedFile = READERS[format].read(path)
     except (LookupError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
         raise damaged(path, "", f"is not as {format} writes it ({type(error).__name__}: {error})") from error
     return found
 
 
-def import_file(path: Path, given: ForeignConfig, results: Path, data: Path) -> ForeignCell:
-    """Read a file, match its rows, write the foreign cell and load it.
+def import_file(path: Path, given: ImportConfig, results: Path, data: Path) -> ImportedCell:
+    """Read a file, match its rows, write the imported cell and load it.
 
     Raises:
         UserError: as `main`.
@@ -127,18 +127,18 @@ def import_file(path: Path, given: ForeignConfig, results: Path, data: Path) -> 
         if each.row.letter is not None or each.row.correct is not None
     }
     folder = folder_of(results, name)
-    write_foreign(folder, record, [each.record for each in matching.found], answers, said)
-    return load_foreign(results, [name])[0]
+    write_imported(folder, record, [each.record for each in matching.found], answers, said)
+    return load_imported(results, [name])[0]
 
 
-def _answer(row: ForeignRow, question_id: str, video_id: str) -> Answer:
+def _answer(row: ImportedRow, question_id: str, video_id: str) -> Answer:
     if row.text is None or row.error:
         error = {"type": "NoAnswer", "message": row.error or "the file has no answer"}
         return Answer(question_id, video_id, FAILED, text=row.text or "", error=error)
     return Answer(question_id, video_id, OK, text=row.text)
 
 
-def _parser(file: ForeignFile, protocol: str | None, spec: Benchmark) -> str:
+def _parser(file: ImportedFile, protocol: str | None, spec: Benchmark) -> str:
     """Of the protocol that the file declares, else the one nearest to its code base, else the benchmark's first."""
     if protocol is not None:
         return spec.protocols[protocol].parser
@@ -148,13 +148,13 @@ def _parser(file: ForeignFile, protocol: str | None, spec: Benchmark) -> str:
     return (of_format or next(iter(spec.protocols.values()))).parser
 
 
-def _name(file: ForeignFile, asked: Asked) -> str:
+def _name(file: ImportedFile, asked: Asked) -> str:
     said = file.declared.get("model", file.paths[0].parent.name or file.paths[0].stem)
     words = re.sub(r"[^A-Za-z0-9_.]+", "_", str(said)).strip("_.")[:40] or "file"
     return f"{asked.benchmark}-{file.format}-{words}-{file.digest[:8]}"
 
 
-def _summary(file: ForeignFile, matching: Matching, source: str) -> dict[str, Any]:
+def _summary(file: ImportedFile, matching: Matching, source: str) -> dict[str, Any]:
     return {
         "source": source,
         "rows": len(file.rows),
@@ -171,7 +171,7 @@ def _summary(file: ForeignFile, matching: Matching, source: str) -> dict[str, An
     }
 
 
-def show(cell: ForeignCell, console: Console) -> None:
+def show(cell: ImportedCell, console: Console) -> None:
     """Print what was taken, what was not, what the file says of its setting, and its score under every parser."""
     made = cell.matching
     how = ", ".join(f"{n} by {name}" for name, n in made["matched"].items())
@@ -199,7 +199,7 @@ def show(cell: ForeignCell, console: Console) -> None:
     console.print(printable("\n".join(lines)), markup=False, highlight=False, soft_wrap=True)
 
 
-def _scores(cell: ForeignCell) -> list[str]:
+def _scores(cell: ImportedCell) -> list[str]:
     if not cell.scores():
         return ["  no question has a right answer here"]
     said = np.array([_value(cell.said.get(question.question_id)) for question in cell.questions])

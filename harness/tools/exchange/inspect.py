@@ -20,7 +20,7 @@ from harness.evidence.cells import CellResult
 from harness.tools.exchange.declared import in_words, kept
 from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ForeignFile, ForeignRow, damaged, json_object, taken
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, taken
 
 NAME = "inspect"
 VERSION = 2
@@ -35,7 +35,7 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".json" and b'"eval"' in path.read_bytes()[:2000]
 
 
-def read(path: Path) -> ForeignFile:
+def read(path: Path) -> ImportedFile:
     """One log.
 
     Raises:
@@ -56,7 +56,9 @@ def read(path: Path) -> ForeignFile:
     rows = [
         taken(path, f"sample {i}", partial(_row, path, f"sample {i}", sample)) for i, sample in enumerate(samples, 1)
     ]
-    return ForeignFile(NAME, (path,), str(spec.get("task") or ""), rows, kept(declared), None, metadata.get("protocol"))
+    return ImportedFile(
+        NAME, (path,), str(spec.get("task") or ""), rows, kept(declared), None, metadata.get("protocol")
+    )
 
 
 def _unpacked(path: Path) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _unpacked(path: Path) -> dict[str, Any]:
     return found
 
 
-def _row(path: Path, place: str, sample: Any) -> ForeignRow:
+def _row(path: Path, place: str, sample: Any) -> ImportedRow:
     if not isinstance(sample, dict) or "id" not in sample:
         raise damaged(path, place, "is no sample: it has no id")
     metadata, output = sample.get("metadata") or {}, sample.get("output") or {}
@@ -86,7 +88,7 @@ def _row(path: Path, place: str, sample: Any) -> ForeignRow:
     target = sample.get("target")
     options = metadata.get("options") or options_of(sample.get("choices") or ())
     value = score.get("value")
-    return ForeignRow(
+    return ImportedRow(
         place=place,
         text=text,
         ids=tuple(str(each) for each in (metadata.get("question_id"), sample["id"]) if each is not None),

@@ -1,4 +1,4 @@
-"""The questions that a foreign file can be about: of an annotation on this disk, or of stored cells."""
+"""The questions that an imported file can be about: of an annotation on this disk, or of stored cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.tools.exchange.matching import Known, stem_of
 
 @dataclass(frozen=True)
 class Asked:
-    """What a foreign file asked.
+    """What an imported file asked.
 
     Attributes:
         benchmark: folder below ``tasks/``.
@@ -66,7 +66,7 @@ def known_questions(asked: Asked, data: Path, results: Path, protocol: str | Non
     """All questions of a split, and where they were read; those that a protocol of ours asks, where one is given.
 
     The annotation below the data root is taken where it is there. Else those that stored cells asked: their files hold
-    no texts, so that foreign rows are found by id, or by video and options.
+    no texts, so that imported rows are found by id, or by video and options.
 
     Raises:
         UserError: neither is there.

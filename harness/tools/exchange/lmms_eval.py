@@ -24,7 +24,7 @@ from harness.evidence.cells import CellResult
 from harness.tools.exchange.declared import arguments, in_words, kept
 from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ForeignFile, ForeignRow, an_object, damaged, json_object, taken
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, an_object, damaged, json_object, taken
 
 NAME = "lmms_eval"
 SAMPLES = re.compile(r"(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl")
@@ -46,7 +46,7 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".json" and b'"logs"' in path.read_bytes() and not path.name.endswith("_results.json")
 
 
-def read(path: Path) -> ForeignFile:
+def read(path: Path) -> ImportedFile:
     """The samples of one task.
 
     Raises:
@@ -74,7 +74,7 @@ def read(path: Path) -> ForeignFile:
     protocol = declared.get("protocol")
     setting = declared.pop("harness_setting", None)
     declared |= setting if isinstance(setting, dict) else {}
-    return ForeignFile(NAME, (path, *beside), task, rows, declared, None, protocol)
+    return ImportedFile(NAME, (path, *beside), task, rows, declared, None, protocol)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,14 +87,14 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {number}", json_object(path, line, f"line {number}")
 
 
-def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ForeignRow:
+def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ImportedRow:
     if "resps" not in sample and "filtered_resps" not in sample:
         raise damaged(path, place, f"has neither resps nor filtered_resps; it has {', '.join(sample) or 'nothing'}")
     held = sample.get("doc")
     doc: dict[str, Any] = held if isinstance(held, dict) else {}
     metrics = [value for key, value in sample.items() if key not in OWN and isinstance(value, dict)]
     places = [doc, *metrics]
-    return ForeignRow(
+    return ImportedRow(
         place=place,
         text=_text(path, place, sample.get("resps", sample.get("filtered_resps"))),
         ids=tuple(dict.fromkeys(str(of[key]) for of in places for key in IDS if _named(of.get(key)))),

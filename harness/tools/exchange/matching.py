@@ -1,4 +1,4 @@
-"""Which of a benchmark's questions a foreign row answers: by id, else by video and text."""
+"""Which of a benchmark's questions an imported row answers: by id, else by video and text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from harness.errors import UserError, printable
 from harness.store import QuestionRecord
-from harness.tools.exchange.rows import ForeignRow
+from harness.tools.exchange.rows import ImportedRow
 
 BY_ID, BY_TEXT, BY_ORDER = "id", "video and text", "order"
 """How a question was found; ``order``: several are alike, as many as rows, and the right answers agree in order."""
@@ -32,7 +32,7 @@ class Known:
 class Found:
     """A row and its question. `record` has the row's options where they stand in another order than ours."""
 
-    row: ForeignRow
+    row: ImportedRow
     record: QuestionRecord
     how: str
 
@@ -43,9 +43,9 @@ class Matching:
 
     found: list[Found] = field(default_factory=list)
     """In the benchmark's order."""
-    unmatched: list[tuple[ForeignRow, str]] = field(default_factory=list)
+    unmatched: list[tuple[ImportedRow, str]] = field(default_factory=list)
     """With the reason."""
-    repeated: list[ForeignRow] = field(default_factory=list)
+    repeated: list[ImportedRow] = field(default_factory=list)
     """Rows that say again what a row before them says."""
     absent: list[str] = field(default_factory=list)
     """Questions of the benchmark that no row answers."""
@@ -78,7 +78,7 @@ def stem_of(question: str) -> str:
     return question[: first.start()] if first and first.start() else question
 
 
-def asked_options(row: ForeignRow) -> Mapping[str, str]:
+def asked_options(row: ImportedRow) -> Mapping[str, str]:
     """The options of a row, else the last list of them that its prompt has: lines from "A" on in order."""
     if row.options:
         return row.options
@@ -103,7 +103,7 @@ def options_of(listed: Iterable[object]) -> dict[str, str]:
     return found
 
 
-def match(rows: Sequence[ForeignRow], known: Sequence[Known], path: object) -> Matching:
+def match(rows: Sequence[ImportedRow], known: Sequence[Known], path: object) -> Matching:
     """Find the question of every row.
 
     Raises:
@@ -112,7 +112,7 @@ def match(rows: Sequence[ForeignRow], known: Sequence[Known], path: object) -> M
     made = Matching()
     index = _Index(known)
     found: list[Found] = []
-    alike: dict[tuple[int, ...], list[ForeignRow]] = defaultdict(list)
+    alike: dict[tuple[int, ...], list[ImportedRow]] = defaultdict(list)
     for row in rows:
         named = next((index.by_id[name] for name in row.ids if name in index.by_id), None)
         if named is not None:
@@ -165,7 +165,7 @@ def _settle(found: list[Found], known: Sequence[Known], made: Matching, path: ob
         made.found.append(Found(one.row, _as_asked(one.row, asked.record, made), one.how))
 
 
-def _as_asked(row: ForeignRow, ours: QuestionRecord, made: Matching) -> QuestionRecord:
+def _as_asked(row: ImportedRow, ours: QuestionRecord, made: Matching) -> QuestionRecord:
     record = ours
     listed = asked_options(row)
     if listed and ours.options:
@@ -184,7 +184,7 @@ def _as_asked(row: ForeignRow, ours: QuestionRecord, made: Matching) -> Question
     return record
 
 
-def _letter(row: ForeignRow, record: QuestionRecord) -> str | None:
+def _letter(row: ImportedRow, record: QuestionRecord) -> str | None:
     """The row's right answer as a letter; None where it has none, or one that is no option."""
     if row.gold is None:
         return None
@@ -198,7 +198,7 @@ def _letter(row: ForeignRow, record: QuestionRecord) -> str | None:
     return None
 
 
-def _another(row: ForeignRow, record: QuestionRecord) -> bool:
+def _another(row: ImportedRow, record: QuestionRecord) -> bool:
     """Whether a row with a question's id asks something else: no option is the same."""
     if not row.options or not record.options:
         return False
@@ -222,7 +222,7 @@ class _Index:
                 self._lines[plain(each.text.strip().splitlines()[0])].append(place)
             self._of_video[self._videos[place]].append(place)
 
-    def candidates(self, row: ForeignRow) -> tuple[int, ...]:
+    def candidates(self, row: ImportedRow) -> tuple[int, ...]:
         """The questions that a row may be, in the benchmark's order."""
         video = plain_video(row.video)
         places: list[int]

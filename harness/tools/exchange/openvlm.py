@@ -26,7 +26,7 @@ from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ForeignFile, ForeignRow, damaged, taken
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, taken
 
 NAME = "openvlm"
 NO_ANSWER = "Failed to obtain answer via API."
@@ -53,7 +53,7 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".xlsx" and not path.name.startswith("~$")
 
 
-def read(path: Path) -> ForeignFile:
+def read(path: Path) -> ImportedFile:
     """A table of predictions.
 
     Raises:
@@ -77,7 +77,7 @@ def read(path: Path) -> ForeignFile:
     if not found:
         raise damaged(path, "", "has no row")
     named = _NAMED.fullmatch(path.stem)
-    return ForeignFile(NAME, (path,), named["data"] if named else "", found, _declared(named), "release")
+    return ImportedFile(NAME, (path,), named["data"] if named else "", found, _declared(named), "release")
 
 
 def _declared(named: re.Match[str] | None) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def _declared(named: re.Match[str] | None) -> dict[str, Any]:
     return declared
 
 
-def _row(place: str, record: Mapping[str, Any]) -> ForeignRow:
+def _row(place: str, record: Mapping[str, Any]) -> ImportedRow:
     prediction = record["prediction"]
     text = "" if prediction is None else _said(prediction)
     score = record.get("score", record.get("hit"))
-    return ForeignRow(
+    return ImportedRow(
         place=place,
         text=text,
         ids=tuple(_said(record[name]) for name in IDS if record.get(name) is not None),

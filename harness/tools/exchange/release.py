@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from harness.tools.exchange.rows import ForeignFile, ForeignRow, damaged, json_object, scalar
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, scalar
 
 NAME = "release"
 RESULTS, META = "anno_id2result.json", "anno_id2meta.json"
@@ -39,7 +39,7 @@ def recognises(path: Path) -> bool:
     return path.name == RESULTS
 
 
-def read(path: Path) -> ForeignFile:
+def read(path: Path) -> ImportedFile:
     """The answers of one run of a release.
 
     Raises:
@@ -55,10 +55,10 @@ def read(path: Path) -> ForeignFile:
     settings = sorted(each for each in path.parent.iterdir() if each.suffix in (".yaml", ".yml"))
     declared = _declared(settings[0]) if len(settings) == 1 else {}
     task = declared.pop("dataset_name", "") or _benchmark(metas)
-    return ForeignFile(NAME, (path, beside, *settings[:1]), str(task), rows, declared, "release")
+    return ImportedFile(NAME, (path, beside, *settings[:1]), str(task), rows, declared, "release")
 
 
-def _row(path: Path, place: str, letter: Any, meta: Any) -> ForeignRow:
+def _row(path: Path, place: str, letter: Any, meta: Any) -> ImportedRow:
     where = f"question {place}"
     if not isinstance(letter, str):
         raise damaged(path, where, f"the answer is {letter!r}, not a letter")
@@ -66,7 +66,7 @@ def _row(path: Path, place: str, letter: Any, meta: Any) -> ForeignRow:
         raise damaged(path.with_name(META), where, f"is {'absent' if meta is None else 'no object'}")
     kind, gold = meta.get("question_type"), meta.get("answer")
     right = None if gold in (None, "None") else str(gold)
-    return ForeignRow(
+    return ImportedRow(
         place=where,
         text=letter,
         ids=tuple(str(meta[key]) for key in IDS if meta.get(key) is not None),

@@ -1,4 +1,4 @@
-"""What a foreign file holds, whatever its format."""
+"""What an imported file holds, whatever its format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import UserError, printable
 
 
 @dataclass(frozen=True)
-class ForeignRow:
+class ImportedRow:
     """One question and what was answered.
 
     Attributes:
@@ -44,7 +44,7 @@ class ForeignRow:
 
 
 @dataclass(frozen=True)
-class ForeignFile:
+class ImportedFile:
     """A file of another code base, read.
 
     Attributes:
@@ -61,7 +61,7 @@ class ForeignFile:
     format: str
     paths: tuple[Path, ...]
     task: str
-    rows: list[ForeignRow]
+    rows: list[ImportedRow]
     declared: dict[str, Any]
     parser: str | None = None
     protocol: str | None = None
@@ -110,7 +110,7 @@ def scalar(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def taken(path: Path, place: str, make: Callable[[], ForeignRow]) -> ForeignRow:
+def taken(path: Path, place: str, make: Callable[[], ImportedRow]) -> ImportedRow:
     """A row, whatever stands in it.
 
     Raises:

@@ -15,7 +15,7 @@ WRITTEN = ("lmms_eval", "openvlm", "inspect")
 
 
 @dataclass
-class ForeignConfig:
+class ImportConfig:
     """Other people's results, taken as cells of their own kind."""
 
     files: list[str] = setting([], positional=True, help="files or folders to read")
@@ -38,7 +38,7 @@ class ExportConfig:
 VERBS = [
     Verb(
         "import", "harness.tools.exchange.importing", "take other people's per-question results as imported cells",
-        "foreign", ForeignConfig, reads=(),
+        "imported", ImportConfig, reads=(),
     ),
     Verb(
         "export", "harness.tools.exchange.exporting",

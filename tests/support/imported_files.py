@@ -1,4 +1,4 @@
-"""Foreign files for tests, made by the writers of their code bases where these are installed."""
+"""Files to import for tests, made by the writers of their code bases where these are installed."""
 
 from __future__ import annotations
 
