@@ -10,8 +10,7 @@ from typing import Any
 
 from harness.settings.rules import rule_of
 
-ROOMS = ("plan", "fetch", "run", "lmms", "report", "gate", "tools.exchange", "tools", "tools.show", "tools.analysis",
-         "tools.bridge")  # fmt: skip
+ROOMS = ("plan", "fetch", "run", "lmms", "report", "gate", "tools", "tools.show", "tools.analysis")
 """Packages with a ``verbs.py``, in the order of use."""
 
 

@@ -8,8 +8,7 @@ from twin_cells import one_cell, write_twin
 
 from harness.errors import UserError
 from harness.evidence.loading import load_cells
-from harness.tools.bridge.declared import candidates, declared_cell, option_of
-from harness.tools.bridge.factors import factors_between
+from harness.tools.bridge.factors import candidate_factors, declared_cell, factors_between, option_of
 
 A = one_cell()
 WORDS: list[str] = []
@@ -74,24 +73,24 @@ def test_what_cannot_be_made_is_said():
     ],
 )
 def test_candidates_are_settings_as_one_writes_them(text, said, words):
-    (factor,) = candidates(A, [text], WORDS)
+    (factor,) = candidate_factors(A, [text], WORDS)
     assert factor.text == said
     left = {each.name for each in factors_between(twin(A, factor.changes), one_cell(*words))}
     assert left <= {"positions", "reforge"}  # what a semantics brings along is said beside it
 
 
 def test_two_values_of_one_setting_are_two_candidates():
-    assert [factor.name for factor in candidates(A, ["frames=16", "frames=32", "fps=1"], WORDS)] == [
+    assert [factor.name for factor in candidate_factors(A, ["frames=16", "frames=32", "fps=1"], WORDS)] == [
         "frames=16", "frames=32", "fps",
     ]  # fmt: skip
 
 
 def test_a_candidate_given_twice_is_one():
-    assert [factor.name for factor in candidates(A, ["frames=16", "frames=16"], WORDS)] == ["frames"]
+    assert [factor.name for factor in candidate_factors(A, ["frames=16", "frames=16"], WORDS)] == ["frames"]
 
 
 def test_a_group_is_one_candidate():
-    (factor,) = candidates(A, ["video=stock"], WORDS)
+    (factor,) = candidate_factors(A, ["video=stock"], WORDS)
     assert factor.name == "video" and "video.sampler" in factor.changes
     assert twin(A, factor.changes).video == one_cell("video=stock", "matrix.frames=null", "matrix.fps=null").video
 
@@ -102,4 +101,4 @@ def test_a_group_is_one_candidate():
 )
 def test_candidates_that_are_none(text, message):
     with pytest.raises(UserError, match=message):
-        candidates(A, [text], WORDS)
+        candidate_factors(A, [text], WORDS)

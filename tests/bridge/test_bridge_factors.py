@@ -9,7 +9,8 @@ from twin_cells import one_cell
 
 from harness.errors import UserError
 from harness.settings.rules import identity_fields
-from harness.tools.bridge.factors import Point, factors_between, make_chain, ordered
+from harness.tools.bridge.chain import ChainPoint, make_chain, ordered
+from harness.tools.bridge.factors import factors_between
 
 A = one_cell()
 
@@ -21,7 +22,7 @@ def twin(cell, changes):
 
 
 def chain(a, b, **options):
-    return make_chain(Point(a, "release", "all"), factors_between(a, b, **options), twin, None)
+    return make_chain(ChainPoint(a, "release", "all"), factors_between(a, b, **options), twin, None)
 
 
 OTHERS = [
@@ -72,7 +73,7 @@ def test_a_semantics_is_taken_apart_quirk_by_quirk():
     assert not any(first.point.cell.method.for_family("qwen2_5_vl").quirks.values())
     # From one release to the other, and in the reverse order: quirks of A go first, those of B come last.
     back = factors_between(b, one_cell("matrix.semantics=[release_2025]"), quirks=True)[::-1]
-    found = make_chain(Point(b, "release", "all"), back, twin, None)
+    found = make_chain(ChainPoint(b, "release", "all"), back, twin, None)
     names = [link.factor.name for link in found.links]
     assert not found.left and 0 < names.index("semantics") < len(names) - 1
 
@@ -93,7 +94,7 @@ def test_a_factor_that_cannot_be_run_is_left_and_the_rest_is_changed():
             raise UserError("no such frames here\nsecond line")
         return twin(cell, changes)
 
-    found = make_chain(Point(A, "release", "all"), factors_between(A, b), no_frames, None)
+    found = make_chain(ChainPoint(A, "release", "all"), factors_between(A, b), no_frames, None)
     assert [link.factor.name for link in found.links] == ["context"]
     assert [(factor.name, why) for factor, why in found.left] == [("frames", "no such frames here")]
     assert found.links[-1].point.cell.id != b.id

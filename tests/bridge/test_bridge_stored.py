@@ -120,7 +120,7 @@ def test_what_cannot_be_twinned_is_named_and_its_part_is_unexplained(results, ca
         if backend == "pyav":
             raise UserError("video.backend=pyav does not work here")
 
-    monkeypatch.setattr("harness.tools.bridge.build.reader_class", readers)
+    monkeypatch.setattr("harness.tools.bridge.chain.reader_class", readers)
     absent = dataclasses.replace(B.model, name="gone", path="models/gone")
     gone = dataclasses.replace(B, model=absent, video=dataclasses.replace(B.video, backend="pyav"), weights="0" * 12)
     write_twin(results, gone, ASKED, "+" * 5 + "-" * 7)

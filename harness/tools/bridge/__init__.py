@@ -1,1 +1,1 @@
-"""Why two results differ: chains of twin cells that change one factor at a time."""
+"""Why two results differ: chains of intermediate configurations that change one factor at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,39 +11,39 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
-from harness.run import run as running
-from harness.run.worker import INTERRUPTED
 from harness.settings.cell import Cell
 from harness.settings.compose import Recomposed
 from harness.settings.groups import Config
-from harness.tools.bridge.build import Bridge, build_bridge, chains_of
-from harness.tools.bridge.ends import Ends, find_end, inherited
-from harness.tools.bridge.factors import Chain
-from harness.tools.bridge.measure import Store, measure, needed
-from harness.tools.bridge.page import folder_of, show, write
-from harness.tools.bridge.search import search
-from harness.tools.bridge.verbs import BridgeConfig
+from harness.tools.bridge.chain import Bridge, Chain, build_bridge, make_chains
+from harness.tools.bridge.ends import Ends, find_ends, inherited
+from harness.tools.bridge.factors import Factor
+from harness.tools.bridge.measure import StoredCells, agreement, measure_chain, needed_cells
+from harness.tools.bridge.page import bridge_folder, print_bridge, write_bridge
+from harness.tools.verbs import BridgeConfig
+
+Answer = Callable[[list[Cell]], int]
+"""Answers cells; returns the status of `run`, and raises Interrupted after Ctrl-C."""
 
 
-def main(config: Config, given: BridgeConfig) -> int:
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM while cells were answered."""
+
+
+def main(config: Config, settings: BridgeConfig) -> int:
     """Answer what the chain needs, then print, draw and write the waterfall.
 
     Returns:
-        0; 1 where some answers of a twin are stored as failed, 130 after Ctrl-C.
+        0; 1 where some answers of an intermediate configuration are stored as failed, 130 after Ctrl-C.
 
     Raises:
-        UserError: an end is not known, the ends are of different benchmarks, or something keeps the twins from running.
+        UserError: an end is not known, the ends are of different benchmarks, or something keeps the intermediate
+            configurations from running.
     """
-    if len(given.cells) != 2:
-        raise UserError(f"bridge: name two results, A and B; {len(given.cells)} given: python -m harness bridge A B")
-    kept = inherited(given.cells, config.results, config.words)
+    kept = inherited(settings.cells, config.results, config.words)
     config = Recomposed([*kept, *config.words]).under() if kept else config
-    ends = Ends(config.results, config.report.expected, config.model, tuple(config.words))
     results, console = Path(config.results), Console(soft_wrap=True)
-    first, second = given.cells
-    a = find_end(first, ends, _asked(second, ends))
-    b = find_end(second, ends, a.asked)
-    bridge = build_bridge(a, b, given, ends)
+    ends = Ends(config.results, config.report.expected, config.model, tuple(config.words))
+    bridge = build_bridge(*find_ends(settings.cells, ends), settings, results, config.words)
 
     def planned(missing: list[Cell]) -> planning.Plan:
         prepare_embedded(config.profile, config.data)
@@ -51,58 +52,101 @@ def main(config: Config, given: BridgeConfig) -> int:
         return plan
 
     def answer(cells: list[Cell]) -> int:
-        """Answer what is missing of cells, through the loop of `run`; prints nothing where nothing is missing."""
-        missing = Store(results).missing(cells)
-        return running.answer(running.Execution.of(config), planned(missing), console) if missing else 0
+        missing = StoredCells(results).missing(cells)
+        if not missing:
+            return 0
+        from harness.run import run, worker  # late: only answering needs torch
 
-    if given.plan:
-        return _plan(bridge, chains_of(bridge, given, results), given, results, planned, console)
-    folder = folder_of(bridge, given.output, config.results)
-    rejected: list[str] = []
-    if given.search:
-        status, bridge, rejected = search(bridge, given, results, answer)
-        if status == INTERRUPTED:
-            return status
-    chains = chains_of(bridge, given, results)
-    status = answer(needed(bridge, chains))
-    if status == INTERRUPTED:
+        status = run.answer(run.Execution.of(config), planned(missing), console)
+        if status == worker.INTERRUPTED:
+            raise Interrupted
         return status
-    store = Store(results)
-    found = [measure(bridge, chain, store, config.report.confidence) for chain in chains]
-    show(bridge, found, rejected, console)
-    write(bridge, found, rejected, folder, config.report.confidence, console)
+
+    if settings.plan:
+        chains = make_chains(bridge, settings, results)
+        _print_chains(bridge, chains, len(settings.candidates) if settings.search else 0, console)
+        if missing := StoredCells(results).missing(needed_cells(bridge, chains)):
+            planning.report_problems(planned(missing))
+        else:
+            console.print("every cell is answered: nothing to run")
+        return 0
+    folder = bridge_folder(bridge, settings.output, results)
+    rejected: list[str] = []
+    try:
+        if settings.search:
+            bridge, rejected = search(bridge, settings, results, answer)
+        chains = make_chains(bridge, settings, results)
+        status = answer(needed_cells(bridge, chains))
+    except Interrupted:
+        return 130
+    stored, confidence = StoredCells(results), config.report.confidence
+    waterfalls = [measure_chain(bridge, chain, stored, confidence) for chain in chains]
+    print_bridge(bridge, waterfalls, rejected, console)
+    write_bridge(bridge, waterfalls, rejected, folder, confidence, console)
     return status
 
 
-def _asked(name: str, ends: Ends) -> str:
-    """Benchmark of an end that says it by itself; empty where it is a number of a published table."""
-    try:
-        return find_end(name, ends).asked
-    except UserError:
-        return ""
-
-
-def _plan(
-    bridge: Bridge,
-    chains: list[Chain],
-    given: BridgeConfig,
-    results: Path,
-    planned: Callable[[list[Cell]], planning.Plan],
-    console: Console,
-) -> int:
-    """Print the chains and their cost; runs nothing."""
+def _print_chains(bridge: Bridge, chains: list[Chain], candidates: int, console: Console) -> None:
+    """Print the factors of each chain; of a search with the most configurations that it may need."""
     for chain in chains:
         lines = [f"A: {bridge.a.title}", *(f"  {link.factor.text}" for link in chain.links), f"B: {bridge.b.title}"]
         lines += [f"cannot be changed: {factor.text} ({why})" for factor, why in chain.left]
         console.print("\n".join(lines), markup=False, highlight=False)
     for note in bridge.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    if given.search:
-        n = len(given.candidates)
-        console.print(f"search: up to {n * (n + 1) // 2} twins, of which the first round is planned here")
-    missing = Store(results).missing(needed(bridge, chains))
-    if not missing:
-        console.print("every cell is answered: nothing to run")
-        return 0
-    planning.report_problems(planned(missing))
-    return 0
+    if candidates:
+        most = candidates * (candidates + 1) // 2
+        console.print(f"search: up to {most} intermediate configurations; the plan below is of the first round")
+
+
+def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: Answer) -> tuple[Bridge, list[str]]:
+    """Find the candidates that an import was made with.
+
+    In each round the candidate is taken whose configuration agrees with most of B's answers, as long as it agrees with
+    more of them than the configuration before. The settings that B declares come first. Two candidates that have an
+    effect only together are not found.
+
+    Returns:
+        The bridge with the taken candidates as its factors, and the candidates not taken, each with the reason.
+
+    Raises:
+        UserError: B has no answers per question.
+        Interrupted: after Ctrl-C.
+    """
+    imported, start = bridge.b.result, bridge.a.cell
+    if imported is None or bridge.b.cell is not None or start is None:
+        raise UserError("bridge.search is for an import as B: its answers say which candidate comes nearest")
+    texts = settings.candidates
+    tried = {*texts, *(text.partition("=")[0].removeprefix("matrix.") for text in texts)}
+    declared = [factor for factor in bridge.factors if factor.name not in tried and not factor.scoring]
+    scoring = [factor for factor in bridge.factors if factor.scoring]
+    waiting = [factor for factor in bridge.factors if factor not in (*declared, *scoring)]
+    changed = bridge.intermediates(results, settings.subset)
+
+    def nearness(cell: Cell) -> float:
+        ours = StoredCells(results).get(cell)
+        return 0.0 if ours is None else agreement(ours, imported, bridge.end.parser)
+
+    current = changed(start, {path: value for factor in declared for path, value in factor.changes.items()})
+    answer([current])
+    taken: list[Factor] = []
+    reasons: dict[str, str] = {}
+    while waiting:
+        reached: dict[str, Cell] = {}
+        for factor in waiting:
+            try:
+                reached[factor.name] = changed(current, factor.changes)
+            except UserError as error:
+                reasons[factor.name] = str(error).splitlines()[0]
+        answer(list(reached.values()))
+        before, after = nearness(current), {name: nearness(cell) for name, cell in reached.items()}
+        for name, share in after.items():
+            reasons[name] = f"answers like B's: {100 * before:.1f} % before, {100 * share:.1f} % with it"
+        best = max(after, key=lambda name: after[name], default=None)
+        if best is None or after[best] <= before:
+            break
+        taken += [factor for factor in waiting if factor.name == best]
+        waiting = [factor for factor in waiting if factor.name != best]
+        current = reached[best]
+    rejected = [f"{factor.text}: {reasons.get(factor.name, 'not tried')}" for factor in waiting]
+    return dataclasses.replace(bridge, factors=(*declared, *taken, *scoring)), rejected

@@ -22,16 +22,19 @@ from harness.store import read_manifest
 from harness.verdicts.expected import Published, load_tables
 
 KEPT = ("profile", "data.root", "model.path", "engine")
-"""Settings of the start of a stored cell that its twins run under, where the command line does not say otherwise."""
+"""Settings that a stored cell was started with and its intermediate configurations keep."""
 
 
 @dataclass(frozen=True)
 class End:
     """One end.
 
-    title: for tables. cell: its setting as it would be run now; None where only some of it is known. result: its
-    answers; None where there are none yet, or none per question. declared: what is known of an end without a cell, in
-    the words of `CellResult.setting`.
+    Attributes:
+        title: for tables.
+        cell: its setting as it would be run now; None where only a part of the setting is known.
+        result: its answers; None where there are none yet, or none per question.
+        published: the published number.
+        declared: the known settings of an end without a cell, in the words of `CellResult.setting`.
     """
 
     title: str
@@ -41,9 +44,11 @@ class End:
     declared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def own(self) -> bool:
-        """Whether twins can be made of it."""
-        return self.cell is not None
+    def name(self) -> str:
+        """For the name of a folder."""
+        if self.published is not None:
+            return self.published.id
+        return self.result.id if self.result is not None else self.cell.id if self.cell is not None else ""
 
     @property
     def parser(self) -> str:
@@ -56,7 +61,7 @@ class End:
         return benchmark(self.cell.task.data).protocol(self.cell.task.protocol).parser
 
     @property
-    def asked(self) -> str:
+    def benchmark(self) -> str:
         """Name of its benchmark."""
         if self.published is not None:
             return self.published.task
@@ -67,7 +72,7 @@ class End:
 
     @property
     def stale(self) -> str:
-        """How the stored answers were made otherwise than the setting would be now; empty where alike."""
+        """How versions and weights of the stored answers differ from those of today; empty where they do not."""
         if self.cell is None or self.result is None or self.cell.id == self.result.id:
             return ""
         then, now = self.result.cell, self.cell.versions
@@ -79,12 +84,12 @@ class End:
 
 @dataclass(frozen=True)
 class Ends:
-    """What the ends of a bridge are found in.
+    """Where the ends of a bridge are looked up.
 
     Attributes:
         results: the results folder.
         expected: the folder of published tables.
-        model: of the command line: where weights of its name are, and what they run on.
+        model: of the command line: where the weights of a model of its name are, and the device.
         words: settings of the command line.
     """
 
@@ -92,6 +97,22 @@ class Ends:
     expected: str
     model: ModelConfig
     words: tuple[str, ...]
+
+
+def find_ends(names: Sequence[str], ends: Ends) -> tuple[End, End]:
+    """Both ends. A row of a published table without a column means the benchmark of the other end.
+
+    Raises:
+        UserError: not two names, or one that is not known.
+    """
+    if len(names) != 2:
+        raise UserError(f"bridge: name two results, A and B; {len(names)} given: python -m harness bridge A B")
+    try:
+        of_second = find_end(names[1], ends).benchmark
+    except UserError:  # a number that needs the other end's benchmark, or an error that comes up again below
+        of_second = ""
+    first = find_end(names[0], ends, of_second)
+    return first, find_end(names[1], ends, first.benchmark)
 
 
 def find_end(name: str, ends: Ends, other: str = "") -> End:
@@ -118,7 +139,7 @@ def find_end(name: str, ends: Ends, other: str = "") -> End:
         return End(f"{number.id} ({number.text})", published=number, declared=number.setting)
     raise UserError(
         f"bridge: {name!r} is no cell below {ends.results}/runs, no import and no published number. See them: "
-        f"{harness('report', ends.words)}; a setting stands in brackets: '[task=mlvu,frames=64,context=1000]'"
+        f"{harness('report', ends.words)}; write a setting in brackets: '[task=mlvu,frames=64,context=1000]'"
     )
 
 
@@ -164,7 +185,7 @@ class Weights:
 
 
 def inherited(names: Sequence[str], results: str, words: Sequence[str]) -> list[str]:
-    """The profile, data, weights and engine of the start of stored cells, where a command line does not set them."""
+    """Profile, data, weights and engine that stored cells were started with, where the command line sets none."""
     kept: list[str] = []
     for name in names:
         runs = Path(results) / "runs"

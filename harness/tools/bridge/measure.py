@@ -1,35 +1,48 @@
-"""What each factor of a chain is worth, from stored answers."""
+"""What each factor of a chain changes in the score, from stored answers.
+
+Scores are those of the questions that all cells of a bridge share, each cell under its parser and denominator.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.errors import UserError
-from harness.evidence.cells import CellResult
+from harness.evidence.cells import FAILED, OK, CellResult
 from harness.evidence.loading import load_cells, stored_names
-from harness.evidence.samples import main_metric
-from harness.evidence.statistics import Estimate
+from harness.evidence.replicates import published_letters
+from harness.evidence.samples import main_metric, sample
+from harness.evidence.statistics import Difference, Estimate, difference, score
 from harness.settings.cell import Cell
-from harness.tools.bridge.build import Bridge
+from harness.tools.bridge.chain import Bridge, Chain
 from harness.tools.bridge.ends import End
-from harness.tools.bridge.factors import Chain, Factor
-from harness.tools.bridge.scoring import Scored, Shared, shared_questions
+from harness.tools.bridge.factors import Factor
 from harness.verdicts.expected import Published
 
+Floats = NDArray[np.float64]
 NOW = "code and weights"
-"""Factor: declared versions and weights, where stored answers have others than a twin made now."""
+"""Factor: versions and weights, where stored answers have others than the setting would have today."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One bar of the waterfall: what a factor changes, in points.
 
-    low, high: of its paired interval. score: behind the step. gained, lost: answers turned right and wrong; None where
-    answers do not pair, and where another denominator turns none.
-    failed: failed answers of the cell that the step arrives at. cell: its id.
+    Attributes:
+        name: of the factor.
+        text: the factor in words.
+        value: the change.
+        low, high: its paired interval.
+        score: after the step.
+        gained, lost: answers turned right and wrong; None where answers do not pair or only the denominator changes.
+        failed: failed answers of the cell after the step.
+        cell: id of the cell after the step.
     """
 
     name: str
@@ -71,120 +84,233 @@ class Waterfall:
         return self.end - self.start
 
 
-class Store:
-    """Stored cells by id, each read once; a twin is also found in a cell that asked more than its subset."""
+class StoredCells:
+    """Stored cells by id, each read once. The answers of a subset are also found in a cell of the whole benchmark."""
 
     def __init__(self, results: Path | str) -> None:
-        self._results, self._found = Path(results), dict[str, CellResult]()
+        self._results, self._read = Path(results), dict[str, CellResult]()
 
     def get(self, cell: Cell) -> CellResult | None:
-        """The answers of a cell; None where it was never started. An incomplete one gives way to a complete one of
-        the whole benchmark."""
-        found = self._load(cell.id)
-        if cell.task.subset is not None and (found is None or not found.complete):
+        """The answers of a cell; None where it was never started. A complete cell of the whole benchmark goes before
+        an incomplete one of the subset."""
+        result = self._load(cell.id)
+        if cell.task.subset is not None and (result is None or not result.complete):
             whole = self._load(dataclasses.replace(cell, task=dataclasses.replace(cell.task, subset=None)).id)
-            return whole if whole is not None and whole.complete else found
-        return found
+            return whole if whole is not None and whole.complete else result
+        return result
+
+    def answered(self, cell: Cell) -> CellResult:
+        """The answers of a cell.
+
+        Raises:
+            UserError: there are none.
+        """
+        result = self.get(cell)
+        if result is None:
+            raise UserError(f"bridge: {cell.id} is not answered")
+        return result
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells that have questions without an answer, once each."""
         listed = {cell.id: cell for cell in cells}
-        return [cell for cell in listed.values() if (found := self.get(cell)) is None or not found.complete]
+        return [cell for cell in listed.values() if (result := self.get(cell)) is None or not result.complete]
 
     def _load(self, name: str) -> CellResult | None:
-        if name not in self._found and name in stored_names(self._results / "runs"):
-            (self._found[name],) = load_cells(self._results, [name])
-        return self._found.get(name)
+        if name not in self._read and name in stored_names(self._results / "runs"):
+            (self._read[name],) = load_cells(self._results, [name])
+        return self._read.get(name)
 
 
-def needed(bridge: Bridge, chains: Iterable[Chain]) -> list[Cell]:
-    """The cells whose answers the chains are made of, without the ends' own stored ones."""
+def needed_cells(bridge: Bridge, chains: Iterable[Chain]) -> list[Cell]:
+    """The cells whose answers the chains need, once each."""
     points = [link.point for chain in chains for link in chain.links]
-    found = [point.cell for point in points if point.cell is not None]
-    found += [end.cell for end in (bridge.a, bridge.b) if end.cell is not None]
-    return list({cell.id: cell for cell in found}.values())
+    cells = [point.cell for point in points if point.cell is not None] + bridge.cells
+    return list({cell.id: cell for cell in cells}.values())
 
 
-def measure(bridge: Bridge, chain: Chain, store: Store, confidence: float) -> Waterfall:
+def measure_chain(bridge: Bridge, chain: Chain, stored: StoredCells, confidence: float) -> Waterfall:
     """Measure a chain whose cells are answered.
 
     Raises:
         UserError: the cells share no question.
     """
-    points = _points(bridge, chain, store)
-    scored = [each for _, _, each in points]
-    last = bridge.b.published or Scored(_end_result(bridge.b, store), bridge.end.parser, bridge.end.denominator)
-    ends = [last] if isinstance(last, Scored) else []
-    metric = bridge.b.published.metric if bridge.b.published else main_metric(scored[0].result.benchmark)
-    shared = shared_questions([each.result for each in [*scored, *ends]], metric)
+    points = _points(bridge, chain, stored)
+    scored = [answers for _, _, answers in points]
+    published = bridge.b.published
+    last = None if published else ScoredAnswers(_of_end(bridge.b, stored), bridge.end.parser, bridge.end.denominator)
+    metric = published.metric if published else main_metric(scored[0].result.benchmark)
+    shared = shared_questions([each.result for each in (*scored, *([last] if last else []))], metric)
     steps = [
         _step(name, text, shared, after, before, confidence)
         for (name, text, after), before in zip(points[1:], scored, strict=False)
     ]
-    if last == scored[-1]:
-        reached = shared.score(scored[-1]).value
-        remainder = Step("unexplained", "unexplained: nothing, the last twin is B", 0.0, 0.0, 0.0, reached, 0, 0)
-    elif isinstance(last, Scored):
-        remainder = _step("unexplained", "unexplained", shared, last, scored[-1], confidence)
+    first, reached = shared.score(scored[0]), shared.score(scored[-1])
+    if published is not None:
+        remainder = _to_published(published, reached, confidence)
+    elif last is None or last == scored[-1]:
+        text = "unexplained: nothing, the chain ends at B"
+        remainder = Step("unexplained", text, 0.0, 0.0, 0.0, reached.value, 0, 0)
     else:
-        remainder = _to_published(last, shared.score(scored[-1]), confidence)
-    found = shared.score(scored[0])
-    first, final = (each.result.n if isinstance(each, Scored) else len(shared.names) for each in (scored[0], last))
+        remainder = _step("unexplained", "unexplained", shared, last, scored[-1], confidence)
+    n = len(shared.names)
     return Waterfall(
-        found.value, remainder.score, tuple(steps), remainder, chain.left, found.n, _videos(shared, scored[0]),
-        first - len(shared.names), final - len(shared.names),
+        first.value, remainder.score, tuple(steps), remainder, chain.left, first.n,
+        videos=len(set(shared.values(scored[0])[1].tolist())),
+        only_a=scored[0].result.n - n,
+        only_b=last.result.n - n if last else 0,
     )  # fmt: skip
 
 
-def _points(bridge: Bridge, chain: Chain, store: Store) -> list[tuple[str, str, Scored]]:
-    """(factor, in words, answers) from A on; stored answers of other versions are a factor of their own."""
+def _points(bridge: Bridge, chain: Chain, stored: StoredCells) -> list[tuple[str, str, ScoredAnswers]]:
+    """Factor, its text and answers from A on; stored answers of other versions are a factor of their own."""
     a, b = bridge.a, bridge.b
-    own = _end_result(a, store)
-    points = [("", "", Scored(own, bridge.start.parser, bridge.start.denominator))]
+    result = _of_end(a, stored)
+    points = [("", "", ScoredAnswers(result, bridge.start.parser, bridge.start.denominator))]
     if a.stale and a.cell is not None:
-        points.append((f"{NOW} (A)", f"{NOW}: {a.stale}", dataclasses.replace(points[0][2], result=_of(store, a.cell))))
+        now = dataclasses.replace(points[0][2], result=stored.answered(a.cell))
+        points.append((f"{NOW} (A)", f"{NOW}: {a.stale}", now))
     for link in chain.links:
-        result = _of(store, link.point.cell) if link.point.cell is not None else own
-        if link.point.cell is not None and a.cell is not None and link.point.cell.id == a.cell.id:
+        cell = link.point.cell
+        if cell is not None and a.cell is not None and cell.id == a.cell.id:
             result = points[-1][2].result
-        elif b.cell is not None and link.point.cell is not None and link.point.cell.id == b.cell.id and not b.stale:
-            result = _end_result(b, store)
-        points.append((link.factor.name, link.factor.text, Scored(result, link.point.parser, link.point.denominator)))
+        elif cell is not None and b.cell is not None and cell.id == b.cell.id and not b.stale:
+            result = _of_end(b, stored)
+        elif cell is not None:
+            result = stored.answered(cell)
+        answers = ScoredAnswers(result, link.point.parser, link.point.denominator)
+        points.append((link.factor.name, link.factor.text, answers))
     if b.stale and b.result is not None and not chain.left:
         points.append((f"{NOW} (B)", f"{NOW}: {b.stale}", dataclasses.replace(points[-1][2], result=b.result)))
     return points
 
 
-def _of(store: Store, cell: Cell) -> CellResult:
-    found = store.get(cell)
-    if found is None:
-        raise UserError(f"bridge: {cell.id} is not answered")
-    return found
-
-
-def _end_result(end: End, store: Store) -> CellResult:
-    """The answers of an end as they are now: those of a cell of ours may have been given since it was named."""
+def _of_end(end: End, stored: StoredCells) -> CellResult:
+    """The answers of an end. A cell of ours is read again, because it may have been answered since it was named."""
     if end.cell is not None and not end.stale:
-        return _of(store, end.cell)
+        return stored.answered(end.cell)
     if end.result is None:
         raise UserError(f"bridge: {end.title} has no answers per question to start from")
     return end.result
 
 
-def _step(name: str, text: str, shared: Shared, after: Scored, before: Scored, confidence: float) -> Step:
-    found = shared.difference(after, before)
-    low, high = found.interval(confidence)
-    score, failed = shared.score(after).value, shared.failed(after)
-    gained, lost = (found.gained, found.lost) if after.denominator == before.denominator else (None, None)
-    return Step(name, text, found.value, low, high, score, gained, lost, failed, after.result.id)
+def _step(name: str, text: str, shared: Shared, after: ScoredAnswers, before: ScoredAnswers, confidence: float) -> Step:
+    change = shared.difference(after, before)
+    low, high = change.interval(confidence)
+    value, failed = shared.score(after).value, shared.failed(after)
+    gained, lost = (change.gained, change.lost) if after.denominator == before.denominator else (None, None)
+    return Step(name, text, change.value, low, high, value, gained, lost, failed, after.result.id)
 
 
 def _to_published(number: Published, last: Estimate, confidence: float) -> Step:
-    """What is left to a published number: its score less ours, with the interval of ours and the number's rounding."""
+    """A published number minus our score, with the interval of our score and the rounding of the number."""
     low, high = last.interval(confidence)
     rest = (number.score - high - number.rounding, number.score - low + number.rounding)
     return Step("unexplained", "unexplained", number.score - last.value, *rest, number.score)
 
 
-def _videos(shared: Shared, scored: Scored) -> int:
-    return len(set(shared.values(scored)[1].tolist()))
+@dataclass(frozen=True)
+class ScoredAnswers:
+    """Answers of one cell under one parser and denominator."""
+
+    result: CellResult
+    parser: str
+    denominator: str
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The questions that every cell of a bridge has an answer or a stored failure of.
+
+    Attributes:
+        benchmark: name of the benchmark.
+        metric: its metric that the scores are of.
+        names: ids of the questions.
+    """
+
+    benchmark: str
+    metric: str
+    names: frozenset[str]
+
+    def values(self, scored: ScoredAnswers) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp] | None]:
+        """Values that the metric averages, their videos and types (None: a plain mean), [n] each in one order.
+
+        A question that the denominator leaves out has the mean of the others. The mean over all questions is then the
+        mean over the others, and scores of two denominators pair question by question.
+        """
+        cell = scored.result
+        inside = np.array([name in self.names for name in cell.asked.names[cell.asked.by_name]], bool)
+        places = cell.asked.by_name[inside]
+        counted = cell.asked.counted(self.benchmark, self.metric)
+        correct = cell.correct(scored.parser).copy()
+        out = _left_out(scored)
+        if out[places].any():
+            types = np.zeros(cell.n, np.intp) if counted.types is None else counted.types
+            for kind in np.unique(types[places]):
+                of_type = places[(types[places] == kind) & counted.inside[places]]
+                kept = of_type[~out[of_type]]
+                correct[of_type[out[of_type]]] = correct[kept].mean() if len(kept) else 0.0
+        taken = sample(cell.asked, self.benchmark, self.metric, correct, places)
+        return taken.values, taken.videos, taken.groups
+
+    def score(self, scored: ScoredAnswers) -> Estimate:
+        """The score of one cell."""
+        values, videos, groups = self.values(scored)
+        return score(values, videos, groups)
+
+    def difference(self, after: ScoredAnswers, before: ScoredAnswers) -> Difference:
+        """after - before, paired by question."""
+        new, videos, groups = self.values(after)
+        old, _, _ = self.values(before)
+        return difference(new, old, videos, groups)
+
+    def failed(self, scored: ScoredAnswers) -> int:
+        """Failed answers among the shared questions."""
+        pairs = zip(scored.result.asked.names, scored.result.statuses, strict=True)
+        return sum(name in self.names and status == FAILED for name, status in pairs)
+
+
+def shared_questions(results: Sequence[CellResult], metric: str) -> Shared:
+    """The questions of a metric that every cell answered or failed.
+
+    Raises:
+        UserError: there is none.
+    """
+    names: frozenset[str] | None = None
+    for result in results:
+        known = frozenset(result.asked.names[~np.isnan(result.correct())])
+        names = known if names is None else names & known
+    first = results[0]
+    shared = Shared(first.benchmark, metric, names or frozenset())
+    if not names or not len(shared.values(ScoredAnswers(first, first.parser, "all"))[0]):
+        listed = ", ".join(result.id for result in results)
+        raise UserError(f"bridge: no question with a right answer is answered in all of {listed}")
+    return shared
+
+
+def agreement(a: CellResult, b: CellResult, parser: str) -> float:
+    """Share of the questions answered in both cells that have the same letter; 0 where there is no such question."""
+    of_a, of_b = (
+        {
+            name: letter
+            for name, letter, status in zip(
+                cell.asked.names, published_letters(cell, parser), cell.statuses, strict=True
+            )
+            if status == OK
+        }
+        for cell in (a, b)
+    )
+    both = of_a.keys() & of_b.keys()
+    return sum(of_a[name] == of_b[name] for name in both) / len(both) if both else 0.0
+
+
+def _left_out(scored: ScoredAnswers) -> NDArray[np.bool_]:
+    """Questions that are not in the denominator, [n]."""
+    statuses = np.array(scored.result.statuses, object)
+    if scored.denominator == "all":
+        return np.zeros(scored.result.n, bool)
+    failed: NDArray[np.bool_] = statuses == FAILED
+    if scored.denominator == "answered":
+        return failed
+    unparsed: NDArray[np.bool_] = np.array([letter is None for letter in scored.result.letters(scored.parser)], bool)
+    spoken: NDArray[np.bool_] = statuses == OK
+    return failed | (spoken & unparsed)

@@ -1,4 +1,4 @@
-"""A bridge in print: the table on the terminal, ``bridge.md``, ``bridge.json`` and the drawn waterfall."""
+"""A bridge in print: the table on the terminal, ``bridge.md``, ``bridge.json`` and the waterfall as a figure."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.report.figures import svg
-from harness.report.style import STYLE
+from harness.report.style import INK, MUTED, OURS, ROOM, ROW, STYLE, THEIRS, WIDTH, label_rows
 from harness.store.records import made_folder
-from harness.tools.bridge.build import Bridge
-from harness.tools.bridge.draw import draw
+from harness.tools.bridge.chain import Bridge
 from harness.tools.bridge.measure import Step, Waterfall
 
 HEADS = ("factor", "points", "interval", "score", "right / wrong", "")
+FIGURES = ("waterfall", "waterfall_reverse")
+COUNTS = ("start", "end", "difference", "n", "videos", "only_a", "only_b")
 
 
-def show(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str], console: Console) -> None:
-    """Print one table per chain, and what has to be known of it."""
+def print_bridge(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[str], console: Console) -> None:
+    """Print one table per chain, with notes."""
     console.print(f"A: {bridge.a.title}\nB: {bridge.b.title}", markup=False, highlight=False)
-    for waterfall in found:
+    for waterfall in waterfalls:
         table = Table(*HEADS)
-        for row in rows(bridge, waterfall):
+        for row in _rows(waterfall):
             table.add_row(*map(escape, row))
         console.print(table, soft_wrap=False)
-    for line in lines(bridge, found, rejected):
+    for line in _notes(bridge, waterfalls, rejected):
         console.print(line, markup=False, highlight=False)
 
 
-def rows(bridge: Bridge, found: Waterfall) -> list[tuple[str, ...]]:
+def _rows(waterfall: Waterfall) -> list[tuple[str, ...]]:
     """A, one row per factor, the remainder, B."""
-    steps = [*found.steps, found.remainder]
+    steps = [*waterfall.steps, waterfall.remainder]
     return [
-        ("A", "", "", f"{found.start:.2f}", "", ""),
+        ("A", "", "", f"{waterfall.start:.2f}", "", ""),
         *(_row(step) for step in steps),
-        ("B", f"{found.difference:+.2f}", "", f"{found.end:.2f}", "", "B - A"),
+        ("B", f"{waterfall.difference:+.2f}", "", f"{waterfall.end:.2f}", "", "B - A"),
     ]
 
 
@@ -55,95 +56,121 @@ def _row(step: Step) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def lines(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str]) -> list[str]:
-    """What has to be known beside the table."""
-    first = found[0]
-    listed = [f"{first.n} questions about {first.videos} videos are shared by all cells of the chain"]
+def _notes(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[str]) -> list[str]:
+    """Notes below the table."""
+    first = waterfalls[0]
+    notes = [f"{first.n} questions about {first.videos} videos are shared by all cells of the chain"]
     apart = [(name, n) for name, n in (("A", first.only_a), ("B", first.only_b)) if n]
-    listed += [f"{n} questions of {name} are not among them and count nowhere here" for name, n in apart]
-    for waterfall in found[:1]:
-        listed += [
-            f"not changed: {factor.text}: {why.rstrip('.')}; its part is in what is unexplained"
-            for factor, why in waterfall.left
-        ]
-    listed += [f"not taken: {each}" for each in rejected]
-    if len(found) > 1:
-        listed += interaction(found)
-    if bridge.b.published is not None:
-        listed.append(
-            "a published number has no answers to pair with: the interval of what is unexplained is that of our score"
-        )
-    return listed + list(bridge.notes)
-
-
-def interaction(found: Sequence[Waterfall]) -> list[str]:
-    """What a factor is worth in either order; a difference is interaction with the factors between."""
-    there, back = ({step.name: step.value for step in waterfall.steps} for waterfall in found[:2])
-    return [
-        f"{name}: {there[name]:+.2f} in this order, {back[name]:+.2f} in the reverse one, interaction "
-        f"{there[name] - back[name]:+.2f}"
-        for name in there
-        if name in back
+    notes += [f"{n} questions of {name} are not among them and do not count here" for name, n in apart]
+    notes += [
+        f"not changed: {factor.text}: {why.rstrip('.')}; its effect is part of the unexplained difference"
+        for factor, why in first.left
     ]
+    notes += [f"not taken: {candidate}" for candidate in rejected]
+    if len(waterfalls) > 1:
+        there, back = ({step.name: step.value for step in waterfall.steps} for waterfall in waterfalls[:2])
+        notes += [
+            f"{name}: {value:+.2f} in this order, {back[name]:+.2f} in the reverse one, interaction "
+            f"{value - back[name]:+.2f}"
+            for name, value in there.items()
+            if name in back
+        ]
+    if bridge.b.published is not None:
+        notes.append(
+            "a published number has no answers to pair with: the interval of the unexplained difference is that of our "
+            "score"
+        )
+    return notes + list(bridge.notes)
 
 
-def write(
+def draw_waterfall(waterfall: Waterfall, confidence: float) -> Any:
+    """One row per factor from the score of A on top to that of B; bars run from the score before to the score after."""
+    import matplotlib.pyplot as plt
+
+    steps = [*waterfall.steps, waterfall.remainder]
+    labels = ["A", *(step.text for step in steps), "B"]
+    figure = plt.figure(figsize=(WIDTH, ROOM + ROW * len(labels)), layout="constrained")
+    axis = figure.subplots()
+    before = waterfall.start
+    reached = [waterfall.start, waterfall.end]
+    for row, step in enumerate(steps, start=1):
+        told = step.low > 0 or step.high < 0
+        colour = (OURS if step.value > 0 else THEIRS) if told else MUTED
+        axis.barh(
+            row, step.value, left=before, height=0.62, color=colour, alpha=0.45 if step is waterfall.remainder else 0.9
+        )
+        axis.plot([before + step.low, before + step.high], [row, row], color=INK, lw=1.1)
+        axis.plot([before + step.value] * 2, [row, row + 1], color=MUTED, lw=0.7)
+        axis.annotate(
+            f"{step.value:+.2f}", (max(before + step.high, before), row), (4, 0), textcoords="offset points",
+            va="center", fontsize=7, color=INK,
+        )  # fmt: skip
+        reached += [before + step.low, before + step.high]
+        before += step.value
+    axis.plot(waterfall.start, 0, "D", color=INK, ms=5)
+    axis.plot(waterfall.end, len(labels) - 1, "D", color=INK, ms=5)
+    for at, row in ((waterfall.start, 0), (waterfall.end, len(labels) - 1)):
+        axis.annotate(f"{at:.2f}", (at, row), (6, 0), textcoords="offset points", va="center", fontsize=7, color=INK)
+    low, high = min(reached), max(reached)
+    room = 0.12 * max(high - low, 1.0)
+    axis.set_xlim(low - room, high + 2 * room)
+    label_rows(axis, labels)
+    axis.set_xlabel(f"percent; lines: {100 * confidence:g} % intervals of paired differences; grey: not told from zero")
+    return figure
+
+
+def write_bridge(
     bridge: Bridge,
-    found: Sequence[Waterfall],
+    waterfalls: Sequence[Waterfall],
     rejected: Sequence[str],
     folder: Path,
     confidence: float,
     console: Console,
 ) -> None:
-    """Write the page, the figure and the numbers into a folder."""
+    """Write the page, the figures and the numbers into a folder."""
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        for name, waterfall in zip(("waterfall", "waterfall_reverse"), found, strict=False):
-            figure = draw(waterfall, confidence)
+        for name, waterfall in zip(FIGURES, waterfalls, strict=False):
+            figure = draw_waterfall(waterfall, confidence)
             (folder / f"{name}.svg").write_text(svg(figure), encoding="utf-8")
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
             plt.close(figure)
-    (folder / "bridge.md").write_text(page(bridge, found, rejected, confidence), encoding="utf-8")
-    (folder / "bridge.json").write_text(json.dumps(record(bridge, found, rejected), indent=1) + "\n", encoding="utf-8")
+    page = _page(bridge, waterfalls, rejected, confidence)
+    (folder / "bridge.md").write_text(page, encoding="utf-8")
+    numbers = json.dumps(_numbers(bridge, waterfalls, rejected), indent=1) + "\n"
+    (folder / "bridge.json").write_text(numbers, encoding="utf-8")
     console.print(f"written: {folder / 'bridge.md'}", markup=False, highlight=False)
 
 
-def folder_of(bridge: Bridge, output: str | None, results: str) -> Path:
-    """Where a bridge is written; made.
+def bridge_folder(bridge: Bridge, output: str | None, results: Path) -> Path:
+    """The folder that a bridge is written into, created.
 
     Raises:
         StoreError: it cannot be written.
     """
     if output:
         return made_folder(Path(output), "output=<folder>")
-    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", _short(end)).strip("_") for end in (bridge.a, bridge.b)]
-    return made_folder(Path(results) / "bridge" / "__".join(names), "output=<folder>")
+    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", end.name).strip("_") for end in (bridge.a, bridge.b)]
+    return made_folder(results / "bridge" / "__".join(names), "output=<folder>")
 
 
-def _short(end: Any) -> str:
-    if end.published is not None:
-        return str(end.published.id)
-    return str(end.result.id if end.result is not None else end.cell.id)
-
-
-def page(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str], confidence: float) -> str:
+def _page(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[str], confidence: float) -> str:
     """``bridge.md``."""
     parts = [
         f"# Why {bridge.a.title} and {bridge.b.title} differ",
         f"A: {bridge.a.title}\nB: {bridge.b.title}\nPoints are percent accuracy; intervals ({100 * confidence:g} %) "
         "are of differences paired by question.",
     ]
-    for name, title, waterfall in zip(("waterfall", "waterfall_reverse"), ("", "Reverse order"), found, strict=False):
-        table = ["| " + " | ".join(each or " " for each in row) + " |" for row in (HEADS, *rows(bridge, waterfall))]
-        rule = "|" + "---|" * len(HEADS)
+    for name, title, waterfall in zip(FIGURES, ("", "Reverse order"), waterfalls, strict=False):
+        head, *rows = ["| " + " | ".join(text or " " for text in row) + " |" for row in (HEADS, *_rows(waterfall))]
         parts += [f"## {title}"] if title else []
-        parts += ["\n".join([table[0], rule, *table[1:]]), f"![waterfall]({name}.svg)"]
-    parts.append("\n".join(f"- {line}" for line in lines(bridge, found, rejected)))
+        parts += ["\n".join([head, "|" + "---|" * len(HEADS), *rows]), f"![waterfall]({name}.svg)"]
+    parts.append("\n".join(f"- {note}" for note in _notes(bridge, waterfalls, rejected)))
     return "\n\n".join(parts) + "\n"
 
 
-def record(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str]) -> dict[str, Any]:
+def _numbers(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[str]) -> dict[str, Any]:
     """``bridge.json``: every number of the page."""
     return {
         "a": bridge.a.title,
@@ -151,15 +178,12 @@ def record(bridge: Bridge, found: Sequence[Waterfall], rejected: Sequence[str]) 
         "notes": list(bridge.notes),
         "rejected": list(rejected),
         "chains": [
-            {
-                **{
-                    name: getattr(each, name)
-                    for name in ("start", "end", "difference", "n", "videos", "only_a", "only_b")
-                },
-                "steps": [dataclasses.asdict(step) for step in each.steps],
-                "remainder": dataclasses.asdict(each.remainder),
-                "left": [{"factor": factor.text, "why": why} for factor, why in each.left],
+            {name: getattr(waterfall, name) for name in COUNTS}
+            | {
+                "steps": [dataclasses.asdict(step) for step in waterfall.steps],
+                "remainder": dataclasses.asdict(waterfall.remainder),
+                "left": [{"factor": factor.text, "why": why} for factor, why in waterfall.left],
             }
-            for each in found
+            for waterfall in waterfalls
         ],
     }

@@ -14,11 +14,11 @@ from harness.settings.matrix import ids_under
 from harness.store.records import made_folder
 from harness.tools.exchange import inspect, lmms_eval, openvlm
 from harness.tools.exchange.exported import Exported, exported, write_files
-from harness.tools.exchange.verbs import WRITTEN
+from harness.tools.verbs import WRITTEN
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
-    from harness.tools.exchange.verbs import ExportConfig
+    from harness.tools.verbs import ExportConfig
 
 
 class Writer(Protocol):

@@ -24,7 +24,7 @@ from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
-    from harness.tools.exchange.verbs import ImportConfig
+    from harness.tools.verbs import ImportConfig
 
 READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect}
 """Format -> module with ``recognises(path)`` and ``read(path)``."""

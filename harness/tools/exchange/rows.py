@@ -48,7 +48,7 @@ class ImportedFile:
     """A file of another code base, read.
 
     Attributes:
-        format: one of `harness.tools.exchange.verbs.FORMATS`.
+        format: one of `harness.tools.verbs.FORMATS`.
         paths: what was read; the first is the file of answers.
         task: what the file calls its task; empty where it does not.
         rows: in the file's order.
