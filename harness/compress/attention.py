@@ -13,24 +13,22 @@ import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-import torch.nn.functional as F
+from typing import Any, TypeAlias
 
 from harness.advice import install
 from harness.errors import UserError
+from harness.late import F, torch
 
 BACKENDS = ("flash_attention_2", "sdpa", "eager")
 _BLOCK_BYTES = 256 * 2**20  # most that the attention weights of one block of queries may take in eager attention
 _CPU_BLOCK = 256  # queries that share a mask in SDPA on a CPU, whose kernel also computes what the mask hides
 
-Heads = torch.Tensor | list[torch.Tensor]
+Heads: TypeAlias = "torch.Tensor | list[torch.Tensor]"
 """Keys or values [1, kv, m, d]; or, where heads differ in length, one [1, 1, m, d] per key-value head."""
 
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+Kernel: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]"
 
-Observer = Callable[[int, torch.Tensor, Heads, float], "tuple[Heads, Heads] | None"]
+Observer: TypeAlias = "Callable[[int, torch.Tensor, Heads, float], tuple[Heads, Heads] | None]"
 """Called once per layer with: layer index, queries [h, n, d] and all keys (`Heads`) after rotation, logit scale.
 
 It may answer with other keys and values, which the layer then attends to instead.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import torch
+from harness.late import torch
 
-Kept = torch.Tensor | Sequence[torch.Tensor]
+Kept: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
 """Indices [k], ascending, of tokens to keep: for all heads of a layer, or one tensor per key-value head."""
 
-NewBuffer = Callable[[torch.Tensor, int], torch.Tensor]
+NewBuffer: TypeAlias = "Callable[[torch.Tensor, int], torch.Tensor]"
 """(states [1, h, n, d], capacity) -> an empty [1, h, capacity, d] for states of their kind, wherever it is to be."""
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.scorers import LayerView
+from harness.late import torch
 
 _BLOCK_BYTES = 64 * 2**20  # most that the weights of one block of queries may take
 

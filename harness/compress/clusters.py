@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
+from harness.late import torch
 
 
 def density_peaks(tokens: torch.Tensor, count: int, neighbours: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.cache import mean
 from harness.compress.causal import together
@@ -23,6 +21,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import LayerView
 from harness.errors import QuestionError, UserError
+from harness.late import torch
 
 FORMS = ("kv", "native")
 """Under a budget of cache slots, or as published."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.attention import Heads, last_keys
 from harness.compress.cache import Kept
@@ -17,6 +15,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import LayerView, guide_attention
 from harness.errors import QuestionError
+from harness.late import torch
 
 Counts = Sequence[int] | Sequence[Sequence[int]]
 """Tokens to keep per layer [L], or per layer and key-value head [L][kv]."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import Any, TypeAlias
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache
+from harness.late import torch
 
-Forward = Callable[..., torch.Tensor | None]
+Forward: TypeAlias = "Callable[..., torch.Tensor | None]"
 
 
 @dataclass

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
-
 from harness.compress.decode import greedy
 from harness.compress.language import LanguageModel
 from harness.compress.method import Method
@@ -14,6 +12,7 @@ from harness.compress.positions import next_position
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation, Recording
+from harness.late import inference_mode, torch
 
 
 def prefill(
@@ -65,7 +64,7 @@ def prefill(
     return run, hidden
 
 
-@torch.inference_mode()
+@inference_mode
 def generate(
     language: LanguageModel,
     method: Method,

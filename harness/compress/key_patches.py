@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from harness.late import F, torch
 
 _WINDOW = 3  # grids over which a change has to be the largest
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import torch
+from typing import Protocol, TypeAlias
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache
+from harness.late import torch
 
-Places = slice | torch.Tensor
+Places: TypeAlias = "slice | torch.Tensor"
 """Some of n tokens: a slice, or indices [k]."""
 
-Reduce = Callable[[int, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
+Reduce: TypeAlias = "Callable[[int, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]"
 """(layer, its input [m, d]) -> fewer states [k, d] and which tokens of the segment they stand for [k]; or `None`."""
 
 
-LayerInput = Callable[[int, torch.Tensor, torch.Tensor], "tuple[torch.Tensor, torch.Tensor] | None"]
+LayerInput: TypeAlias = "Callable[[int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None]"
 """(layer, hidden [m, d], alive [m]) -> hidden [k, d] and alive [k] where tokens are dropped or merged before the layer.
 
 `alive` are the places of the tokens in what was passed, guide included; the last one must stay.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.scorers import no_number
+from harness.late import torch
 
 MIN_WEIGHT = 0.01  # share of the hits below which a layer's weight does not fall (eq. 16)
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.evict import ChunkEvictor
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import LayerView, attention_received
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt, Segment, whole_grids
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import check_settings
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-
 from harness.errors import UserError
+from harness.late import torch
 
 TEMPORAL = 0  # row of the temporal ids in a [3, n] tensor of M-RoPE ids; rows 1 and 2 are height and width
 

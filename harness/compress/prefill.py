@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
 from harness.compress.first_passes import Forward, Pass, once, passes_of
@@ -23,6 +21,7 @@ from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import no_number
 from harness.compress.temporal import grid_distances
 from harness.compress.trace import Trace
+from harness.late import torch
 
 T = TypeVar("T")
 

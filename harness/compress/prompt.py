@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from harness.errors import UserError
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.evict import margin, video_budget
 from harness.compress.method import Pruned
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.quirks import WithQuirks
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 _WINDOW = 64  # grids moved to the device at a time

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from harness.compress.cache import Kept
 from harness.compress.evict import highest
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.late import torch
 
 WINDOWS = ("last", "every")
 """Which chunks have a window: the last one, in which the newest tokens of the video are; or each its own."""

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from harness import advice
 from harness.errors import UserError
+from harness.late import torch
 from harness.places import find
 from harness.store.records import write_atomic
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from harness.compress.cache import CompressedCache, Kept
 from harness.compress.evict import ChunkEvictor
 from harness.compress.language import LanguageModel
@@ -18,6 +16,7 @@ from harness.compress.positions import TEMPORAL
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView, attention_received
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-
 from harness.errors import UserError
+from harness.late import F, torch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,14 +8,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.cache import Stored
 from harness.compress.method import Method
 from harness.compress.positions import TEMPORAL
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.reforge import rotate_again
+from harness.late import torch
 from harness.settings.rules import setting
 
 Block = tuple[Stored, ...]

@@ -9,12 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.language import Places
 from harness.compress.prompt import Segment
 from harness.errors import QuestionError
+from harness.late import torch
 
 if TYPE_CHECKING:
     from harness.compress.prefill import Prefill

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.method import Candidates
 from harness.compress.prefill import Prefill
 from harness.compress.quirks import WithQuirks
 from harness.compress.relevance import FEATURES, ImageTextModel, by_features, question_alone
 from harness.errors import QuestionError
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -10,14 +10,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.evict import ChunkEvictor, Counts, highest
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView
+from harness.late import torch
 
 
 @dataclass(frozen=True)

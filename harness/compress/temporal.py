@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.errors import QuestionError
+from harness.late import F, torch
 
 _WINDOW = 64  # grids moved to the device at a time
 _ROUNDING = 1e-6  # 1 - cos of two equal vectors in float32

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from harness.compress.cache import CompressedCache
+from harness.late import torch
 
 
 @dataclass(frozen=True)

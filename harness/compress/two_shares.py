@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.causal import received
 from harness.compress.dropping import StateDropper
 from harness.compress.method import Method
@@ -15,6 +13,7 @@ from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Merger
 from harness.compress.scorers import LayerView
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 

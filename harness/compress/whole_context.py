@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-
 from harness.compress.allocation import largest_remainder
 from harness.compress.evict import Counts, highest, video_budget
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -52,17 +52,16 @@ class Estimate:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Two-sided interval in points, within 0 to 100 (Agresti and Coull, on ``n_eff`` questions)."""
-        from statsmodels.stats.proportion import proportion_confint
-
-        t, z = quantile(confidence, self.df), float(stats.norm.ppf(0.5 + confidence / 2))
+        t, z = quantile(confidence, self.df), float(special.ndtri(0.5 + confidence / 2))
         n = max(self.n_eff * (z / t) ** 2, 1.0)  # what one video says is worth one question
         right = min(max(self.value / POINTS, 0.0), 1.0) * n
-        low, high = proportion_confint(right, n, alpha=1 - confidence, method="agresti_coull")
-        return POINTS * max(float(low), 0.0), POINTS * min(float(high), 1.0)
+        middle = (right + z**2 / 2) / (n + z**2)
+        reach = z * math.sqrt(middle * (1 - middle) / (n + z**2))
+        return POINTS * max(middle - reach, 0.0), POINTS * min(middle + reach, 1.0)
 
     def centre(self, confidence: float) -> tuple[float, float]:
         """Middle of the interval, before it is cut to 0 to 100, and its standard error, in points."""
-        t2 = min(quantile(confidence, self.df) ** 2, self.n_eff * float(stats.norm.ppf(0.5 + confidence / 2)) ** 2)
+        t2 = min(quantile(confidence, self.df) ** 2, self.n_eff * float(special.ndtri(0.5 + confidence / 2)) ** 2)
         p = (self.value / POINTS * self.n_eff + t2 / 2) / (self.n_eff + t2)
         return POINTS * p, POINTS * math.sqrt(max(p * (1 - p), 0.0) / (self.n_eff + t2))
 
@@ -133,7 +132,7 @@ def difference(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, groups: ArrayLik
     gain, loss = (up * n_eff + 1) / (n_eff + 2), (down * n_eff + 1) / (n_eff + 2)
     middle = gain - loss
     se = math.sqrt((gain + loss - middle**2) / (n_eff + 2))
-    p = float(2 * stats.t.sf(abs(middle) / se, df))
+    p = float(2 * special.stdtr(df, -abs(middle) / se))
     counts = int((values > 0).sum()), int((values < 0).sum())
     return Difference(POINTS * (up - down), len(values), *found, POINTS * middle, POINTS * se, p, *counts)
 
@@ -156,7 +155,7 @@ def mean_difference(parts: Sequence[Difference]) -> Difference:
         return parts[0]
     se, df = _combined([part.se for part in parts], [part.df for part in parts])
     middle = sum(part.middle for part in parts) / len(parts)
-    p = float(2 * stats.t.sf(abs(middle) / se, df))
+    p = float(2 * special.stdtr(df, -abs(middle) / se))
     flips = sum(part.gained for part in parts), sum(part.lost for part in parts)
     return Difference(_mean_value(parts), *_counts(parts), df, *_effective(parts), middle, se, p, *flips)
 
@@ -176,14 +175,14 @@ def questions_for_effect(found: Difference, effect: float, confidence: float, po
 
     Assumes more videos of the same kind.
     """
-    z = stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power)
+    z = special.ndtri(0.5 + confidence / 2) + special.ndtri(power)
     return math.ceil(float(found.n * (z * found.se / effect) ** 2))
 
 
 @lru_cache(maxsize=4096)
 def quantile(confidence: float, df: float) -> float:
     """Of the t distribution, for a two-sided interval."""
-    return float(stats.t.ppf(0.5 + confidence / 2, df))
+    return float(special.stdtrit(df, 0.5 + confidence / 2))
 
 
 def _clustered(

@@ -47,7 +47,10 @@ def main(config: Config, check: CheckConfig) -> int:
     Raises:
         UserError: there is no baseline, or it asks for a flip rate that nobody measured.
     """
-    path = baseline_path(config, check)
+    named = [config.profile, config.matrix.name, *([config.task.subset] if config.task.subset else [])]
+    path = (
+        Path(check.baseline) if check.baseline else baseline_path(named, config.report.baselines, check.update_baseline)
+    )
     matrix = partial(build_cells, config)
     chosen = choose(config.results, config.report.cells, matrix, ids_under(config.words))
     cells = chosen.cells if chosen.wanted else newest(chosen.stored)
@@ -97,14 +100,16 @@ def _noise(path: Path, baseline: Baseline, cells: Sequence[CellResult], rate: fl
     )
 
 
-def baseline_path(config: Config, check: CheckConfig) -> Path:
-    """The file of ``check.baseline``, else ``<profile>_<matrix>[_<subset>].json`` in the folder of baselines."""
-    if check.baseline:
-        return Path(check.baseline)
-    words = [config.profile, config.matrix.name, *([config.task.subset] if config.task.subset else [])]
-    given = INSTALLED and check.update_baseline  # the package's own stay as they came
-    folder = Path(config.report.baselines) if given else baseline_folder(config.report.baselines)
-    return folder / ("_".join(words) + ".json")
+def baseline_path(words: Sequence[str], folder: str, updating: bool = False) -> Path:
+    """The file of a baseline: ``<profile>_<matrix>[_<subset>].json``.
+
+    Args:
+        words: profile, matrix, and subset where there is one.
+        folder: `report.baselines`.
+        updating: whether it is about to be written; the baselines of an installed package stay as they came.
+    """
+    place = Path(folder) if INSTALLED and updating else baseline_folder(folder)
+    return place / ("_".join(words) + ".json")
 
 
 def _why_absent(name: str, stored: Sequence[CellResult], run: str) -> str:

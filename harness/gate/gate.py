@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 ALPHA = 0.01
 """Chance of a false alarm per check."""
@@ -58,8 +58,11 @@ class Noise:
         """Chance of so many flipped videos or more."""
         if not flipped:
             return 1.0
-        rate = self.flipped + 0.5, self.videos - self.flipped + 0.5
-        return float(stats.betabinom.sf(flipped - 1, videos, *rate))
+        a, b = self.flipped + 0.5, self.videos - self.flipped + 0.5
+        k = np.arange(flipped, videos + 1)  # the probabilities of the beta-binomial distribution, added up
+        logs = special.betaln(k + a, videos - k + b) - special.betaln(a, b)
+        logs -= np.log(videos + 1) + special.betaln(videos - k + 1, k + 1)
+        return float(np.exp(logs).sum())
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class KnownNoise:
         """Chance of so many flipped videos or more, the questions shared out evenly."""
         if not flipped:
             return 1.0
-        return float(stats.binom.sf(flipped - 1, videos, 1 - (1 - self.rate) ** (questions / videos)))
+        return float(special.bdtrc(flipped - 1, videos, 1 - (1 - self.rate) ** (questions / videos)))
 
 
 def gate_p(cells: Mapping[str, Flips], noise: Noise | KnownNoise) -> dict[str, float]:
@@ -107,4 +110,4 @@ def _worse(net: Sequence[int]) -> float:
     lost, gained = int(np.sum(np.less(net, 0))), int(np.sum(np.greater(net, 0)))
     if not lost + gained:
         return 1.0
-    return float(stats.binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue)
+    return float(special.bdtrc(lost - 1, lost + gained, 0.5)) if lost else 1.0

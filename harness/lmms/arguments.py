@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -51,14 +51,14 @@ def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
     return compose_config([f"{key}={word}" for key, word in {**axes, **words}.items()])
 
 
-def choose_cell(config: Config, task: TaskConfig) -> Cell:
-    """The one cell of a task under the arguments.
+def choose_cell(words: Sequence[str], task: TaskConfig) -> Cell:
+    """The one cell of a task under the words of the arguments.
 
     Raises:
         UserError: the arguments leave several cells open.
     """
-    if task.name in options("task"):  # which may choose more than itself, such as the frames
-        config = Recomposed(config.words).under(task=task.name)
+    choice = {"task": task.name} if task.name in options("task") else {}  # which may choose more, such as the frames
+    config = Recomposed(words).under(**choice)
     cells = build_cells(dataclasses.replace(config, task=task))
     if len(cells) > 1:
         raise UserError(

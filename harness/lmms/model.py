@@ -128,9 +128,9 @@ class HarnessModel(lmms):
         longest = int(settings.get("max_new_tokens") or TaskConfig.max_new_tokens)
         own: TaskConfig | None = getattr(self.task_dict[name][split], "task", None)
         if own is not None:
-            return choose_cell(self.config, dataclasses.replace(own, max_new_tokens=longest))
+            return choose_cell(self.config.words, dataclasses.replace(own, max_new_tokens=longest))
         task = TaskConfig(name, STOCK_DATA, split, STOCK_DATA, max_new_tokens=longest)
-        cell = choose_cell(self.config, dataclasses.replace(task, data="videomme"))
+        cell = choose_cell(self.config.words, dataclasses.replace(task, data="videomme"))
         versions = {**cell.versions, "prompt": f"lmms-eval {importlib.metadata.version('lmms-eval')}"}
         return dataclasses.replace(cell, task=task, versions=versions)
 

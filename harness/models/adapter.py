@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-
 from harness.compress.attention import choose_backend
 from harness.compress.generate import generate
 from harness.compress.method import Candidates, Method
@@ -18,6 +16,7 @@ from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError
+from harness.late import inference_mode, torch
 from harness.models.chat import check_text, tokens_of
 from harness.models.checkpoint import check_loaded, check_processor, check_tensors
 from harness.models.features import VideoFeatures, host_buffer, whole_grids_of
@@ -129,7 +128,7 @@ class Adapter(ABC):
         embeds: torch.Tensor = self.model.model.language_model.get_input_embeddings()(ids)
         return embeds
 
-    @torch.inference_mode()
+    @inference_mode
     def encode(
         self,
         frames: np.ndarray | Iterable[np.ndarray],

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from harness.errors import QuestionError
+from harness.late import torch
 
 _STAND_IN = "\ue000"  # a private-use character: stands for the question while the template is rendered
 

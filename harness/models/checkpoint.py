@@ -6,6 +6,7 @@ transformers fills a tensor that is missing at random and goes on; here that is 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -73,7 +74,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     promised = {} if files == [folder / "model.safetensors"] else _weight_map(folder / "model.safetensors.index.json")
     for path in files:
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 own = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(path, f"is cut short or damaged ({error})") from error
@@ -88,14 +89,21 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def check_tensors(folder: Path) -> None:
     """Are all tensors of the architecture there, with the right shapes, and no others? Reads headers only.
 
+    That they are is remembered by everything that it depends on: the modelling class need not be imported again.
+
     Raises:
         WeightsError: no, naming file and tensors.
         UserError: the folder's configuration cannot be read.
     """
+    shapes = read_shapes(folder)
+    note = _note(
+        "tensors", _read(folder / "config.json"), *(f"{name}:{shape}" for name, shape in sorted(shapes.items()))
+    )
+    if note is not None and note.exists():
+        return
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    shapes = read_shapes(folder)
     try:
         config = AutoConfig.from_pretrained(folder)
         model_class: Any = AutoModelForImageTextToText._model_mapping[type(config)]
@@ -120,16 +128,15 @@ def check_tensors(folder: Path) -> None:
         raise WeightsError(where, f"{name} has shape {list(found)} instead of {list(wanted)}{more}")
     if unexpected := sorted(info["unexpected_keys"]):
         raise WeightsError(where, f"holds {_listed(unexpected)}, which its architecture does not have")
+    _remember(note)
 
 
 def check_processor(folder: Path) -> None:
-    """Can what turns text and pictures into tokens be loaded?
+    """Can the processor and the tokenizer be loaded? That they can is remembered by the content of their files.
 
     Raises:
         WeightsError: no, naming the file that is damaged, or the folder.
     """
-    from transformers import AutoProcessor
-
     if not any((folder / name).exists() for name in VOCABULARIES):  # transformers would make an empty one
         raise WeightsError(folder, f"holds no tokenizer (none of {', '.join(VOCABULARIES)})")
     for path in sorted(folder.glob("*.json")):
@@ -137,11 +144,18 @@ def check_processor(folder: Path) -> None:
             json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(path, f"is cut short or damaged ({_first_line(error)})") from error
+    files = sorted(path for path in folder.iterdir() if path.suffix != ".safetensors" and path.is_file())
+    note = _note("processor", *(part for path in files for part in (path.name, _read(path))))
+    if note is not None and note.exists():
+        return
+    from transformers import AutoProcessor
+
     with _quiet():
         try:
             AutoProcessor.from_pretrained(folder)
         except Exception as error:  # the tokenizers' own errors share no type
             raise WeightsError(folder, f"holds no processor and tokenizer ({_first_line(error)})") from error
+    _remember(note)
 
 
 def check_finite(folder: Path) -> None:
@@ -151,26 +165,56 @@ def check_finite(folder: Path) -> None:
         WeightsError: a tensor holds NaN or infinity.
     """
     for path in weight_files(folder):
-        note = _note(path) if path.stat().st_size > REMEMBERED_BYTES else None
+        status = path.stat()
+        state = (str(path.resolve()), str(status.st_size), str(status.st_mtime_ns))
+        note = _note("finite", *state) if status.st_size > REMEMBERED_BYTES else None
         if note is not None and note.exists():
             continue
         _check_file(path)
-        if note is not None:
-            with suppress(OSError):  # a cache folder that cannot be written costs another reading
-                note.parent.mkdir(parents=True, exist_ok=True)
-                note.touch()
+        _remember(note)
+
+
+EXPONENTS = {"F64": ("<u8", 0x7FF0 << 48), "F32": ("<u4", 0x7F80_0000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+"""Number format of safetensors -> integers of its width, and the bits of the exponent; all set: NaN or infinity."""
+AT_ONCE = 2**24
+"""Numbers looked at together."""
 
 
 def _check_file(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
+    """Look at the bits of every number of a file; formats of eight bits, which few checkpoints have, through torch.
+
+    The file is laid out as safetensors documents it: the length of the header in eight bytes, the header in JSON with
+    the place of each tensor, the numbers.
+    """
+    import numpy as np
 
     try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                if not finite(file.get_tensor(name)):
-                    raise WeightsError(path, f"{name} holds NaN or infinity")
-    except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            begin, end = tensor["data_offsets"]
+            if tensor["dtype"] in EXPONENTS:
+                kind, exponent = EXPONENTS[tensor["dtype"]]
+                count = (end - begin) // np.dtype(kind).itemsize
+                bits = np.memmap(path, kind, "r", start + begin, (count,)) if count else np.empty(0, kind)
+                mask = np.array(exponent, kind)
+                blocks = (bits[at : at + AT_ONCE] for at in range(0, count, AT_ONCE))
+                good = not any(((block & mask) == mask).any() for block in blocks)
+            else:
+                good = not tensor["dtype"].startswith("F") or _finite_tensor(path, name)
+            if not good:
+                raise WeightsError(path, f"{name} holds NaN or infinity")
+    except (OSError, ValueError, KeyError) as error:
         raise WeightsError(path, f"is cut short or damaged ({error})") from error
+
+
+def _finite_tensor(path: Path, name: str) -> bool:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return finite(file.get_tensor(name))
 
 
 def finite(tensor: torch.Tensor) -> bool:
@@ -194,14 +238,37 @@ def check_loaded(model: torch.nn.Module, path: str) -> None:
         raise UserError(f"weights: model.path={path}: {bad} holds NaN or infinity; fetch the weights again")
 
 
-def _note(path: Path) -> Path | None:
-    """Where it is remembered that a file holds numbers only; another size or time of change is another file."""
-    status = path.stat()
-    identity = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+def _note(kind: str, *state: str | bytes) -> Path | None:
+    """The file that remembers that a check passed.
+
+    Args:
+        state: everything that the check depends on, besides the installed transformers.
+
+    Returns:
+        A path in the user's cache folder; None where there is no home folder.
+    """
+    digest = hashlib.sha256(f"{kind}:{importlib.metadata.version('transformers')}".encode())
+    for part in state:
+        content = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
     with suppress(RuntimeError):  # no home folder
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return base / "adaretake" / "finite" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+        return base / "adaretake" / kind / digest.hexdigest()[:32]
     return None
+
+
+def _remember(note: Path | None) -> None:
+    if note is not None:
+        with suppress(OSError):  # a cache folder that cannot be written costs another check
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the check itself says what is wrong
+        return b""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
+from harness.late import torch
 
 if TYPE_CHECKING:
     import numpy as np

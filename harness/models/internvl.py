@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.scorers import attention_received
+from harness.late import F, torch
 from harness.models.adapter import Adapter
 from harness.models.chat import tokens_of
 from harness.models.features import VideoFeatures

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import torch
-from torch import nn
-
 from harness.compress.attention import Kernel, KeysCached, Observer, attached
 from harness.compress.cache import CompressedCache
 from harness.compress.language import Places, Reduce
+from harness.late import torch
 
 _TABLES = 4  # rotations remembered: those of a chunk before and behind squeezing, on two devices
 _ALL = slice(None)
@@ -163,7 +161,7 @@ class _LayerInputs:
 
     def _of_layer(self, layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
         def change(
-            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+            _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
             embeddings = kwargs["position_embeddings"]

@@ -6,10 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.advice import install
 from harness.errors import UserError
+from harness.late import torch
 
 _YARN = {"rope_type": "yarn", "beta_fast": 32.0, "beta_slow": 1.0}
 

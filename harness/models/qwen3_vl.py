@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from harness.compress.positions import TEMPORAL
+from harness.late import torch
 from harness.models.features import VideoFeatures
 from harness.models.qwen_vl import QwenVL
 

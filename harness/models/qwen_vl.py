@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from harness.compress.positions import mrope_position_ids
 from harness.compress.scorers import attention_received
+from harness.late import torch
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
 from harness.models.language import rotated

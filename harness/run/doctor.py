@@ -22,6 +22,7 @@ from harness.places import INSTALLED, ROOT
 from harness.settings.axes import MatrixConfig
 from harness.settings.compose import Recomposed
 from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config, EngineConfig, ModelConfig, TaskConfig
+from harness.settings.weights import has_accelerator
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MODELS_GROUP, MODEL_ID = "lmms_eval.models", "adaretake"
@@ -128,6 +129,10 @@ def entry_point() -> Iterator[Finding]:
 
 def accelerator(wanted: str, profile: str) -> Iterator[Finding]:
     """Devices, and whether the settings want one."""
+    on_cpu = wanted == "cpu" or wanted == "auto" and not has_accelerator()
+    if on_cpu and (profile == "toy" or wanted == "cpu"):
+        yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
+        return
     import torch
 
     from harness.models.loading import choose_device
@@ -142,7 +147,7 @@ def accelerator(wanted: str, profile: str) -> Iterator[Finding]:
         page = ", see docs/npu.md" if device.type == "npu" else ""
         detail = f"{device.type}, {torch.accelerator.device_count()} visible; nothing was ever run on one{page}"
         yield Finding("accelerator", NOTE, detail)
-    elif profile == "toy" or wanted == "cpu":
+    elif profile == "toy":
         yield Finding("accelerator", OK, f"none; {os.cpu_count()} CPU cores, enough for the toy")
     else:
         detail = f"none visible (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')})"
@@ -151,6 +156,10 @@ def accelerator(wanted: str, profile: str) -> Iterator[Finding]:
 
 def attention(model: ModelConfig) -> Iterator[Finding]:
     """The attention backend that the settings lead to here."""
+    on_cpu = model.device == "cpu" or model.device == "auto" and not has_accelerator()
+    if on_cpu and model.attention != "flash_attention_2":
+        yield Finding("attention", OK, f"{'sdpa' if model.attention == 'auto' else model.attention} on cpu")
+        return
     from harness.compress.attention import choose_backend
     from harness.models.loading import choose_device, choose_dtype
 

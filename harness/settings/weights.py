@@ -132,7 +132,7 @@ def resolve_dtype(dtype: str, device: str) -> str:
     if dtype != "auto":
         return dtype
     if device == "auto":
-        device = "accelerator" if _has_accelerator() else "cpu"
+        device = "accelerator" if has_accelerator() else "cpu"
     return "float32" if device == "cpu" else "bfloat16"
 
 
@@ -140,7 +140,7 @@ DEVICE_FILES = ("nvidia*", "kfd", "dri/renderD*", "davinci*", "dxg", "accel*", "
 """Files below /dev of the accelerators that torch knows: CUDA, ROCm, XPU, NPU, CUDA under WSL, HPU and others."""
 
 
-def _has_accelerator() -> bool:
+def has_accelerator() -> bool:
     """Whether torch sees an accelerator; where Linux has no file of any, without importing torch."""
     if sys.platform == "linux" and not any(any(Path("/dev").glob(pattern)) for pattern in DEVICE_FILES):
         return False

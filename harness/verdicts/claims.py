@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy import stats
+from scipy import special
 
 from harness.evidence.cells import CellResult
 from harness.evidence.statistics import Difference, mean_difference, questions_for_effect
@@ -65,7 +65,7 @@ def judge_difference(claim: Claim, found: Difference, config: ReportConfig) -> t
 def judge_here(claim: Claim, value: float, sigma: float, p_holm: float, config: ReportConfig) -> str:
     """Verdict on a claim on these questions: against what a rerun of both cells would change."""
     if claim.direction == "none":
-        if abs(value) + float(stats.norm.ppf(config.confidence)) * sigma <= config.neutral_margin:
+        if abs(value) + float(special.ndtri(config.confidence)) * sigma <= config.neutral_margin:
             return HOLDS
         return CONTRADICTED if p_holm < 1 - config.confidence else CANNOT_TELL
     if p_holm >= 1 - config.confidence:

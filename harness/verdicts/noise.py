@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from harness.evidence.statistics import POINTS, Estimate, difference, score
 
@@ -121,7 +121,7 @@ def gap_between(
         margin: points that count as the same.
         exact_n: questions of a plain mean whose flips do not cluster: with few expected flips p is counted.
     """
-    one, two = (float(stats.norm.ppf(level)) for level in (confidence, 0.5 + confidence / 2))
+    one, two = (float(special.ndtri(level)) for level in (confidence, 0.5 + confidence / 2))
     gap, sigma = ours - theirs, POINTS * math.sqrt(d_high / n_eff)
     beyond = max(0.0, abs(gap) - rounding)
     if exact_n is not None and exact_n * d_high < FEW:
@@ -144,13 +144,15 @@ def _counted(beyond: float, n: int, d: float) -> float:
     questions = math.ceil(beyond / POINTS * n - 1e-9)
     if questions <= 0:
         return 1.0
-    return min(1.0, 2 * float(stats.skellam.sf(questions - 1, n * d / 2, n * d / 2))) if d else 0.0
+    # The difference of two Poisson counts of mean m reaches k with the chance that a noncentral chi-square of 2k
+    # degrees of freedom and noncentrality 2m stays below 2m (Johnson 1959).
+    return min(1.0, 2 * float(special.chndtr(n * d, 2 * questions, n * d))) if d else 0.0
 
 
 def _two_sided(size: float, sigma: float) -> float:
     if sigma == 0:
         return 1.0 if size == 0 else 0.0
-    return float(2 * stats.norm.sf(size / sigma))
+    return float(2 * special.ndtr(-size / sigma))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from harness.evidence.choose import newest
 from harness.evidence.samples import main_metric
@@ -46,11 +46,11 @@ def smallest_difference(n: float, disagree: float, confidence: float, power: flo
 
 def largest_rate(n: float, margin: float, confidence: float, rounding: float = ROUNDING) -> float:
     """Share of answers that may flip between runs so that an equal score still is reproduced within ``margin``."""
-    return n * (max(0.0, margin - rounding) / (POINTS * float(stats.norm.ppf(confidence)))) ** 2
+    return n * (max(0.0, margin - rounding) / (POINTS * float(special.ndtri(confidence)))) ** 2
 
 
 def _shifts(confidence: float, power: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power))
+    return float(special.ndtri(0.5 + confidence / 2) + special.ndtri(power))
 
 
 def section(context: Context) -> Section:

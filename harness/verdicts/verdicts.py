@@ -166,11 +166,12 @@ def cells_of(published: Published, cells: Sequence[CellResult]) -> tuple[list[Ce
 
 def holm(p: Sequence[float]) -> list[float]:
     """p values corrected for their number (Holm), in their order."""
-    if not p:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(value) for value in multipletests(p, method="holm")[1]]
+    order = sorted(range(len(p)), key=lambda k: p[k])
+    corrected, largest = [0.0] * len(p), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[k]))
+        corrected[k] = largest
+    return corrected
 
 
 def verdict_counts(verdicts: Sequence[str]) -> str:

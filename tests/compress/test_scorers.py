@@ -32,7 +32,7 @@ def test_a_long_guide_never_takes_more_than_a_block(monkeypatch) -> None:
         sizes.append(4 * logits.numel())
         return softmax(logits, **options)
 
-    monkeypatch.setattr(torch, "softmax", watched)
+    monkeypatch.setattr(scorers.torch, "softmax", watched)
     scorers.attention_received(torch.randn(4, 3000, 8), torch.randn(2, 200, 8), 1.0)
     assert max(sizes) <= 2**20 and len(sizes) > 1
 

@@ -10,9 +10,10 @@ import pytest
 from cell_folders import SEEN, VARIANTS, questions, rewrite, write_cell
 from verbs import composed
 
+from harness.cli import main as cli
 from harness.errors import UserError
 from harness.gate.baseline import read_baseline
-from harness.gate.check import baseline_path, main
+from harness.gate.check import main
 from harness.store import FrameRecords, SeenFrames, read_manifest, write_manifest
 
 
@@ -394,4 +395,7 @@ def test_a_missing_baseline_names_the_command(tmp_path):
     ("overrides", "name"), [([], "toy_ablation.json"), (["task.subset=ci"], "toy_ablation_ci.json")]
 )
 def test_default_name_follows_profile_matrix_and_subset(tmp_path, overrides, name):
-    assert baseline_path(*composed("check", f"results={tmp_path}", "matrix=ablation", *overrides)).name == name
+    update = ["--update-baseline", "matrix=ablation", f"report.baselines={tmp_path / 'own'}", *overrides]
+    run(tmp_path)
+    assert cli(["check", f"results={tmp_path / 'results'}", "report.cells=['*']", *update]) == 0
+    assert (tmp_path / "own" / name).is_file()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-
 from harness.compress.allocation import largest_remainder
 from harness.compress.layers import pooled_margin, top_hits_of_each
 from harness.compress.methods.snapkv import SnapKV
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from harness.compress.select import FrameSelector, filled_up, scaled
+from harness.late import torch
 from harness.settings.rules import setting
 
 QUIRKS = {

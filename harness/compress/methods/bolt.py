@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.select import FrameSelector, filled_up, scaled
+from harness.late import torch
 from harness.settings.rules import setting
 
 QUIRKS = {

@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.method import Pruned
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.prune import Pruner, counted_anew, highest_per_grid
 from harness.errors import QuestionError
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 QUIRKS = {

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.prune import Pruner, highest_of_all, windows
+from harness.late import F, torch
 
 QUIRKS = {
     # The whole first grid stays, also where it is more than the budget. Off: exactly the budget, of the first grid too.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.whole_context import WholeContextEvictor
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.causal import received
 from harness.compress.dropping import FORMS, StateDropper, in_native_form
 from harness.compress.method import Method
@@ -13,6 +11,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 ROWS = ("last", "all")

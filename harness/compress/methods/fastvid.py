@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.clusters import density_peaks
 from harness.compress.prune import Merger
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {

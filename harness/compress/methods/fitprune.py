@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.causal import causal_weights, guide_rows, together, video_columns
@@ -19,6 +17,7 @@ from harness.compress.recipe import Recipe, fit_command, read_recipe, removed_at
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.attention import Heads, KeysCached
 from harness.compress.causal import causal_weights, together
@@ -22,6 +20,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Pruner, highest_of_all
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 QUIRKS = {

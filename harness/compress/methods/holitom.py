@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.clusters import density_peaks, means
 from harness.compress.prompt import Prompt
 from harness.compress.prune import counted_anew
 from harness.compress.two_shares import TwoShares
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {

@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.evict import margin, video_budget
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.quirks import WithQuirks
 from harness.compress.whole_context import per_chunk
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 QUIRKS = {

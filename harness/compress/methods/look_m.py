@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.cache import Kept
 from harness.compress.causal import received
 from harness.compress.evict import ChunkEvictor, Counts
@@ -15,6 +12,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 MERGES = ("pivotal", "average", "weighted", "none")

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.causal import received
 from harness.compress.dropping import FORMS, StateDropper, in_native_form
@@ -19,6 +17,7 @@ from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import QuestionError
+from harness.late import torch
 from harness.settings.rules import setting
 
 

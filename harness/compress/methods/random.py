@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import torch
-
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts
 from harness.compress.method import Method
@@ -14,6 +12,7 @@ from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Re
 from harness.compress.methods.adaretake.options import SEMANTICS
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.cache import mean
 from harness.compress.evict import highest, video_budget
@@ -22,6 +20,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import Block, HostStore, Reloading, joined, load, pass_video, video_key
 from harness.compress.scorers import no_number
 from harness.errors import QuestionError
+from harness.late import torch
 from harness.settings.rules import setting
 
 

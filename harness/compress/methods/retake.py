@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
-
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts
 from harness.compress.key_patches import key_frames, key_patches
@@ -22,6 +20,7 @@ from harness.compress.prompt import Prompt, Segment
 from harness.compress.quirks import checked_quirks
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
+from harness.late import torch
 from harness.settings.rules import setting
 
 QUIRKS = {

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.causal import causal_weights, guide_rows
 from harness.compress.evict import ChunkEvictor
 from harness.compress.first_token import trapped
 from harness.compress.scorers import LayerView
 from harness.errors import UserError
+from harness.late import F, torch
 from harness.settings.rules import setting
 
 POOLINGS = ("average", "max")

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.causal import causal_weights, guide_rows, received, together, video_columns
@@ -21,6 +19,7 @@ from harness.compress.recycling import Gathered, best_dropped, clusters_of, dens
 from harness.compress.scorers import LayerView
 from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 _WINDOW = 4096  # video tokens moved to the device at a time

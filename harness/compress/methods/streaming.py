@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.evict import ChunkEvictor, video_budget
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.late import torch
 from harness.settings.rules import setting
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.cache import Kept
 from harness.compress.evict import ChunkEvictor, Counts
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView
+from harness.late import torch
 
 
 @dataclass(frozen=True)

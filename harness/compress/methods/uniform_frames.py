@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.method import Candidates, Method
 from harness.compress.prefill import Prefill
 from harness.errors import QuestionError
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.prefill import Prefill
 from harness.compress.prune import Pruner, highest_per_grid, over_windows
+from harness.late import F, torch
 
 QUIRKS = {
     # What rounding down leaves goes to the grid with the largest fraction until that is full. Off: largest remainder.

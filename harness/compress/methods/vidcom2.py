@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt
 from harness.compress.prune import Pruner, counted_anew, highest_of_all, highest_per_grid, over_windows
+from harness.late import F, torch
 
 QUIRKS = {
     # Every grid's count is rounded by itself, at least 1, so that their sum misses the budget. Off: largest remainder.

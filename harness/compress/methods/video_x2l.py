@@ -12,8 +12,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from harness.compress.attention import Heads
 from harness.compress.evict import margin, video_budget
 from harness.compress.levels import COMPRESSORS
@@ -22,6 +20,7 @@ from harness.compress.prompt import Segment
 from harness.compress.reload import HostStore, Reloading, load, store_video, video_key
 from harness.compress.scorers import attention_received, no_number
 from harness.errors import QuestionError, UserError
+from harness.late import torch
 from harness.settings.rules import setting
 
 RELEVANCE = ("attention", "random", "given")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.allocation import largest_remainder, water_filling
 from harness.compress.cache import Kept
 from harness.compress.causal import causal_weights, guide_rows, together, video_columns
@@ -15,6 +13,7 @@ from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView
+from harness.late import torch
 from harness.settings.rules import setting
 
 

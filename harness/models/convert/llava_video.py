@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from harness.errors import UserError
+from harness.late import torch
 from harness.models.convert.llava_video_config import (
     SIGLIP_SO400M,
     generation_config,

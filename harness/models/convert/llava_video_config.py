@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from harness.errors import UserError
+from harness.late import torch
 
 SIGLIP_SO400M = {
     "hidden_size": 1152,

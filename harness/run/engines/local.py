@@ -19,6 +19,7 @@ from harness.run.engines import Handle
 from harness.run.work import Order
 from harness.run.worker import worker_log
 from harness.settings.groups import EngineConfig
+from harness.settings.weights import has_accelerator
 
 
 class Engine:
@@ -78,6 +79,8 @@ def visible_accelerators(device: str = "auto") -> tuple[str, list[str]]:
     given = os.environ.get(variable)
     if given is not None:
         return variable, [word for word in given.split(",") if word.strip() not in ("", "-1")]
+    if device == "auto" and not has_accelerator():
+        return variable, []
     import torch
 
     if npu:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from harness.compress.evict import Counts, video_budget
 from harness.compress.layers import pooled, pooled_margin
 from harness.compress.method import Method
@@ -16,6 +14,7 @@ from harness.compress.prompt import Segment
 from harness.compress.quirks import checked_quirks
 from harness.compress.temporal import by_distance
 from harness.errors import UserError
+from harness.late import torch
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts, margin, video_budget
@@ -24,6 +22,7 @@ from harness.compress.prompt import Prompt, Segment, cut, whole_grids
 from harness.compress.quirks import checked_quirks
 from harness.compress.reforge import ReforgingEvictor
 from harness.compress.scorers import LayerView
+from harness.late import torch
 
 FLOOR = 0.01  # least share of a chunk that a layer keeps
 HEAVY = 0.01  # a heavy hitter scores more than this share of the chunk's largest score

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from harness.compress.allocation import water_filling
 from harness.compress.methods.adaretake.release import SHARED_QUIRKS, Release
@@ -20,6 +18,7 @@ from harness.compress.positions import after_temporal_row, after_text_index
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.errors import UserError
+from harness.late import F, torch
 
 LEAST, MOST = 1e-3, 1.0  # bounds of a chunk's ratio
 FAMILIES = ("qwen2_5_vl",)  # the code of the other families does not run under its own pinned transformers

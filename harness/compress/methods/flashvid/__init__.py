@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import torch
-
 from harness.compress.method import Method
 from harness.compress.methods.flashvid.tokens import Settings, exactly
 from harness.compress.two_shares import TwoShares
+from harness.late import torch
 from harness.settings.rules import setting
 
 QUIRKS: Mapping[str, bool] = {

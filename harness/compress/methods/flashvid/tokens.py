@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-
 from harness.compress.allocation import allocate
 from harness.compress.clusters import density_peaks, means
+from harness.late import F, torch
 
 NEIGHBOURS = 7
 
