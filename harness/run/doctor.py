@@ -52,7 +52,19 @@ def main(config: Config) -> int:
     """
     console = Console(soft_wrap=True, highlight=False)
     problems = 0
-    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+    for name, check in checks_of(config).items():
+        for finding in run_check(name, check):
+            problems += finding.state == PROBLEM
+            console.print(f"{finding.state:8}{finding.what:14}{finding.detail}", markup=False)
+            for line in finding.fix.splitlines():
+                console.print(f"{'':22}{'' if line.startswith('then: ') else 'fix: '}{line}", markup=False)
+    console.print(f"{problems} problem{'s' * (problems != 1)}" if problems else "nothing stands in the way")
+    return 1 if problems else 0
+
+
+def checks_of(config: Config) -> dict[str, Callable[[], Iterator[Finding]]]:
+    """Name -> check, in the order of the lines."""
+    return {
         "python": python,
         "packages": packages,
         "entry_point": entry_point,
@@ -69,14 +81,6 @@ def main(config: Config) -> int:
             config.words,
         ),
     }
-    for name, check in checks.items():
-        for finding in run_check(name, check):
-            problems += finding.state == PROBLEM
-            console.print(f"{finding.state:8}{finding.what:14}{finding.detail}", markup=False)
-            for line in finding.fix.splitlines():
-                console.print(f"{'':22}{'' if line.startswith('then: ') else 'fix: '}{line}", markup=False)
-    console.print(f"{problems} problem{'s' * (problems != 1)}" if problems else "nothing stands in the way")
-    return 1 if problems else 0
 
 
 def run_check(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:

@@ -6,16 +6,19 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.settings.axes import CHOICES, Axes
+from harness.settings.axes import CHOICES, Axes, MatrixConfig
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
-from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
+from harness.settings.groups import Config, ContextConfig, ModelConfig, TaskConfig, VideoConfig
 from harness.settings.rules import Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
+
+if TYPE_CHECKING:
+    from harness.compress.method import Method
 
 SWITCHES = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
 """Axis -> the options of a method that it sets; methods without them are not spread over it."""
@@ -65,8 +68,9 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in found:
                 found[names] = again.under(**choice) if choice else config
-            of_part = dataclasses.replace(found[names], matrix=found[names].matrix.parts[i])
-            for cell in task_cells(of_part, problems):
+            own = found[names]
+            groups = (own.model, own.method, own.video, own.context.tokens, own.task)
+            for cell in _cells_of(*groups, own.matrix.parts[i], own.words, problems):
                 cells.setdefault(cell.id, cell)
     _check_obeyed(config.words, list(cells.values()))
     return list(cells.values())
@@ -117,43 +121,46 @@ def as_groups(cells: Iterable[Cell]) -> list[Group]:
     return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
-def task_cells(config: Config, problems: list[str] | None = None) -> Iterator[Cell]:
-    """The cells of a configuration's own task, model and method; `problems` as in :func:`build_cells`."""
+def _cells_of(
+    model: ModelConfig,
+    method: Method,
+    video: VideoConfig,
+    context: int | None,
+    task: TaskConfig,
+    matrix: MatrixConfig,
+    words: Sequence[str],
+    problems: list[str] | None,
+) -> Iterator[Cell]:
+    """The cells of one model, method and task; the others as in :func:`build_cells`."""
     try:
-        weights = weights_identity(find_weights(config.model.path, config.model.fetch).resolve())
+        weights = weights_identity(find_weights(model.path, model.fetch).resolve())
     except UserError as error:
         if problems is None:
             raise
         problems.append(str(error))
         weights = "unknown"
-    model = dataclasses.replace(config.model, dtype=resolve_dtype(config.model.dtype, config.model.device))
-    versions = declared_versions(model, config.method, config.task)
-    options = {field.name for field in dataclasses.fields(config.method)}
-    own = {"context": [config.context.tokens]}
+    model = dataclasses.replace(model, dtype=resolve_dtype(model.dtype, model.device))
+    versions = declared_versions(model, method, task)
+    options = {field.name for field in dataclasses.fields(method)}
+    own = {"context": [context]}
     axes = [
-        config.matrix.values(axis, config.task.name, config.model.name) or own.get(axis, [None])
+        matrix.values(axis, task.name, model.name) or own.get(axis, [None])
         if SWITCHES.get(axis, set()) <= options
         else [None]
         for axis in ("frames", "fps", "context", "subset", "replicate", *SWITCHES)
     ]
-    for frames, fps, context, subset, replicate, semantics, variant in itertools.product(*axes):
+    for frames, fps, tokens, subset, replicate, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
-        method = dataclasses.replace(config.method, **changes)
-        method = settle_method(method, config.task, weights, config.words, problems)
-        video = dataclasses.replace(
-            config.video,
-            max_frames=config.video.max_frames if frames is None else frames,
-            fps=config.video.fps if fps is None else fps,
-        )
-        budget = None if method.name == "none" else context
-        task = config.task if subset is None else dataclasses.replace(config.task, subset=subset)
-        task = task if replicate is None else dataclasses.replace(task, replicate=replicate)
-        if task.replicate and "seed" in options:
-            seeded: dict[str, Any] = {"seed": dataclasses.asdict(method)["seed"] + task.replicate}
-            method = dataclasses.replace(method, **seeded)
-        yield Cell(model, method, video, budget, task, weights, versions)
+        settled = settle_method(dataclasses.replace(method, **changes), task, weights, words, problems)
+        seen = dataclasses.replace(video, max_frames=frames or video.max_frames, fps=fps or video.fps)
+        asked = task if subset is None else dataclasses.replace(task, subset=subset)
+        asked = asked if replicate is None else dataclasses.replace(asked, replicate=replicate)
+        if asked.replicate and "seed" in options:
+            seeded: dict[str, Any] = {"seed": dataclasses.asdict(settled)["seed"] + asked.replicate}
+            settled = dataclasses.replace(settled, **seeded)
+        yield Cell(model, settled, seen, None if method.name == "none" else tokens, asked, weights, versions)
 
 
 def check_axes(axes: Axes, place: str) -> None:

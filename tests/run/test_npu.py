@@ -60,7 +60,7 @@ def test_a_package_that_cannot_be_loaded_is_not_said_to_be_absent(installed, mon
 def test_doctor_does_not_say_that_an_untested_device_is_fine(monkeypatch) -> None:
     monkeypatch.setattr("harness.models.loading.choose_device", lambda device: SimpleNamespace(type="npu"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
-    (found,) = doctor.accelerator(compose_config(["engine=npu"]))
+    (found,) = doctor.accelerator(compose_config(["engine=npu"]).model.device, "toy")
     assert found.state == doctor.NOTE and found.detail.startswith("npu, 8 visible; nothing was ever run on one")
     page = found.detail.split()[-1]
     assert (REPO / page).is_file() and "untested" in (REPO / page).read_text().splitlines()[0]
