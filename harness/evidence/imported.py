@@ -1,6 +1,6 @@
-"""Imported cells on disk, ``results/foreign/<name>/``, and how they are read as cells are.
+"""Imported cells in ``results/foreign/<name>/``, with the reading interface of our own.
 
-They are no cells of this harness: their manifest is of another kind, which the store and the gate refuse.
+Their manifest is of another kind than ours, and the store and the gate refuse it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.store.questions import as_file
 from harness.store.records import EditedError, NotRecordError, seal, unseal
 
 NOT_SAID = "not said"
-"""Stands where a file does not say something; nothing is guessed."""
+"""Value of a setting that a file does not declare; nothing is guessed."""
 FOLDER = "foreign"
 KIND = "foreign"
 SCHEMA = 1
@@ -39,7 +39,7 @@ SETTING = (
 
 @dataclass(frozen=True)
 class Said:
-    """What the file itself made of an answer: the letter ("" for none) and whether it is right; None: not said."""
+    """The file's own verdict of an answer: its letter ("" for none) and whether it is right; None: not in the file."""
 
     letter: str | None = None
     correct: bool | None = None
@@ -49,23 +49,23 @@ class Said:
 class ImportedCell(CellResult):
     """Other people's answers, with the reading interface of a cell of ours.
 
-    `setting` has "not said" where the file says nothing; `declared` is all that it says.
+    `declared` holds every setting of the file; `setting` is "not said" where the file declares none.
     """
 
     record: dict[str, Any] = field(default_factory=dict)
-    """The manifest as it lies on disk."""
+    """The manifest as stored."""
     said: dict[str, Said] = field(default_factory=dict)
     """The file's own verdicts, by question id."""
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What the file says of its setting."""
+        """The settings that the file declares."""
         found: dict[str, Any] = self.record["declared"]
         return found
 
     @property
     def matching(self) -> dict[str, Any]:
-        """How questions were found, and which were not."""
+        """How rows were matched to questions, and which were not."""
         found: dict[str, Any] = self.record["matching"]
         return found
 
@@ -76,7 +76,7 @@ class ImportedCell(CellResult):
 
     @property
     def toy(self) -> bool:
-        """Whether the file says that it is of the toy."""
+        """Whether the file declares the toy model."""
         return str(self.declared.get("model")) == "toy"
 
     @property
@@ -86,17 +86,17 @@ class ImportedCell(CellResult):
 
     @property
     def variant(self) -> str:
-        """As the file says; else empty."""
+        """As declared; else empty."""
         return str(self.declared.get("variant", ""))
 
     @property
     def method_title(self) -> str:
-        """As the file says it."""
+        """As declared."""
         return " ".join(filter(None, (str(self.declared.get("method", NOT_SAID)), self.variant)))
 
     @property
     def short_title(self) -> str:
-        """As the file says it."""
+        """As declared."""
         return self.method_title
 
     @property
@@ -106,15 +106,15 @@ class ImportedCell(CellResult):
 
     @cached_property
     def setting(self) -> dict[str, Any]:
-        """In the words of `CellResult.setting`; "not said" where the file says nothing."""
+        """In the words of `CellResult.setting`; "not said" where the file declares nothing."""
         known = dict.fromkeys(SETTING, NOT_SAID) | self.declared
         if self.protocol != NOT_SAID:
             known |= {"protocol": self.protocol.removesuffix("_subtitles"), "subtitles": subtitles(self.protocol)}
         return known | {"task": self.benchmark, "split": self.record["split"], "questions": self.n}
 
 
-def folder_of(results: Path | str, name: str) -> Path:
-    """Where the imported cell of this name lies."""
+def import_folder(results: Path | str, name: str) -> Path:
+    """The folder of the imported cell of this name."""
     return Path(results) / FOLDER / name
 
 
@@ -125,7 +125,7 @@ def write_imported(
     answers: Sequence[Answer],
     said: dict[str, Said],
 ) -> None:
-    """Write an imported cell; the manifest comes last, so that a folder without one is none.
+    """Write an imported cell. The manifest comes last: a folder without one is no cell.
 
     Raises:
         UserError: the folder holds something else.

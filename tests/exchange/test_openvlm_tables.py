@@ -127,7 +127,7 @@ def test_an_evaluated_table_brings_its_verdicts(tmp_path, root):
 
 def test_a_table_is_named_by_of_where_its_name_says_nothing(tmp_path, root):
     path = write(table_of(root, "mlvu", "dev"), tmp_path / "predictions.tsv")
-    with pytest.raises(UserError, match="names no benchmark; say which questions were asked with of="):
+    with pytest.raises(UserError, match="names no benchmark; .*of="):
         imported(path, *settings(tmp_path, root))
     asked = [*settings(tmp_path, root), "imported.of=mlvu"]
     assert imported(path, *asked).record["split"] == "dev"

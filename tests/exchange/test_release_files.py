@@ -14,7 +14,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import Folder
 from harness.errors import UserError
 from harness.tools.exchange.importing import main
-from harness.tools.exchange.release import TYPES
+from harness.tools.exchange.release import QUESTION_TYPES
 
 LETTERS = ["A", "B", "", "D", "C"]
 GROUPS = {15: "8s-15s", 60: "15s-60s", 600: "180s-600s", 3600: "900s-3600s"}
@@ -45,7 +45,7 @@ def meta_of(name, row):
         return made | {"duration_group": GROUPS[row["duration_group"]], "answer": item.answer}
     if name == "lvbench":
         return {"uid": row["uid"], "question_type": row["question_type"], "answer": row["answer"]}
-    printed = {kind: title for title, kind in TYPES.items()}[row["question_type"]]
+    printed = {kind: title for title, kind in QUESTION_TYPES.items()}[row["question_type"]]
     return {"video": row["video"], "duration": row["duration"], "question_type": printed, "answer": item.answer}
 
 
@@ -101,7 +101,7 @@ def test_questions_that_the_release_skipped_are_absent(tmp_path, root, capsys):
 @pytest.mark.parametrize(
     "result, meta, message",
     [
-        ('{"0": "A"}', None, "needs anno_id2meta.json of the same run beside it"),
+        ('{"0": "A"}', None, "needs anno_id2meta.json of the same run"),
         ('{"0": "A"', "{}", "is not JSON"),
         ('{"0": "\udcff"}', "{}", "is not JSON .*can't decode"),
         ("[]", "{}", r"is not an object but '\[\]'"),

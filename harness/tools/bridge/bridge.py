@@ -21,7 +21,7 @@ from harness.tools.bridge.measure import StoredCells, agreement, measure_chain, 
 from harness.tools.bridge.page import bridge_folder, print_bridge, write_bridge
 from harness.tools.verbs import BridgeConfig
 
-Answer = Callable[[list[Cell]], int]
+AnswerCells = Callable[[list[Cell]], int]
 """Answers cells; returns the status of `run`, and raises Interrupted after Ctrl-C."""
 
 
@@ -99,7 +99,7 @@ def _print_chains(bridge: Bridge, chains: list[Chain], candidates: int, console:
         console.print(f"search: up to {most} intermediate configurations; the plan below is of the first round")
 
 
-def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: Answer) -> tuple[Bridge, list[str]]:
+def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: AnswerCells) -> tuple[Bridge, list[str]]:
     """Find the candidates that an import was made with.
 
     In each round the candidate is taken whose configuration agrees with most of B's answers, as long as it agrees with

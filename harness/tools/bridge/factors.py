@@ -25,20 +25,20 @@ from harness.settings.words import AXES
 
 SCORING = ("parser", "denominator")
 """Factors that need no new answers."""
-SAMPLER = ("sampler", "min_pixels", "max_pixels")
+_SAMPLER = ("sampler", "min_pixels", "max_pixels")
 """Settings of a video that change together."""
-NUMBERS = ("dtype", "numerics", "yarn_factor")
+MODEL_FACTORS = ("dtype", "numerics", "yarn_factor")
 """Settings of a model that are factors of their own."""
-MACHINE = ("device", "device_map", "attention")
+_MACHINE = ("device", "device_map", "attention")
 """Settings of a model that depend on the machine."""
-LABELS = {
+_LABELS = {
     f"{group}.{field.name}": label_of(field)
     for group, schema in (("video", VideoConfig), ("model", ModelConfig), ("task", TaskConfig))
     for field in dataclasses.fields(schema)
-    if (field.name in NUMBERS if group == "model" else not rule_of(field).runtime and not rule_of(field).name)
+    if (field.name in MODEL_FACTORS if group == "model" else not rule_of(field).runtime and not rule_of(field).name)
 }
 """Setting -> its name in tables and in the words of `CellResult.setting`."""
-SETTINGS = {label: path for path, label in LABELS.items()} | {"context": "context"}
+SETTINGS = {label: path for path, label in _LABELS.items()} | {"context": "context"}
 
 ChangeCell = Callable[[Cell, Mapping[str, Any]], Cell]
 """The cell with some settings changed; raises UserError where it cannot exist or cannot be run."""
@@ -119,24 +119,24 @@ def factors_between(a: Cell, b: Cell, *, quirks: bool = False) -> list[Factor]:
     if not any("context" in factor.changes for factor in factors):
         factors += single(*(differing.keys() & {"context"}))
     if "video.sampler" in differing:
-        changes = {f"video.{name}": getattr(b.video, name) for name in SAMPLER}
+        changes = {f"video.{name}": getattr(b.video, name) for name in _SAMPLER}
         factors.append(Factor("sampler", a.video.sampler, b.video.sampler, changes))
-    factors += single(*of_group("video", *(SAMPLER if "video.sampler" in differing else ())))
+    factors += single(*of_group("video", *(_SAMPLER if "video.sampler" in differing else ())))
     if differing.keys() & {"model.name", "model.adapter"}:
-        names = [f.name for f in dataclasses.fields(b.model) if f.name not in (*NUMBERS, *MACHINE)]
+        names = [f.name for f in dataclasses.fields(b.model) if f.name not in (*MODEL_FACTORS, *_MACHINE)]
         changes = {f"model.{name}": getattr(b.model, name) for name in names}
         factors.append(Factor("model", a.model.name, b.model.name, changes))
-    factors += single(*(path for path in of_group("model") if path.partition(".")[2] in NUMBERS))
+    factors += single(*(path for path in of_group("model") if path.partition(".")[2] in MODEL_FACTORS))
     if "task.protocol" in differing:
         protocols = differing["task.protocol"]
         same = len({name.removesuffix("_subtitles") for name in protocols}) == 1
         changes = {"task.protocol": b.task.protocol, "task.name": b.task.name}
         factors.append(Factor("subtitles" if same else "protocol", *protocols, changes))
-    return factors + single(*(path for path in of_group("task") if path in LABELS))
+    return factors + single(*(path for path in of_group("task") if path in _LABELS))
 
 
 def _label(path: str) -> str:
-    return LABELS.get(path, path.rpartition(".")[2])
+    return _LABELS.get(path, path.rpartition(".")[2])
 
 
 def _semantics(a: Cell, b: Cell, apart: bool) -> list[Factor]:
@@ -319,7 +319,7 @@ def _with_option(cell: Cell, group: str, name: str, changed: ChangeCell, words: 
     other = _cell_under(cell, [f"{group}={name}"], words)
     if group == "method":
         return changed(cell, {"method": other.method, **({"context": None} if name == "none" else {})})
-    return changed(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in NUMBERS})
+    return changed(cell, {f"model.{k}": v for k, v in vars(other.model).items() if k not in MODEL_FACTORS})
 
 
 def _cell_under(cell: Cell, settings: Sequence[str], words: Sequence[str]) -> Cell:

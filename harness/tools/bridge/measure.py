@@ -18,14 +18,13 @@ from harness.evidence.cells import FAILED, OK, CellResult
 from harness.evidence.loading import load_cells, stored_names
 from harness.evidence.replicates import published_letters
 from harness.evidence.samples import main_metric, sample
-from harness.evidence.statistics import Difference, Estimate, difference, score
+from harness.evidence.statistics import Difference, Estimate, Floats, difference, score
 from harness.settings.cell import Cell
 from harness.tools.bridge.chain import Bridge, Chain
 from harness.tools.bridge.ends import End
 from harness.tools.bridge.factors import Factor
 from harness.verdicts.expected import Published
 
-Floats = NDArray[np.float64]
 NOW = "code and weights"
 """Factor: versions and weights, where stored answers have others than the setting would have today."""
 

@@ -19,16 +19,16 @@ from harness.store.records import made_folder
 from harness.tools.bridge.chain import Bridge
 from harness.tools.bridge.measure import Step, Waterfall
 
-HEADS = ("factor", "points", "interval", "score", "right / wrong", "")
-FIGURES = ("waterfall", "waterfall_reverse")
-COUNTS = ("start", "end", "difference", "n", "videos", "only_a", "only_b")
+_HEADS = ("factor", "points", "interval", "score", "right / wrong", "")
+_FIGURES = ("waterfall", "waterfall_reverse")
+_COUNTS = ("start", "end", "difference", "n", "videos", "only_a", "only_b")
 
 
 def print_bridge(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[str], console: Console) -> None:
     """Print one table per chain, with notes."""
     console.print(f"A: {bridge.a.title}\nB: {bridge.b.title}", markup=False, highlight=False)
     for waterfall in waterfalls:
-        table = Table(*HEADS)
+        table = Table(*_HEADS)
         for row in _rows(waterfall):
             table.add_row(*map(escape, row))
         console.print(table, soft_wrap=False)
@@ -131,7 +131,7 @@ def write_bridge(
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        for name, waterfall in zip(FIGURES, waterfalls, strict=False):
+        for name, waterfall in zip(_FIGURES, waterfalls, strict=False):
             figure = draw_waterfall(waterfall, confidence)
             (folder / f"{name}.svg").write_text(svg(figure), encoding="utf-8")
             figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
@@ -162,10 +162,10 @@ def _page(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence[st
         f"A: {bridge.a.title}\nB: {bridge.b.title}\nPoints are percent accuracy; intervals ({100 * confidence:g} %) "
         "are of differences paired by question.",
     ]
-    for name, title, waterfall in zip(FIGURES, ("", "Reverse order"), waterfalls, strict=False):
-        head, *rows = ["| " + " | ".join(text or " " for text in row) + " |" for row in (HEADS, *_rows(waterfall))]
+    for name, title, waterfall in zip(_FIGURES, ("", "Reverse order"), waterfalls, strict=False):
+        head, *rows = ["| " + " | ".join(text or " " for text in row) + " |" for row in (_HEADS, *_rows(waterfall))]
         parts += [f"## {title}"] if title else []
-        parts += ["\n".join([head, "|" + "---|" * len(HEADS), *rows]), f"![waterfall]({name}.svg)"]
+        parts += ["\n".join([head, "|" + "---|" * len(_HEADS), *rows]), f"![waterfall]({name}.svg)"]
     parts.append("\n".join(f"- {note}" for note in _notes(bridge, waterfalls, rejected)))
     return "\n\n".join(parts) + "\n"
 
@@ -178,7 +178,7 @@ def _numbers(bridge: Bridge, waterfalls: Sequence[Waterfall], rejected: Sequence
         "notes": list(bridge.notes),
         "rejected": list(rejected),
         "chains": [
-            {name: getattr(waterfall, name) for name in COUNTS}
+            {name: getattr(waterfall, name) for name in _COUNTS}
             | {
                 "steps": [dataclasses.asdict(step) for step in waterfall.steps],
                 "remainder": dataclasses.asdict(waterfall.remainder),

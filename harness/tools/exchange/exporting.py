@@ -2,73 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from harness.advice import harness
+from harness.advice import aside, harness
+from harness.benchmarks.questions import Question, load_asked
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import load_cells, references_of
+from harness.settings.groups import TaskConfig
 from harness.settings.matrix import ids_under
+from harness.store import write_atomic
 from harness.store.records import made_folder
 from harness.tools.exchange import inspect, lmms_eval, openvlm
-from harness.tools.exchange.exported import Exported, exported, write_files
-from harness.tools.verbs import WRITTEN
+from harness.tools.exchange.rows import Exported
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
     from harness.tools.verbs import ExportConfig
 
-
-class Writer(Protocol):
-    """A format's side of writing."""
-
-    def __call__(self, cell: CellResult, asked: Sequence[Exported]) -> Mapping[str, bytes]:
-        """Name below the cell's folder -> content."""
-
-
+Writer = Callable[[CellResult, Sequence[Exported]], Mapping[str, bytes]]
+"""From a cell and its answers to files: name below the cell's folder -> content."""
 WRITERS: dict[str, Writer] = {"lmms_eval": lmms_eval.write, "openvlm": openvlm.write, "inspect": inspect.write}
 
+LEDGER = ".written.json"
 
-def main(config: Config, given: ExportConfig) -> int:
+
+def main(config: Config, settings: ExportConfig) -> int:
     """Write the chosen cells in every format of ``export.formats``.
 
     Returns:
-        0, or 1 where a cell lacks answers: its file lacks them, too.
+        0, or 1 where a cell lacks answers; its file lacks them too.
 
     Raises:
-        UserError: no such format or cell, or a file is in the way.
+        UserError: there is no such format or cell, or a file is in the way.
     """
     results = Path(config.results)
-    unknown = [name for name in given.formats if name not in WRITERS]
-    if unknown or not given.formats:
+    unknown = [name for name in settings.formats if name not in WRITERS]
+    if unknown or not settings.formats:
         said = f"{' '.join(unknown)} is not known" if unknown else "no format is named"
-        raise UserError(f"export: {said}; allowed: {', '.join(WRITTEN)}")
-    cells = load_cells(results, references_of(given.cell), ids_under(config.words))
+        raise UserError(f"export: {said}; allowed: {', '.join(WRITERS)}")
+    cells = load_cells(results, references_of(settings.cell), ids_under(config.words))
     if not cells:
         raise UserError(f"{results / 'runs'} has no cell yet; answer some: {harness('run', config.words)}")
     roots = {
-        format: made_folder(Path(given.output) if given.output else results / "export" / format, "output=<folder>")
-        for format in given.formats
+        name: made_folder(Path(settings.output) if settings.output else results / "export" / name, "output=<folder>")
+        for name in settings.formats
     }
-    whole = True
     for cell in cells:
-        whole &= cell.missing == 0
-        asked = exported(cell, Path(config.data.root))
-        if not asked:
+        answers = exported_answers(cell, Path(config.data.root))
+        if not answers:
             print(f"{cell.id}: no answer yet, nothing is written")
             continue
-        for format in given.formats:
-            written = write_files(roots[format] / cell.id, WRITERS[format](cell, asked))
-            print(f"{written[0]}: {len(asked)} answers{_lacks(cell, asked)}")
-    return 0 if whole else 1
+        lacking = f"; {cell.missing} questions have no answer yet" if cell.missing else ""
+        if bare := sum(answer.row is None for answer in answers):
+            lacking += f"; {bare} without the question's text, its annotation is not below data.root"
+        for name, root in roots.items():
+            paths = write_exported(root / cell.id, WRITERS[name](cell, answers))
+            print(f"{paths[0]}: {len(answers)} answers{lacking}")
+    return 1 if any(cell.missing for cell in cells) else 0
 
 
-def _lacks(cell: CellResult, asked: Sequence[Exported]) -> str:
-    words = []
-    if cell.missing:
-        words.append(f"{cell.missing} questions have none yet")
-    if bare := sum(each.row is None for each in asked):
-        words.append(f"{bare} without the question's text, its annotation is not below data.root")
-    return "".join(f"; {word}" for word in words)
+def exported_answers(cell: CellResult, data: Path) -> list[Exported]:
+    """The answered questions of a cell in the order asked, with stored failures and without missing answers."""
+    known = {question.question_id: (row, question) for row, question in _annotation(cell, data)}
+    answers = []
+    for record, letter, correct in zip(cell.questions, cell.letters(), cell.correct().tolist(), strict=True):
+        if (answer := cell.answers.get(record.question_id)) is not None:
+            right = None if math.isnan(correct) else bool(correct)
+            row, question = known.get(record.question_id, (None, None))
+            answers.append(Exported(record, answer, letter, right, row, question))
+    return answers
+
+
+def _annotation(cell: CellResult, data: Path) -> list[tuple[Any, Question]]:
+    """Rows and questions of the cell's annotation; empty where it is not on this disk, or has other options."""
+    task = cell.cell["task"]
+    named = {name: task.get(name) for name in ("name", "split", "protocol", "subset")}
+    try:
+        listed = load_asked(TaskConfig(data=cell.benchmark, **named), data)
+    except UserError:
+        return []
+    options = {record.question_id: record.options for record in cell.questions}
+    same = all(options.get(question.question_id, question.options) == question.options for _, question in listed)
+    return listed if same else []
+
+
+def write_exported(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files below a folder, each whole or not at all. A file is replaced only where an export wrote it and nobody
+    changed it since.
+
+    Raises:
+        UserError: a file was not written by an export, or was changed.
+    """
+    ledger = folder / LEDGER
+    try:
+        known: dict[str, list[str]] = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
+        if not isinstance(known, dict) or not all(isinstance(digests, list) for digests in known.values()):
+            raise ValueError("it is no list of digests by file")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{ledger} is damaged ({error}); move the folder away: {aside(folder)}") from error
+    for name in files:
+        path = folder / name
+        if path.exists() and _digest(path.read_bytes()) not in known.get(name, []):
+            raise UserError(
+                f"{path} is not as an export wrote it, and is left alone; move it away ({aside(path)}) or "
+                "choose another folder with output=<folder>"
+            )
+    digests = {name: [_digest(content)] for name, content in files.items()}
+    old_or_new = {name: known.get(name, []) + new for name, new in digests.items()}  # until every file is written
+    write_atomic(ledger, json.dumps(known | old_or_new, indent=1) + "\n")
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    write_atomic(ledger, json.dumps(known | digests, indent=1) + "\n")
+    return [folder / name for name in files]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -17,15 +17,23 @@ from typing import Any
 
 from harness.benchmarks.benchmark import benchmark
 from harness.evidence.cells import CellResult
-from harness.tools.exchange.declared import in_words, kept
-from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, taken
+from harness.tools.exchange.rows import (
+    Exported,
+    ImportedFile,
+    ImportedRow,
+    as_declared,
+    damaged,
+    in_our_words,
+    json_object,
+    read_row,
+)
 
-NAME = "inspect"
-VERSION = 2
+LOG_VERSION = 2
+ParserScores = dict[str, tuple[list[str | None], list[float]]]
+"""Parser -> letters and verdicts of a cell's questions."""
 SCORES = {"C": True, "I": False, 1: True, 0: False}
-"""Inspect's values of right and wrong; others (partial, no answer, numbers between) say neither."""
+"""Inspect's values of right and wrong; others (partial, no answer, numbers between) are neither."""
 
 
 def recognises(path: Path) -> bool:
@@ -48,16 +56,16 @@ def read(path: Path) -> ImportedFile:
     if not samples:
         raise damaged(path, "", "holds no sample")
     metadata = spec.get("metadata") or {}
-    declared = in_words({**(spec.get("model_args") or {}), **(spec.get("model_generate_config") or {})})
+    declared = in_our_words({**(spec.get("model_args") or {}), **(spec.get("model_generate_config") or {})})
     declared |= {"model": spec.get("model"), "date": spec.get("created")}
     declared |= {f"packages.{name}": version for name, version in (spec.get("packages") or {}).items()}
     setting = metadata.get("harness_setting")
     declared |= setting if isinstance(setting, dict) else {}
     rows = [
-        taken(path, f"sample {i}", partial(_row, path, f"sample {i}", sample)) for i, sample in enumerate(samples, 1)
+        read_row(path, f"sample {i}", partial(_row, path, f"sample {i}", sample)) for i, sample in enumerate(samples, 1)
     ]
     return ImportedFile(
-        NAME, (path,), str(spec.get("task") or ""), rows, kept(declared), None, metadata.get("protocol")
+        "inspect", (path,), str(spec.get("task") or ""), rows, as_declared(declared), None, metadata.get("protocol")
     )
 
 
@@ -124,8 +132,8 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     """The log of a cell, every answer scored by every parser of its benchmark; the cell's own comes first."""
     parsers = [cell.parser, *cell.other_parsers]
     places = {question.question_id: place for place, question in enumerate(cell.questions)}
-    made = {parser: (cell.letters(parser), cell.correct(parser).tolist()) for parser in parsers}
-    samples = [_sample(cell, each, places[each.record.question_id], made) for each in asked]
+    scored = {parser: (cell.letters(parser), cell.correct(parser).tolist()) for parser in parsers}
+    samples = [_sample(cell, each, places[each.record.question_id], scored) for each in asked]
     task, created = cell.cell["task"], cell.manifest.created[:19] + "+00:00"
     spec = {
         "eval_id": _name(cell.id, "eval"),
@@ -152,10 +160,10 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     results = {
         "total_samples": cell.n,
         "completed_samples": sum(each.answer.ok for each in asked),
-        "scores": [_summary(parser, [each.record.question_id for each in asked], places, made) for parser in parsers],
+        "scores": [_summary(parser, [each.record.question_id for each in asked], places, scored) for parser in parsers],
     }
     log = {
-        "version": VERSION,
+        "version": LOG_VERSION,
         "status": "success",
         "eval": spec,
         "plan": {"name": "plan", "steps": [], "finish": None, "config": {}},  # the viewer wants one before the samples
@@ -167,10 +175,7 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     return {f"{name}.json": (json.dumps(log, indent=1) + "\n").encode("ascii")}
 
 
-Made = dict[str, tuple[list[str | None], list[float]]]
-
-
-def _sample(cell: CellResult, each: Exported, place: int, made: Made) -> dict[str, Any]:
+def _sample(cell: CellResult, each: Exported, place: int, scored: ParserScores) -> dict[str, Any]:
     record, answer, model = each.record, each.answer, cell.cell["model"]["name"]
     prompt = each.prompt or each.question
     said = {"role": "assistant", "content": answer.text, "source": "generate", "model": model}
@@ -182,7 +187,7 @@ def _sample(cell: CellResult, each: Exported, place: int, made: Made) -> dict[st
         "target": record.answer or "",
         "messages": [{"role": "user", "content": prompt, "source": "input"}],
         "output": {"model": model, "choices": []},
-        "scores": {parser: _score(letters[place], right[place]) for parser, (letters, right) in made.items()},
+        "scores": {parser: _score(letters[place], right[place]) for parser, (letters, right) in scored.items()},
         "metadata": {
             "question_id": record.question_id,
             "video_id": record.video_id,
@@ -206,8 +211,8 @@ def _score(letter: str | None, correct: float) -> dict[str, Any]:
     return {"value": ("C" if correct else "I") if known else "N", "answer": letter or "", "metadata": {"known": known}}
 
 
-def _summary(parser: str, names: Sequence[str], places: Mapping[str, int], made: Made) -> dict[str, Any]:
-    right = [made[parser][1][places[name]] for name in names]
+def _summary(parser: str, names: Sequence[str], places: Mapping[str, int], scored: ParserScores) -> dict[str, Any]:
+    right = [scored[parser][1][places[name]] for name in names]
     known = [value for value in right if not math.isnan(value)]
     metrics = {"accuracy": {"name": "accuracy", "value": sum(known) / len(known)}} if known else {}
     return {"name": parser, "scorer": parser, "scored_samples": len(known), "metrics": metrics}

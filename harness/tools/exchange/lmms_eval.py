@@ -1,11 +1,11 @@
-"""lmms-eval's own files: one of samples per task (``--log_samples``), and the results beside them.
+"""lmms-eval's own files: one of samples per task (``--log_samples``), and one of results next to it.
 
 Formats, as its code writes them (EvolvingLMMs-Lab/lmms-eval):
 
 - 0.2.1 to 0.7: ``<model>/<date>_samples_<task>.jsonl``, one object per question (``EvaluationTracker
   .save_results_samples``): ``doc_id``, ``input`` (the prompt), ``target``, ``filtered_resps``, ``resps`` where it is
   not the same, ``doc_hash``, and what the task's ``process_results`` returned under each metric. ``doc`` and
-  ``arguments`` are taken out by releases since 0.3. ``<date>_results.json`` beside it holds the setting.
+  ``arguments`` are left out by releases since 0.3. ``<date>_results.json`` next to it holds the setting.
 - before: ``<task>.json``, one object with ``args``, ``model_configs`` and ``logs`` (the samples, ``doc`` among them).
 """
 
@@ -21,26 +21,34 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Benchmark, benchmark
 from harness.evidence.cells import CellResult
-from harness.tools.exchange.declared import arguments, in_words, kept
-from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ImportedFile, ImportedRow, an_object, damaged, json_object, taken
+from harness.tools.exchange.rows import (
+    Exported,
+    ImportedFile,
+    ImportedRow,
+    as_declared,
+    checked_object,
+    damaged,
+    in_our_words,
+    json_object,
+    parse_arguments,
+    read_row,
+)
 
-NAME = "lmms_eval"
 SAMPLES = re.compile(r"(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl")
 OWN = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "doc_hash", "prompt_hash", "target_hash"}
 OWN |= {"input", "input_media", "token_counts", "submission", "schema", "harness_error"}
 """Members of a sample that are no metric."""
 NO_DOCUMENT = hashlib.sha256(b"null").hexdigest()
 """The ``doc_hash`` of every sample of 0.7.3: it hashes the request's document, which is not set."""
-IDS = ("question_id", "id", "uid", "qid", "q_uid")
-VIDEOS = ("videoID", "video_name", "video", "video_id", "videoid", "key", "video_path")
-GOLD = ("answer", "gold", "gt", "target")
-LETTERS = ("pred_answer", "parsed_pred", "letter", "pred")
+_IDS = ("question_id", "id", "uid", "qid", "q_uid")
+_VIDEOS = ("videoID", "video_name", "video", "video_id", "videoid", "key", "video_path")
+_GOLD = ("answer", "gold", "gt", "target")
+_LETTERS = ("pred_answer", "parsed_pred", "letter", "pred")
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is one of samples, by its name or by how it starts."""
+    """Whether a file is one of samples, by its name or its content."""
     if path.suffix == ".jsonl":
         return SAMPLES.fullmatch(path.name) is not None
     return path.suffix == ".json" and b'"logs"' in path.read_bytes() and not path.name.endswith("_results.json")
@@ -64,17 +72,17 @@ def read(path: Path) -> ImportedFile:
         whole = json_object(path)
         if not isinstance(whole.get("logs"), list):
             raise damaged(path, "", "has no list `logs`: it is not a file of samples of lmms-eval")
-        samples = [(f"log {i}", an_object(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
+        samples = [(f"log {i}", checked_object(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
         task, beside = path.stem, []
         declared = _declared_before(whole)
     if not samples:
         raise damaged(path, "", "holds no sample")
-    rows = [taken(path, place, partial(_row, path, place, sample)) for place, sample in samples]
+    rows = [read_row(path, place, partial(_row, path, place, sample)) for place, sample in samples]
     declared |= {"subtitles": True} if "subtitle" in task else {}
     protocol = declared.get("protocol")
     setting = declared.pop("harness_setting", None)
     declared |= setting if isinstance(setting, dict) else {}
-    return ImportedFile(NAME, (path, *beside), task, rows, declared, None, protocol)
+    return ImportedFile("lmms_eval", (path, *beside), task, rows, declared, None, protocol)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -97,12 +105,12 @@ def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ImportedRow:
     return ImportedRow(
         place=place,
         text=_text(path, place, sample.get("resps", sample.get("filtered_resps"))),
-        ids=tuple(dict.fromkeys(str(of[key]) for of in places for key in IDS if _named(of.get(key)))),
-        video=next((str(of[key]) for key in VIDEOS for of in places if _named(of.get(key))), ""),
+        ids=tuple(dict.fromkeys(str(of[key]) for of in places for key in _IDS if _named(of.get(key)))),
+        video=next((str(of[key]) for key in _VIDEOS for of in places if _named(of.get(key))), ""),
         question=str(doc.get("question") or sample.get("input") or _prompt(sample)),
         options=_options(doc),
         gold=_gold(sample, places),
-        letter=next((str(of[key]) for of in metrics for key in LETTERS if isinstance(of.get(key), str)), None),
+        letter=next((str(of[key]) for of in metrics for key in _LETTERS if isinstance(of.get(key), str)), None),
         correct=_verdict(sample, metrics),
         error=str(sample["harness_error"]) if sample.get("harness_error") else None,
     )
@@ -113,7 +121,7 @@ def _named(value: Any) -> bool:
 
 
 def _text(path: Path, place: str, responses: Any) -> str:
-    """The one response; lists around it are those of requests and repeats."""
+    """The response, without the lists of requests and repeats around it."""
     found = responses
     while isinstance(found, list):
         if not found:
@@ -146,34 +154,34 @@ def _gold(sample: Mapping[str, Any], places: list[Any]) -> str | None:
     choice = next((of["correct_choice"] for of in places if isinstance(of.get("correct_choice"), int)), None)
     if choice is not None:
         return chr(ord("A") + choice) if 0 <= choice < 26 else None
-    found = next((of[key] for key in GOLD for of in places if isinstance(of.get(key), str)), None)
+    found = next((of[key] for key in _GOLD for of in places if isinstance(of.get(key), str)), None)
     if found is None and str(sample.get("target", "")).strip():
         found = str(sample["target"])
     return None if found in ("None", "") else found
 
 
 def _verdict(sample: Mapping[str, Any], metrics: list[Any]) -> bool | None:
-    """What the file holds of right and wrong: a metric that is 0 or 1, or the score, or the two letters."""
-    plain = [value for key, value in sample.items() if key not in OWN and isinstance(value, bool | int | float)]
+    """The file's verdict: a metric or a score that is 0 or 1, or whether the two letters agree."""
+    numbers = [value for key, value in sample.items() if key not in OWN and isinstance(value, bool | int | float)]
     scores = [of["score"] for of in metrics if isinstance(of.get("score"), bool | int | float)]
-    for value in (*scores, *plain):
+    for value in (*scores, *numbers):
         if value in (0, 1):
             return bool(value)
     for of in metrics:
-        letter = next((of[key] for key in LETTERS if isinstance(of.get(key), str)), None)
+        letter = next((of[key] for key in _LETTERS if isinstance(of.get(key), str)), None)
         if letter is not None and isinstance(of.get("answer"), str):
             return bool(letter == of["answer"])
     return None
 
 
 def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What a file of results says of the setting."""
+    """The settings in a file of results."""
     config = whole.get("config") or {}
     own = (whole.get("configs") or {}).get(task) or {}
     metadata = own.get("metadata")
-    said = arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
-    said |= arguments(config.get("gen_kwargs"))
-    declared = in_words(said)
+    said = parse_arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
+    said |= parse_arguments(config.get("gen_kwargs"))
+    declared = in_our_words(said)
     declared |= {"lmms_eval_model": config.get("model"), "limit": config.get("limit")}
     for key in ("lmms_eval_version", "git_hash", "date", "chat_template_sha", "system_instruction_sha"):
         declared[key] = whole.get(key)
@@ -182,22 +190,23 @@ def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
         declared |= {key: prompts[key] for key in ("pre_prompt", "post_prompt") if key in prompts}
     if isinstance(metadata, dict):
         declared |= {key: metadata[key] for key in ("protocol", "harness_setting") if key in metadata}
-    return kept(declared)
+    return as_declared(declared)
 
 
 def _declared_before(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of an old file."""
+    """The settings in a file of an old release."""
     args = whole.get("args") or {}
     own = whole.get("model_configs") or whole.get("config") or {}
-    said = arguments(args.get("model_args")) | (own.get("generation_kwargs") or {}) | arguments(args.get("gen_kwargs"))
-    declared = in_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
-    return kept(declared | {"date": whole.get("time")})
+    said = parse_arguments(args.get("model_args")) | (own.get("generation_kwargs") or {})
+    said |= parse_arguments(args.get("gen_kwargs"))
+    declared = in_our_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
+    return as_declared(declared | {"date": whole.get("time")})
 
 
 def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
-    """The file of samples that lmms-eval writes when it scores the cell on our task, and the results beside it.
+    """The file of samples that lmms-eval writes when it scores the cell on our task, and its file of results.
 
-    A failed question has an empty response, as lmms-eval scores it, and ``harness_error`` beside it.
+    A failed question has an empty response, as lmms-eval scores it, and ``harness_error``.
     """
     spec = benchmark(cell.benchmark)
     task = f"adaretake_{cell.cell['task']['name']}"
@@ -232,7 +241,7 @@ def _line(i: int, each: Exported, spec: Benchmark) -> bytes:
 
 
 def _metrics(each: Exported, spec: Benchmark) -> dict[str, Any]:
-    """What `LocalTask.process_results` gives for the answer."""
+    """The metrics of `LocalTask.process_results` for the answer."""
     if not each.record.options:
         return {}
     score = float(bool(each.correct))

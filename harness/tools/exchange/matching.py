@@ -1,4 +1,4 @@
-"""Which of a benchmark's questions an imported row answers: by id, else by video and text."""
+"""Matching imported rows to the questions of a benchmark: by id, else by video and text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.store import QuestionRecord
 from harness.tools.exchange.rows import ImportedRow
 
 BY_ID, BY_TEXT, BY_ORDER = "id", "video and text", "order"
-"""How a question was found; ``order``: several are alike, as many as rows, and the right answers agree in order."""
+"""How a row was matched. ``order``: as many questions as rows are alike, and the right answers agree in order."""
 
 _OPTION = re.compile(r"\(?([A-Z])[).:]\s?")
 _VIDEO = re.compile(r"\.(mp4|mkv|webm|avi|mov|flv|m4v)$", re.IGNORECASE)
@@ -21,16 +21,16 @@ _OPTION_LINE = re.compile(r"^\s*(\([A-H]\)|[A-H][.):])\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Known:
-    """A question of the benchmark; `text` is what is asked, without the options (empty where it is not known)."""
+class KnownQuestion:
+    """A question of the benchmark. `text` is the question without its options; empty where it is not known."""
 
     record: QuestionRecord
     text: str = ""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A row and its question. `record` has the row's options where they stand in another order than ours."""
+class MatchedRow:
+    """A row and its question. `record` has the options in the row's order where it differs from ours."""
 
     row: ImportedRow
     record: QuestionRecord
@@ -39,47 +39,50 @@ class Found:
 
 @dataclass
 class Matching:
-    """What became of a file's rows."""
+    """The rows of a file, matched.
 
-    found: list[Found] = field(default_factory=list)
-    """In the benchmark's order."""
+    Attributes:
+        matched: in the benchmark's order.
+        unmatched: rows without a question, with the reason.
+        repeated: rows that repeat an earlier row.
+        absent: questions of the benchmark that no row answers.
+        reordered: questions with their options in another order in the file; its letters are read in that order.
+        gold_differs: questions with another right answer in the file; ours counts.
+        wording_differs: questions matched by id whose text or options read differently in the file; ours count.
+    """
+
+    matched: list[MatchedRow] = field(default_factory=list)
     unmatched: list[tuple[ImportedRow, str]] = field(default_factory=list)
-    """With the reason."""
     repeated: list[ImportedRow] = field(default_factory=list)
-    """Rows that say again what a row before them says."""
     absent: list[str] = field(default_factory=list)
-    """Questions of the benchmark that no row answers."""
     reordered: list[str] = field(default_factory=list)
-    """Questions whose options the file has in another order; its letters are read in its own order."""
     gold_differs: list[str] = field(default_factory=list)
-    """Questions whose right answer is another one in the file; ours counts."""
     wording_differs: list[str] = field(default_factory=list)
-    """Questions found by id whose text, or some of whose options, read otherwise in the file; ours count."""
 
 
-def plain(text: str) -> str:
-    """A text for comparison: case, spaces and line ends do not count."""
+def comparable(text: str) -> str:
+    """A text without differences of case, spaces and line ends."""
     return " ".join(text.casefold().split())
 
 
-def plain_option(text: str) -> str:
-    """An option for comparison: without its letter and a final full stop."""
-    return plain(_OPTION.sub("", text, count=1) if _OPTION.match(text) else text).rstrip(". ")
+def comparable_option(text: str) -> str:
+    """An option as :func:`comparable`, without its letter and a final full stop."""
+    return comparable(_OPTION.sub("", text, count=1) if _OPTION.match(text) else text).rstrip(". ")
 
 
-def plain_video(name: str) -> str:
-    """A video for comparison: the file's name without its folder and suffix."""
+def comparable_video(name: str) -> str:
+    """The name of a video without folder and suffix."""
     return _VIDEO.sub("", PurePosixPath(name.replace("\\", "/")).name)
 
 
 def stem_of(question: str) -> str:
-    """What is asked, without the options below it and what follows them."""
+    """A question without its options and the text after them."""
     first = _OPTION_LINE.search(question)
     return question[: first.start()] if first and first.start() else question
 
 
 def asked_options(row: ImportedRow) -> Mapping[str, str]:
-    """The options of a row, else the last list of them that its prompt has: lines from "A" on in order."""
+    """The options of a row, else the last list of lettered lines in its prompt that starts with "A"."""
     if row.options:
         return row.options
     found: dict[str, str] = {}
@@ -93,7 +96,7 @@ def asked_options(row: ImportedRow) -> Mapping[str, str]:
 
 
 def options_of(listed: Iterable[object]) -> dict[str, str]:
-    """Letter to text, of options with or without their letters; "N/A" stands for none."""
+    """Letter -> text of options with or without their letters; "N/A" is no option."""
     texts = [str(each) for each in listed]
     lettered = all((m := _OPTION.match(text)) and m[1] == chr(ord("A") + i) for i, text in enumerate(texts))
     found = {}
@@ -103,84 +106,76 @@ def options_of(listed: Iterable[object]) -> dict[str, str]:
     return found
 
 
-def match(rows: Sequence[ImportedRow], known: Sequence[Known], path: object) -> Matching:
+def match_rows(rows: Sequence[ImportedRow], known: Sequence[KnownQuestion], path: object) -> Matching:
     """Find the question of every row.
 
     Raises:
         UserError: two rows give different answers to one question.
     """
-    made = Matching()
+    matching = Matching()
     index = _Index(known)
-    found: list[Found] = []
+    pairs: list[MatchedRow] = []
     alike: dict[tuple[int, ...], list[ImportedRow]] = defaultdict(list)
     for row in rows:
-        named = next((index.by_id[name] for name in row.ids if name in index.by_id), None)
-        if named is not None:
-            if _another(row, known[named].record):
-                made.unmatched.append((row, f"the question {known[named].record.question_id} has other options"))
-            else:
-                found.append(Found(row, known[named].record, BY_ID))
-                if row.question and plain(known[named].text) not in plain(row.question):
-                    made.wording_differs.append(known[named].record.question_id)
-            continue
-        places = index.candidates(row)
-        if not places:
-            made.unmatched.append((row, "no question with this id, or with this video and text"))
+        named = next((known[index.by_id[name]] for name in row.ids if name in index.by_id), None)
+        if named is not None and _other_question(row, named.record):
+            matching.unmatched.append((row, f"the question {named.record.question_id} has other options"))
+        elif named is not None:
+            pairs.append(MatchedRow(row, named.record, BY_ID))
+            if row.question and comparable(named.text) not in comparable(row.question):
+                matching.wording_differs.append(named.record.question_id)
+        elif not (places := index.candidates(row)):
+            matching.unmatched.append((row, "no question with this id, or with this video and text"))
         elif len(places) == 1:
-            found.append(Found(row, known[places[0]].record, BY_TEXT))
+            pairs.append(MatchedRow(row, known[places[0]].record, BY_TEXT))
         else:
             alike[places].append(row)
     for places, group in alike.items():
         records = [known[place].record for place in places]
         agree = all(_letter(row, record) in (None, record.answer) for row, record in zip(group, records, strict=False))
         if len(group) == len(places) and agree:
-            found += [Found(row, record, BY_ORDER) for row, record in zip(group, records, strict=True)]
+            pairs += [MatchedRow(row, record, BY_ORDER) for row, record in zip(group, records, strict=True)]
         else:
-            made.unmatched += [(row, f"may be any of {len(places)} questions") for row in group]
-    _settle(found, known, made, path)
-    return made
-
-
-def _settle(found: list[Found], known: Sequence[Known], made: Matching, path: object) -> None:
-    """One row per question, in the benchmark's order; what differs between file and benchmark is noted."""
-    first: dict[str, Found] = {}
-    for each in found:
-        held = first.setdefault(each.record.question_id, each)
-        if held is each:
-            continue
-        if (held.row.text, held.row.error) != (each.row.text, each.row.error):
+            matching.unmatched += [(row, f"may be any of {len(places)} questions") for row in group]
+    first: dict[str, MatchedRow] = {}
+    for pair in pairs:
+        before = first.setdefault(pair.record.question_id, pair)
+        if (before.row.text, before.row.error) != (pair.row.text, pair.row.error):
             raise UserError(
                 printable(
-                    f"{path}: {held.row.place} and {each.row.place} answer the same question "
-                    f"{each.record.question_id} differently; nobody can say which counts. Remove one of them."
+                    f"{path}: {before.row.place} and {pair.row.place} answer the same question "
+                    f"{pair.record.question_id} differently; nobody can say which counts. Remove one of them."
                 )
             )
-        made.repeated.append(each.row)
-    for asked in known:
-        name = asked.record.question_id
+        if before is not pair:
+            matching.repeated.append(pair.row)
+    for question in known:
+        name = question.record.question_id
         if name not in first:
-            made.absent.append(name)
+            matching.absent.append(name)
             continue
-        one = first[name]
-        made.found.append(Found(one.row, _as_asked(one.row, asked.record, made), one.how))
+        pair = first[name]
+        matching.matched.append(MatchedRow(pair.row, _as_asked(pair.row, question.record, matching), pair.how))
+    return matching
 
 
-def _as_asked(row: ImportedRow, ours: QuestionRecord, made: Matching) -> QuestionRecord:
+def _as_asked(row: ImportedRow, ours: QuestionRecord, matching: Matching) -> QuestionRecord:
+    """The question with the options in the row's order; differences between file and benchmark are noted."""
     record = ours
     listed = asked_options(row)
     if listed and ours.options:
-        theirs = {letter: plain_option(text) for letter, text in listed.items()}
-        own = {letter: plain_option(text) for letter, text in ours.options.items()}
-        if theirs != own and sorted(theirs.values()) == sorted(own.values()):
-            made.reordered.append(ours.question_id)
-            right = None if ours.answer is None else own.get(ours.answer)
-            answer = next((letter for letter, text in theirs.items() if text == right), None)
+        in_file = {letter: comparable_option(text) for letter, text in listed.items()}
+        here = {letter: comparable_option(text) for letter, text in ours.options.items()}
+        if in_file != here and sorted(in_file.values()) == sorted(here.values()):
+            matching.reordered.append(ours.question_id)
+            right = None if ours.answer is None else here.get(ours.answer)
+            answer = next((letter for letter, text in in_file.items() if text == right), None)
             record = QuestionRecord(ours.question_id, ours.video_id, dict(listed), answer, ours.tags)
-        elif row.options and theirs != own and ours.question_id not in made.wording_differs:
-            made.wording_differs.append(ours.question_id)
+        elif row.options and in_file != here and ours.question_id not in matching.wording_differs:
+            matching.wording_differs.append(ours.question_id)
     gold = _letter(row, record)
     if gold is not None and record.answer is not None and gold != record.answer:
-        made.gold_differs.append(ours.question_id)
+        matching.gold_differs.append(ours.question_id)
     return record
 
 
@@ -189,8 +184,8 @@ def _letter(row: ImportedRow, record: QuestionRecord) -> str | None:
     if row.gold is None:
         return None
     for options in filter(None, (row.options, record.options)):
-        wanted = plain_option(row.gold)
-        texts = [letter for letter, text in options.items() if plain_option(text) == wanted]
+        wanted = comparable_option(row.gold)
+        texts = [letter for letter, text in options.items() if comparable_option(text) == wanted]
         if row.gold.strip() in options and not texts:
             return row.gold.strip()
         if texts:
@@ -198,38 +193,38 @@ def _letter(row: ImportedRow, record: QuestionRecord) -> str | None:
     return None
 
 
-def _another(row: ImportedRow, record: QuestionRecord) -> bool:
-    """Whether a row with a question's id asks something else: no option is the same."""
+def _other_question(row: ImportedRow, record: QuestionRecord) -> bool:
+    """Whether a row with a question's id has none of its options."""
     if not row.options or not record.options:
         return False
-    theirs = {plain_option(text) for text in row.options.values()}
-    return theirs.isdisjoint(plain_option(text) for text in record.options.values())
+    in_file = {comparable_option(text) for text in row.options.values()}
+    return in_file.isdisjoint(comparable_option(text) for text in record.options.values())
 
 
 class _Index:
-    """A benchmark's questions by what rows say of them."""
+    """The questions of a benchmark by id, text, video and options."""
 
-    def __init__(self, known: Sequence[Known]) -> None:
+    def __init__(self, known: Sequence[KnownQuestion]) -> None:
         self._known = known
         self.by_id = {each.record.question_id: place for place, each in enumerate(known)}
-        self._texts = [plain(each.text) for each in known]
-        self._videos = [plain_video(each.record.video_id) for each in known]
-        self._options = [Counter(map(plain_option, each.record.options.values())) for each in known]
+        self._texts = [comparable(each.text) for each in known]
+        self._videos = [comparable_video(each.record.video_id) for each in known]
+        self._options = [Counter(map(comparable_option, each.record.options.values())) for each in known]
         self._lines: dict[str, list[int]] = defaultdict(list)
         self._of_video: dict[str, list[int]] = defaultdict(list)
         for place, each in enumerate(known):
             if self._texts[place]:
-                self._lines[plain(each.text.strip().splitlines()[0])].append(place)
+                self._lines[comparable(each.text.strip().splitlines()[0])].append(place)
             self._of_video[self._videos[place]].append(place)
 
     def candidates(self, row: ImportedRow) -> tuple[int, ...]:
         """The questions that a row may be, in the benchmark's order."""
-        video = plain_video(row.video)
+        video = comparable_video(row.video)
         places: list[int]
         if row.question and self._lines:
-            lines = {plain(line.removeprefix("Question:")) for line in row.question.splitlines()}
+            lines = {comparable(line.removeprefix("Question:")) for line in row.question.splitlines()}
             places = sorted({place for line in lines for place in self._lines.get(line, ())})
-            whole = plain(row.question)
+            whole = comparable(row.question)
             places = [place for place in places if self._texts[place] in whole]
             places = _narrow(places, lambda place: not video or self._videos[place] == video, strict=True)
         elif video and (row.options or row.tags):
@@ -239,7 +234,7 @@ class _Index:
         else:
             return ()
         if listed := asked_options(row):
-            asked = Counter(map(plain_option, listed.values()))
+            asked = Counter(map(comparable_option, listed.values()))
             places = _narrow(places, lambda place: self._options[place] == asked, strict=bool(row.options))
         return tuple(_narrow(places, lambda place: _tagged(self._known[place].record, row.tags), strict=True))
 

@@ -24,19 +24,17 @@ from zipfile import BadZipFile
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.tools.exchange.exported import Exported
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, taken
+from harness.tools.exchange.rows import Exported, ImportedFile, ImportedRow, damaged, read_row
 
-NAME = "openvlm"
 NO_ANSWER = "Failed to obtain answer via API."
 """VLMEvalKit's text in place of an answer."""
-TITLES = {"videomme": "Video-MME", "mlvu": "MLVU_MCQ", "longvideobench": "LongVideoBench", "lvbench": "LVBench"}
+_DATASETS = {"videomme": "Video-MME", "mlvu": "MLVU_MCQ", "longvideobench": "LongVideoBench", "lvbench": "LVBench"}
 """Its names of data sets, by ours."""
-IDS = ("question_id", "id", "uid")
-VIDEOS = ("video", "videoID", "video_id", "video_path", "key")
+_IDS = ("question_id", "id", "uid")
+_VIDEOS = ("video", "videoID", "video_id", "video_path", "key")
 LONGEST = 32_767
-"""Characters that a cell of an Excel table may hold."""
+"""Most characters of a cell in an Excel table."""
 _NAMED = re.compile(
     r"(?P<model>.+?)_(?P<data>(?i:video-?mme|mlvu|longvideobench|lvbench|vnbench)[\w-]*?)"
     r"(?:_(?P<count>\d+(?:\.\d+)?)(?P<unit>frame|fps))?(?P<subs>(?:_[a-z]+)*)"
@@ -73,15 +71,15 @@ def read(path: Path) -> ImportedFile:
         record = dict(zip(names, [*values, *[None] * len(names)], strict=False))
         if any(value is not None for value in record.values()):
             place = f"row {number}"
-            found.append(taken(path, place, partial(_row, place, record)))
+            found.append(read_row(path, place, partial(_row, place, record)))
     if not found:
         raise damaged(path, "", "has no row")
     named = _NAMED.fullmatch(path.stem)
-    return ImportedFile(NAME, (path,), named["data"] if named else "", found, _declared(named), "release")
+    return ImportedFile("openvlm", (path,), named["data"] if named else "", found, _declared(named), "release")
 
 
 def _declared(named: re.Match[str] | None) -> dict[str, Any]:
-    """What the file's name says: nothing else of the setting is in a table."""
+    """The settings in the file's name; a table holds no others."""
     if named is None:
         return {}
     declared: dict[str, Any] = {"model": named["model"], "dataset": named["data"]}
@@ -101,8 +99,8 @@ def _row(place: str, record: Mapping[str, Any]) -> ImportedRow:
     return ImportedRow(
         place=place,
         text=text,
-        ids=tuple(_said(record[name]) for name in IDS if record.get(name) is not None),
-        video=next((_said(record[name]) for name in VIDEOS if record.get(name) is not None), ""),
+        ids=tuple(_said(record[name]) for name in _IDS if record.get(name) is not None),
+        video=next((_said(record[name]) for name in _VIDEOS if record.get(name) is not None), ""),
         question=_said(record.get("question") or ""),
         options=_options(record),
         gold=_gold(record),
@@ -112,7 +110,7 @@ def _row(place: str, record: Mapping[str, Any]) -> ImportedRow:
 
 
 def _said(value: Any) -> str:
-    """A cell as text; a table keeps whole numbers as they come, 3 or 3.0."""
+    """A cell as text; tables hold whole numbers as 3 or 3.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -185,7 +183,7 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     names = list(dict.fromkeys(name for row in rows for name in row if name != "prediction"))
     table = [[*names, "prediction"], *([*(row.get(name) for name in names), row["prediction"]] for row in rows)]
     setting = cell.setting
-    title, split = TITLES.get(cell.benchmark, cell.benchmark), setting["split"]
+    title, split = _DATASETS.get(cell.benchmark, cell.benchmark), setting["split"]
     if split != next(iter(benchmark(cell.benchmark).counts)):
         title = f"{title}_{split}"
     return {f"{setting['model']}_{title}_{setting['frames']}frame.xlsx": _as_xlsx(table)}

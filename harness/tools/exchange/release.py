@@ -1,11 +1,11 @@
 """Result files of the AdaReTaKe and ReTaKe releases (read only).
 
 ``<output_dir>/anno_id2result.json`` maps a question's place in the release's own annotation to the letter that its
-``trimm_results`` found ("" for none); ``anno_id2meta.json`` beside it holds that annotation's ``meta`` with the right
+``trimm_results`` found ("" for none); ``anno_id2meta.json`` next to it holds that annotation's ``meta`` with the right
 letter (``retake/infer_eval.py`` of SCZwangxiao/video-ReTaKe and of iLearn-Lab/ACL25-AdaReTaKe). Neither keeps the text
 that was generated. ``meta`` is made by ``scripts/utils/build_*_dataset.py``: with ``question_id`` for Video-MME and
 LongVideoBench; MLVU has the video's name and a printed type of question alone. Questions without frames are in neither
-file. A yaml of the run's settings (``configs/``) is read where one lies beside them.
+file. A yaml of the run's settings (``configs/``) is read where there is one next to them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ import yaml
 
 from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, scalar
 
-NAME = "release"
 RESULTS, META = "anno_id2result.json", "anno_id2meta.json"
-IDS = ("question_id", "uid", "id")
-TYPES = {
+_IDS = ("question_id", "uid", "id")
+QUESTION_TYPES = {
     "Plot QA": "plotQA", "Needle QA": "findNeedle", "Ego Reasoning": "ego", "Action Count": "count",
     "Action Order": "order", "Anomaly Recognition": "anomaly_reco", "Topic Reasoning": "topic_reasoning",
     "Sub-Scene Captioning": "subPlot", "Video Summary": "summary",
 }  # fmt: skip
 """MLVU's types of questions: the release's printed names and the annotation's."""
-WORDS = {
+_OUR_WORDS = {
     "model_name": "model", "scaling_factor": "yarn_factor", "sample_fps": "fps", "max_num_frames": "frames",
     "longsize_resolution": "long_side", "method": "method", "attn_implementation": "attention",
 }  # fmt: skip
-"""Keys of the release's settings, in our words."""
+"""Keys of the release's settings -> our words."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is the one of answers."""
+    """Whether a file is one of answers."""
     return path.name == RESULTS
 
 
@@ -43,11 +42,11 @@ def read(path: Path) -> ImportedFile:
     """The answers of one run of a release.
 
     Raises:
-        UserError: damaged, or the file of questions is not beside it.
+        UserError: damaged, or without the file of questions.
     """
     beside = path.with_name(META)
     if not beside.is_file():
-        raise damaged(path, "", f"needs {META} of the same run beside it: it says which questions were asked")
+        raise damaged(path, "", f"needs {META} of the same run next to it: it holds the questions")
     answers, metas = json_object(path), json_object(beside)
     if not answers:
         raise damaged(path, "", "holds no answer")
@@ -55,7 +54,7 @@ def read(path: Path) -> ImportedFile:
     settings = sorted(each for each in path.parent.iterdir() if each.suffix in (".yaml", ".yml"))
     declared = _declared(settings[0]) if len(settings) == 1 else {}
     task = declared.pop("dataset_name", "") or _benchmark(metas)
-    return ImportedFile(NAME, (path, beside, *settings[:1]), str(task), rows, declared, "release")
+    return ImportedFile("release", (path, beside, *settings[:1]), str(task), rows, declared, "release")
 
 
 def _row(path: Path, place: str, letter: Any, meta: Any) -> ImportedRow:
@@ -69,17 +68,17 @@ def _row(path: Path, place: str, letter: Any, meta: Any) -> ImportedRow:
     return ImportedRow(
         place=where,
         text=letter,
-        ids=tuple(str(meta[key]) for key in IDS if meta.get(key) is not None),
+        ids=tuple(str(meta[key]) for key in _IDS if meta.get(key) is not None),
         video=str(meta.get("video") or ""),
         gold=right,
-        tags={"question_type": TYPES.get(kind, kind)} if isinstance(kind, str) else {},
+        tags={"question_type": QUESTION_TYPES.get(kind, kind)} if isinstance(kind, str) else {},
         letter=letter,
         correct=None if right is None else letter.lower() == right.lower(),
     )
 
 
 def _benchmark(metas: Mapping[str, Any]) -> str:
-    """Which builder made the file, by the keys that only it writes."""
+    """The benchmark whose builder made the file, by the keys that only this builder writes."""
     first = next((meta for meta in metas.values() if isinstance(meta, dict)), {})
     if "question_category" in first:
         return "longvideobench"
@@ -97,11 +96,12 @@ def _declared(path: Path) -> dict[str, Any]:
         raise damaged(path, "", f"is not a yaml of settings ({error})") from error
     if not isinstance(said, dict):
         return {}
-    found = {WORDS.get(key, key): scalar(said[key]) for key in (*WORDS, "dataset_name", "do_sample") if key in said}
+    keys = [key for key in (*_OUR_WORDS, "dataset_name", "do_sample") if key in said]
+    declared = {_OUR_WORDS.get(key, key): scalar(said[key]) for key in keys}
     video = said.get("longvideo_kwargs")
     cache = video.get("kvcache_compression_kwargs") if isinstance(video, dict) else None
     if isinstance(cache, dict):
         if "max_input_length" in cache:
-            found["context"] = scalar(cache["max_input_length"])
-        found |= {f"release.{key}": scalar(value) for key, value in cache.items() if key != "max_input_length"}
-    return found
+            declared["context"] = scalar(cache["max_input_length"])
+        declared |= {f"release.{key}": scalar(value) for key, value in cache.items() if key != "max_input_length"}
+    return declared

@@ -1,4 +1,4 @@
-"""What an imported file holds, whatever its format."""
+"""Questions and answers between this harness and the files of other code bases: rows read, and rows to write."""
 
 from __future__ import annotations
 
@@ -9,25 +9,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.benchmarks.questions import Question
 from harness.errors import UserError, printable
+from harness.store import Answer, QuestionRecord
+
+_OUR_WORDS = {
+    "pretrained": "model", "model_version": "model", "max_num_frames": "frames", "max_frames_num": "frames",
+    "max_frames": "frames", "num_frames": "frames", "nframes": "frames", "torch_dtype": "dtype",
+    "attn_implementation": "attention",
+}  # fmt: skip
+"""Arguments of models and of generation that have another name here, see `harness.settings.rules.label_of`."""
+_NO_SETTINGS = ("until", "image_aspect_ratio")
 
 
 @dataclass(frozen=True)
 class ImportedRow:
-    """One question and what was answered.
+    """One question of a file, and its answer.
 
     Attributes:
         place: where in the file, for messages: ``line 3``.
-        text: what the model said, unchanged; None where the file has no answer.
+        text: the model's answer, unchanged; None where the file has no answer.
         ids: names under which the question may be known.
-        video: name or path of the video; empty where the file does not say it.
-        question: the question, or the whole prompt with it; may be empty.
-        options: letter to text; empty where the file does not list them.
-        gold: the right answer as the file has it: a letter or a text.
-        tags: groups of the question that help to find it where it has neither id nor text.
-        letter: what the file's own parser made of the text ("" for nothing); None where it does not say.
+        video: name or path of the video; may be empty.
+        question: the question, or the whole prompt; may be empty.
+        options: letter -> text; empty where the file does not list them.
+        gold: the right answer in the file: a letter or a text.
+        tags: groups of the question, to match one that has neither id nor text.
+        letter: the letter that the file's own parser found ("" for none); None where the file has no letter.
         correct: the file's own verdict.
-        error: why there is no answer, in the file's words.
+        error: the file's reason for a missing answer.
     """
 
     place: str
@@ -45,17 +55,17 @@ class ImportedRow:
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """A file of another code base, read.
+    """The content of a file of another code base.
 
     Attributes:
         format: one of `harness.tools.verbs.FORMATS`.
-        paths: what was read; the first is the file of answers.
-        task: what the file calls its task; empty where it does not.
+        paths: the files read; the first is the file of answers.
+        task: the file's name of its task; may be empty.
         rows: in the file's order.
-        declared: what it says of its setting: in the words of `CellResult.setting` what can be said in them
-            (``model``, ``frames``, ``fps``, ``max_new_tokens`` ...), the rest under the file's own names.
-        parser: of ours, the one whose rule is nearest to the file's own.
-        protocol: of ours, where the file says that it was asked under it.
+        declared: the file's settings, in the words of `CellResult.setting` where there is one (``model``, ``frames``,
+            ``fps``, ``max_new_tokens`` ...), else under the file's own names.
+        parser: our parser that is nearest to the file's own.
+        protocol: our protocol, where the file names one.
     """
 
     format: str
@@ -68,55 +78,115 @@ class ImportedFile:
 
     @property
     def digest(self) -> str:
-        """Of the content of all its files."""
+        """Digest of the content of all files."""
         whole = hashlib.sha256()
         for path in self.paths:
             whole.update(hashlib.sha256(path.read_bytes()).digest())
         return whole.hexdigest()
 
 
+@dataclass(frozen=True)
+class Exported:
+    """One question of a cell, and its answer.
+
+    `row` and `asked` are of the annotation, None where it is not on this disk: stored cells hold no texts of questions.
+    `letter` and `correct` are by the cell's parser; `correct` is None where the question has no right answer.
+    """
+
+    record: QuestionRecord
+    answer: Answer
+    letter: str | None
+    correct: bool | None
+    row: Mapping[str, Any] | None
+    asked: Question | None
+
+    @property
+    def prompt(self) -> str:
+        """The prompt; empty where it is not known."""
+        return self.asked.prompt if self.asked else ""
+
+    @property
+    def question(self) -> str:
+        """The question without options; empty where it is not known."""
+        return str((self.row or {}).get("question", ""))
+
+
 def damaged(path: Path, place: str, what: str) -> UserError:
-    """The error of a file that cannot be taken, with the row."""
+    """The error of a file that cannot be read, with the row."""
     where = f"{path}, {place}" if place else str(path)
     return UserError(printable(f"{where}: {what}"))
 
 
 def json_object(path: Path, text: str | None = None, place: str = "") -> dict[str, Any]:
-    """A JSON object: of a text, else the whole file.
+    """The JSON object of a text, else of the whole file.
 
     Raises:
-        UserError: no JSON, or something else than an object; with the place.
+        UserError: no JSON, or no object; with the place.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
+        content = json.loads(path.read_text(encoding="utf-8") if text is None else text)
     except ValueError as error:
         raise damaged(path, place, f"is not JSON ({error})") from error
-    return an_object(path, place, found)
+    return checked_object(path, place, content)
 
 
-def an_object(path: Path, place: str, found: Any) -> dict[str, Any]:
-    """What was found in a file, where it is an object.
+def checked_object(path: Path, place: str, content: Any) -> dict[str, Any]:
+    """Content of a file that has to be an object.
 
     Raises:
-        UserError: it is something else; with the place.
+        UserError: it is none; with the place.
     """
-    if not isinstance(found, dict):
-        raise damaged(path, place, f"is not an object but {str(found)[:60]!r}")
-    return found
+    if not isinstance(content, dict):
+        raise damaged(path, place, f"is not an object but {str(content)[:60]!r}")
+    return content
 
 
 def scalar(value: Any) -> Any:
-    """A value as it may stand in a manifest: numbers, texts, truth values and null as they are, the rest as text."""
+    """A value for a manifest: numbers, texts, booleans and null as they are, anything else as text."""
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def taken(path: Path, place: str, make: Callable[[], ImportedRow]) -> ImportedRow:
-    """A row, whatever stands in it.
+def read_row(path: Path, place: str, make: Callable[[], ImportedRow]) -> ImportedRow:
+    """A row of a file, with any error of its content as one that names the row.
 
     Raises:
-        UserError: something in it is of another kind than its format has; with the row.
+        UserError: a value in it has another type than its format prescribes.
     """
     try:
         return make()
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise damaged(path, place, f"cannot be read ({type(error).__name__}: {error})") from error
+
+
+def as_declared(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Declared settings for a manifest, without those that are null."""
+    known = {key: value for key, value in declared.items() if value is not None}
+    return {key: value if key == "harness_setting" else scalar(value) for key, value in known.items()}
+
+
+def in_our_words(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a code base in our words; a path of weights becomes the model's name and `model_path`."""
+    ours = {_OUR_WORDS.get(key, key): value for key, value in said.items() if key not in _NO_SETTINGS}
+    model = ours.get("model")
+    if isinstance(model, str):
+        ours |= {"model": model.rstrip("/").split("/")[-1], "model_path": model}
+    return ours
+
+
+def parse_arguments(given: Any) -> dict[str, Any]:
+    """``a=1,b=x`` or an object."""
+    if isinstance(given, dict):
+        return dict(given)
+    if not isinstance(given, str):
+        return {}
+    pairs = (word.partition("=") for word in given.split(",") if "=" in word)
+    return {key.strip(): _number(value.strip()) for key, _, value in pairs}
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
