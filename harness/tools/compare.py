@@ -1,11 +1,13 @@
-"""``compare``: the cells of two results folders side by side: settings, scores, flips, drift of kept tokens.
+"""The verb ``compare``: the cells of two results folders next to each other.
 
-The rule of the status. Both ways every cell of one folder needs a partner of the same setting in the other, with the
-same questions answered. Then, with ``compare.exact`` (the default), every answer has to be the same: text, right or
-wrong, tokens, frames, positions, kept tokens; only where two scores tie within rounding may another token be kept, and
-only in as many answers as rounding explains (the gate's rule, `harness.gate.compare`). Without it no paired
-difference of scores may be told from zero, with a chance of 1 % of a false alarm shared by all cells. What answered
-the cells (libraries, commit, device, declared versions) is listed and decides nothing.
+The rule of the status:
+
+- Every cell of one folder needs a partner of the same setting in the other, with the same questions answered.
+- With ``compare.exact`` (the default) every answer has to be the same: text, verdict, tokens, frames, positions, kept
+  tokens. Another token may be kept only where two scores tie within rounding, and only in as many answers as rounding
+  explains (`harness.gate.compare`).
+- Without it no paired difference of scores may be significant, at a family-wise error rate of 1 % over all cells.
+- Differences of the environment (libraries, commit, device, declared versions) are listed and do not count.
 """
 
 from __future__ import annotations
@@ -29,86 +31,140 @@ from harness.evidence.samples import main_metric
 from harness.evidence.section import Section, interval_text, number_text, p_text
 from harness.evidence.statistics import Difference, Estimate, score
 from harness.gate.baseline import BaselineCell, answer_rows
-from harness.gate.compare import Comparison, compare_rows
+from harness.gate.compare import LADDER, NEAR, Comparison, compare_rows
 from harness.gate.gate import ALPHA
-from harness.gate.partners import Partners, match
+from harness.settings.cell import key_differences
 from harness.settings.groups import Config
 from harness.settings.matrix import ids_under
-from harness.store import write_atomic
+from harness.store import Answer, write_atomic
 from harness.store.records import made_folder
 from harness.tools.verbs import CompareConfig
 from harness.verdicts.context import Context
-from harness.verdicts.noise import Runs
 
 SAME, DIFFERS = 0, 1
-RULES = {
-    True: "same = the same cells, settings and questions, and every answer the same, but for tokens kept that tie",
-    False: "same = the same cells, settings and questions, and no score told apart (1 % of false alarms in all)",
+_RULES = {
+    True: "same = the same cells, settings and questions, and every answer the same, except for kept tokens that tie",
+    False: "same = the same cells, settings and questions, and no significant difference of scores (1 % over all)",
 }
 
 
-@dataclass(frozen=True)
-class Side:
-    """Two cells side by side, on the questions that both answered. ``difference`` is B - A; None: there are none."""
+_OF_START = ("device", "attention_backend", "instruction_set")
 
-    pair: Partners
-    scores: tuple[Estimate | None, Estimate | None]
-    difference: Difference | None
+
+@dataclass(frozen=True)
+class CellPair:
+    """A cell of folder A and its partner in folder B.
+
+    Attributes:
+        a: the cell of A.
+        b: the cell of B.
+        settings: differences of their settings.
+    """
+
+    a: CellResult
+    b: CellResult
+    settings: list[str]
+
+    @property
+    def name(self) -> str:
+        """The id in A; with the id in B where they differ."""
+        return self.a.id if self.a.id == self.b.id else f"{self.a.id} / {self.b.id}"
+
+    @cached_property
+    def environment(self) -> list[str]:
+        """Differences of what answered them: ``torch: 2.11.0 -> 2.12.0``; several values where a cell has several."""
+        return key_differences(_environment(self.a), _environment(self.b))
 
     @cached_property
     def answers(self) -> Comparison:
-        """The answers of B against those of A."""
-        a, rows = self.pair.a, answer_rows(self.pair.b)
-        stored = BaselineCell(a.id, key_of(a), {}, {}, answer_rows(a))
+        """The answers of B compared with those of A."""
+        rows = answer_rows(self.b)
+        stored = BaselineCell(self.a.id, key_of(self.a), {}, {}, answer_rows(self.a))
         return compare_rows(stored, rows, list(rows))
 
     @property
     def kept_drift(self) -> int:
-        """Answers whose kept tokens differ, and not by ties."""
+        """Number of answers whose kept tokens differ by more than ties."""
         return sum("indices" in columns for columns in self.answers.changed.values())
 
     @cached_property
     def flips(self) -> list[dict[str, str | None]]:
-        """Questions that only one of both answers right, with what both said."""
-        a, b = self.pair.a, self.pair.b
-        letters = [dict(zip((q.question_id for q in c.questions), c.letters(), strict=True)) for c in (a, b)]
-        asked, turned = {q.question_id: q for q in a.questions}, {*self.answers.gained, *self.answers.lost}
+        """Questions that only one of the two answered right, with both answers."""
+        cells = {"a": self.a, "b": self.b}
+        letters = {
+            f"letter_{side}": dict(zip((q.question_id for q in cell.questions), cell.letters(), strict=True))
+            for side, cell in cells.items()
+        }
+        asked, turned = {q.question_id: q for q in self.a.questions}, {*self.answers.gained, *self.answers.lost}
         return [
             {"question": name, "video": asked[name].video_id, "gold": asked[name].answer}
             | {"right": "b" if name in self.answers.gained else "a"}
-            | {"letter_a": letters[0][name], "letter_b": letters[1][name]}
-            | {f"text_{side}": _said(cell, name) for side, cell in (("a", a), ("b", b))}
+            | {key: of_cell[name] for key, of_cell in letters.items()}
+            | {f"text_{side}": _text(cell.answers[name]) for side, cell in cells.items()}
             for name in asked
             if name in turned
         ]
 
+    @cached_property
+    def scores(self) -> tuple[Estimate | None, Estimate | None]:
+        """The scores of A and B on the questions that both answered; None where there are none."""
+        runs = Context([self.a, self.b]).runs(self.a, self.b, main_metric(self.a.benchmark))
+        if runs is None:
+            return None, None
+        return score(runs.a, runs.clusters, runs.groups), score(runs.b, runs.clusters, runs.groups)
+
+    @cached_property
+    def difference(self) -> Difference | None:
+        """B - A, paired by question."""
+        return Context([self.a, self.b]).paired(self.b, self.a)
+
     def reason(self, exact: bool, alpha: float) -> str:
         """Why the two are not the same by the rule; empty where they are."""
-        found = self.answers
-        if self.pair.settings:
-            return f"settings differ: {'; '.join(self.pair.settings)}"
-        if found.missing or found.unknown:
-            return f"{len(found.missing)} questions are answered in A only, {len(found.unknown)} in B only"
-        if exact and found.changed:
-            return f"{len(found.changed)} of {found.n} answers differ, {found.flips} flips"
-        if exact and found.many_ties:
-            return f"{len(found.numerics)} of {found.n} answers decide ties otherwise: too many for rounding"
+        answers = self.answers
+        if self.settings:
+            return f"settings differ: {'; '.join(self.settings)}"
+        if answers.missing or answers.unknown:
+            return f"{len(answers.missing)} questions are answered in A only, {len(answers.unknown)} in B only"
+        if exact and answers.changed:
+            return f"{len(answers.changed)} of {answers.n} answers differ, {answers.flips} flips"
+        if exact and answers.many_ties:
+            return f"{len(answers.numerics)} of {answers.n} answers resolve ties differently: too many for rounding"
         if not exact and self.difference is not None and self.difference.p < alpha:
             return f"scores differ by {self.difference.value:+.2f} points (p = {p_text(self.difference.p)})"
         return ""
 
 
-def _said(cell: CellResult, question: str) -> str | None:
-    answer = cell.answers[question]
+def _environment(cell: CellResult) -> dict[str, str]:
+    """Libraries, commit, device, weights and declared versions of all starts of a cell."""
+    manifest = cell.manifest
+    values: dict[str, set[str]] = {}
+    for start in (vars(manifest), *manifest.starts):
+        commit = (start.get("git") or {}).get("commit")
+        of_start = {**(start.get("versions") or {}), "commit": commit, **{name: start.get(name) for name in _OF_START}}
+        for name, value in of_start.items():
+            values.setdefault(name, set()).add(str(value))
+    of_cell = {f"declared {name}": str(version) for name, version in cell.cell.get("versions", {}).items()}
+    of_cell |= {"weights": str(cell.cell.get("weights"))}
+    return {name: ", ".join(sorted(texts)) for name, texts in values.items()} | of_cell
+
+
+def _text(answer: Answer) -> str:
     return answer.text if answer.ok else f"(failed: {answer.reason})"
 
 
 @dataclass(frozen=True)
-class Found:
-    """Two folders side by side."""
+class FolderComparison:
+    """Two results folders, compared.
+
+    Attributes:
+        folders: A and B.
+        pairs: cells of A with their partners in B.
+        only: ids of the cells without a partner, of A and of B.
+        exact: whether every answer has to be the same.
+    """
 
     folders: tuple[str, str]
-    sides: list[Side]
+    pairs: list[CellPair]
     only: tuple[list[str], list[str]]
     exact: bool
 
@@ -116,8 +172,16 @@ class Found:
     def reasons(self) -> list[str]:
         """Why they are not the same by the rule; empty where they are."""
         lacking = [f"only in {side}: {name}" for side, names in zip("AB", self.only, strict=True) for name in names]
-        said = [(side.pair.name, side.reason(self.exact, ALPHA / len(self.sides))) for side in self.sides]
-        return [*lacking, *(f"{name}: {reason}" for name, reason in said if reason)]
+        differing = [(pair.name, pair.reason(self.exact, ALPHA / len(self.pairs))) for pair in self.pairs]
+        return [*lacking, *(f"{name}: {reason}" for name, reason in differing if reason)]
+
+    @property
+    def outcome(self) -> list[str]:
+        """The outcome in words."""
+        if not self.reasons:
+            return [f"same ({len(self.pairs)} cells). {_RULES[self.exact]}"]
+        more = [f"and {len(self.reasons) - 10} more reasons"] if len(self.reasons) > 10 else []
+        return [f"differs. {_RULES[self.exact]}", *self.reasons[:10], *more]
 
 
 def main(config: Config, settings: CompareConfig) -> int:
@@ -130,26 +194,28 @@ def main(config: Config, settings: CompareConfig) -> int:
         UserError: not two folders, or one without cells.
     """
     console = open_console()
-    found = find(settings.folders, config.report.cells, settings.exact, ids_under(config.words))
+    comparison = compare_folders(settings.folders, config.report.cells, settings.exact, ids_under(config.words))
     output = made_folder(
         Path(settings.output) if settings.output else Path(config.results) / "compare", "output=<folder>"
     )
     confidence = config.report.confidence
-    sections = sections_of(found, confidence, settings.limit)
+    sections = _sections(comparison, confidence, settings.limit)
     for section in sections:
         section.show(console, leave_out=("text A", "text B") if not console.is_terminal else ())
-    lines = verdict(found)
-    for line in lines:
+    for line in comparison.outcome:
         console.print(line, markup=False, soft_wrap=True)
-    head = f"# {found.folders[0]} (A) and {found.folders[1]} (B)\n\n" + "\n".join(f"- {line}" for line in lines)
+    a, b = comparison.folders
+    head = f"# {a} (A) and {b} (B)\n\n" + "\n".join(f"- {line}" for line in comparison.outcome)
     write_atomic(output / "compare.md", "\n\n".join([head, *(section.markdown() for section in sections)]))
-    write_atomic(output / "compare.json", json.dumps(record(found, confidence), indent=1) + "\n")
+    write_atomic(output / "compare.json", json.dumps(_numbers(comparison, confidence), indent=1) + "\n")
     console.print(f"written: {output}/compare.md, compare.json", markup=False, soft_wrap=True)
-    return DIFFERS if found.reasons else SAME
+    return DIFFERS if comparison.reasons else SAME
 
 
-def find(folders: Sequence[str], references: Sequence[str], exact: bool, ids_under: Ids | None = None) -> Found:
-    """Compare two results folders; of cells with the same setting the newest counts.
+def compare_folders(
+    folders: Sequence[str], references: Sequence[str], exact: bool, ids_under: Ids | None = None
+) -> FolderComparison:
+    """Compare two results folders; of several cells with one setting the newest counts.
 
     Raises:
         UserError: see `main`.
@@ -162,96 +228,113 @@ def find(folders: Sequence[str], references: Sequence[str], exact: bool, ids_und
         if not stored_names(root / "runs"):
             raise UserError(f"{folder} holds no cells: a results folder has runs/<cell>/manifest.json in it")
         cells.append(newest(load_cells(root, references, ids_under)))
-    pairs, only_a, only_b = match(*cells)
-    context = Context([cell for of in cells for cell in of])
-    sides = []
-    for pair in pairs:
-        shared = context.runs(pair.a, pair.b, main_metric(pair.a.benchmark))
-        sides.append(Side(pair, _scores(shared), context.paired(pair.b, pair.a)))
-    return Found((folders[0], folders[1]), sides, ([c.id for c in only_a], [c.id for c in only_b]), exact)
+    pairs, only_a, only_b = _paired_cells(*cells)
+    only = ([cell.id for cell in only_a], [cell.id for cell in only_b])
+    return FolderComparison((folders[0], folders[1]), pairs, only, exact)
 
 
-def _scores(shared: Runs | None) -> tuple[Estimate | None, Estimate | None]:
-    if shared is None:
-        return None, None
-    return score(shared.a, shared.clusters, shared.groups), score(shared.b, shared.clusters, shared.groups)
+def _paired_cells(
+    a: Sequence[CellResult], b: Sequence[CellResult]
+) -> tuple[list[CellPair], list[CellResult], list[CellResult]]:
+    """Cells of the same setting; then cells of the same row of a table, those with the fewest differences first.
+
+    Another context or number of frames is another row.
+
+    Returns:
+        The pairs in the order of `a`, and the cells of `a` and of `b` without a partner.
+    """
+    of_setting = {repr(key_of(cell)): cell for cell in b}
+    pairs = [CellPair(x, y, []) for x in a if (y := of_setting.get(repr(key_of(x)))) is not None]
+    rest_a = [cell for cell in a if all(cell is not pair.a for pair in pairs)]
+    rest_b = [cell for cell in b if all(cell is not pair.b for pair in pairs)]
+    near = []
+    for x in rest_a:
+        for y in rest_b:
+            lines = key_differences(key_of(x), key_of(y)) if _row(x) == _row(y) else [LADDER[0]]
+            if not any(line.startswith(LADDER) for line in lines):
+                near.append((len(lines), x.id, y.id, CellPair(x, y, lines)))
+    for *_, pair in sorted(near, key=lambda entry: entry[:3]):
+        if any(cell is pair.a for cell in rest_a) and any(cell is pair.b for cell in rest_b):
+            pairs.append(pair)
+            rest_a = [cell for cell in rest_a if cell is not pair.a]
+            rest_b = [cell for cell in rest_b if cell is not pair.b]
+    order = {cell.id: place for place, cell in enumerate(a)}
+    return sorted(pairs, key=lambda pair: order[pair.a.id]), rest_a, rest_b
 
 
-def verdict(found: Found) -> list[str]:
-    """The outcome in words."""
-    if not found.reasons:
-        return [f"same ({len(found.sides)} cells). {RULES[found.exact]}"]
-    more = [f"and {len(found.reasons) - 10} more reasons"] if len(found.reasons) > 10 else []
-    return [f"differs. {RULES[found.exact]}", *found.reasons[:10], *more]
+def _row(cell: CellResult) -> tuple[Any, ...]:
+    key = key_of(cell)
+    return tuple(key.get(group, {}).get(name) for group, name in (path.split(".") for path in NEAR))
 
 
-def sections_of(found: Found, confidence: float, limit: int) -> list[Section]:
-    """Scores, what differs in settings and environment, and flips."""
-    lines = Counter(("setting", line) for side in found.sides for line in side.pair.settings)
-    lines.update(("answered with", line) for side in found.sides for line in side.pair.environment)
-    differs = [{"what": kind, "A -> B": line, "cells": str(count)} for (kind, line), count in lines.items()]
-    flips = [{"cell": side.pair.name, **flip} for side in found.sides for flip in side.flips]
+def _sections(comparison: FolderComparison, confidence: float, limit: int) -> list[Section]:
+    """Scores, differences of settings and environment, and flips."""
+    pairs = comparison.pairs
+    lines = Counter(("setting", line) for pair in pairs for line in pair.settings)
+    lines.update(("answered with", line) for pair in pairs for line in pair.environment)
+    differences = [{"what": kind, "A -> B": line, "cells": str(count)} for (kind, line), count in lines.items()]
+    flips = [{"cell": pair.name, **flip} for pair in pairs for flip in pair.flips]
     rows = [
         {"cell": flip["cell"], "question": flip["question"], "gold": flip["gold"] or "-"}
         | {"A": flip["letter_a"] or "-", "B": flip["letter_b"] or "-"}
         | {"text A": flip["text_a"], "text B": flip["text_b"]}
         for flip in flips[:limit]
     ]
-    shown = f" (the first {limit} of {len(flips)}; all in compare.json)" if len(flips) > limit else ""
+    part = f" (the first {limit} of {len(flips)}; all in compare.json)" if len(flips) > limit else ""
     return [
-        Section("Scores", pd.DataFrame([_score_row(side, confidence) for side in found.sides]), ("cell",), NOTES),
-        Section("What differs", pd.DataFrame(differs), ("what", "A -> B")),
-        Section(f"Flips{shown}", pd.DataFrame(rows), ("cell", "question", "text A", "text B")),
+        Section("Scores", pd.DataFrame([_score_row(pair, confidence) for pair in pairs]), ("cell",), _NOTES),
+        Section("What differs", pd.DataFrame(differences), ("what", "A -> B")),
+        Section(f"Flips{part}", pd.DataFrame(rows), ("cell", "question", "text A", "text B")),
     ]
 
 
-NOTES = (
+_NOTES = (
     "A, B: scores on the n questions that both answered. B - A: paired by question, interval clustered by video. "
-    "changed: answers that differ in anything; ties: those in which only a token of equal score was kept instead, not "
-    "among the changed. kept: answers with other tokens kept, ties aside.",
+    "changed: answers that differ in anything but ties. ties: answers that differ only in a kept token of equal score. "
+    "kept: answers with other kept tokens, without ties.",
 )
 
 
-def _score_row(side: Side, confidence: float) -> dict[str, str]:
-    found, gap = side.answers, side.difference
+def _score_row(pair: CellPair, confidence: float) -> dict[str, str]:
+    answers, gap = pair.answers, pair.difference
     return {
-        "cell": side.pair.name,
-        **{name: number_text(s.value if s else None, ".1f") for name, s in zip("AB", side.scores, strict=True)},
+        "cell": pair.name,
+        **{name: number_text(s.value if s else None, ".1f") for name, s in zip("AB", pair.scores, strict=True)},
         "B - A": number_text(gap.value if gap else None, "+.2f"),
         f"{100 * confidence:g} % interval": "-" if gap is None else interval_text(gap.interval(confidence), sign=True),
         "p": "-" if gap is None else p_text(gap.p),
         "n": str(gap.n if gap else 0),
-        "gained": str(len(found.gained)),
-        "lost": str(len(found.lost)),
-        "changed": str(len(found.changed)),
-        "ties": str(len(found.numerics)),
-        "kept": str(side.kept_drift),
+        "gained": str(len(answers.gained)),
+        "lost": str(len(answers.lost)),
+        "changed": str(len(answers.changed)),
+        "ties": str(len(answers.numerics)),
+        "kept": str(pair.kept_drift),
     }
 
 
-def record(found: Found, confidence: float) -> dict[str, Any]:
-    """Everything, for the JSON file. Scores in percent, differences in points."""
+def _numbers(comparison: FolderComparison, confidence: float) -> dict[str, Any]:
+    """``compare.json``: everything, scores in percent and differences in points."""
     cells = [
         {
-            "a": side.pair.a.id,
-            "b": side.pair.b.id,
-            "settings": side.pair.settings,
-            "environment": side.pair.environment,
-            "score_a": side.scores[0] and side.scores[0].value,
-            "score_b": side.scores[1] and side.scores[1].value,
-            "difference": side.difference and side.difference.value,
-            "interval": side.difference and side.difference.interval(confidence),
-            "p": side.difference and side.difference.p,
-            "n": side.difference.n if side.difference else 0,
-            "changed": side.answers.changed,
-            "ties": side.answers.numerics,
-            "kept_drift": side.kept_drift,
-            "only_a": side.answers.missing,
-            "only_b": side.answers.unknown,
-            "flips": side.flips,
+            "a": pair.a.id,
+            "b": pair.b.id,
+            "settings": pair.settings,
+            "environment": pair.environment,
+            "score_a": pair.scores[0] and pair.scores[0].value,
+            "score_b": pair.scores[1] and pair.scores[1].value,
+            "difference": pair.difference and pair.difference.value,
+            "interval": pair.difference and pair.difference.interval(confidence),
+            "p": pair.difference and pair.difference.p,
+            "n": pair.difference.n if pair.difference else 0,
+            "changed": pair.answers.changed,
+            "ties": pair.answers.numerics,
+            "kept_drift": pair.kept_drift,
+            "only_a": pair.answers.missing,
+            "only_b": pair.answers.unknown,
+            "flips": pair.flips,
         }
-        for side in found.sides
+        for pair in comparison.pairs
     ]
-    outcome = {"same": not found.reasons, "rule": RULES[found.exact], "reasons": found.reasons}
-    only = {"only_a": found.only[0], "only_b": found.only[1], "confidence": confidence}
-    return {"a": found.folders[0], "b": found.folders[1], **outcome, **only, "cells": cells}
+    outcome = {"same": not comparison.reasons, "rule": _RULES[comparison.exact], "reasons": comparison.reasons}
+    only = {"only_a": comparison.only[0], "only_b": comparison.only[1], "confidence": confidence}
+    return {"a": comparison.folders[0], "b": comparison.folders[1], **outcome, **only, "cells": cells}
