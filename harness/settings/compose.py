@@ -105,23 +105,26 @@ def _composed(root: type[Config], words: Sequence[str]) -> Any:
             sections = vars(OmegaConf.to_object(compose(config_name="config", overrides=said)))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explained(error, root)) from error
-    return _finished(root, sections, words)
+    return _finished(root, {name: _opened(name, section) for name, section in sections.items()}, words)
 
 
-def _finished(root: type[Config], sections: Mapping[str, Any], words: Sequence[str]) -> Config:
-    """The configuration of composed sections: open parts typed, values checked, axes settled."""
-    method, matrix = sections["method"], sections["matrix"]
+def _opened(name: str, section: Any) -> Any:
+    """A section with its open parts as instances of their schemas."""
+    if name == "method":
+        return _typed(schema_of("method", section.get("name")), section, "method")
+    if name != "matrix":
+        return section
     axes = {
-        name: _axes(getattr(matrix, name), place, group, schema)
+        name: _axes(getattr(section, name), place, group, schema)
         for place, (group, schema) in OPEN.items()
         for name in [place.removeprefix("matrix.")]
     }
-    found = dict(sections) | {
-        "method": _typed(schema_of("method", method.get("name")), method, "method"),
-        "matrix": dataclasses.replace(matrix, **axes, rows=_rows(matrix.rows, "matrix.rows")),
-        "words": list(words),
-    }
-    config = root(**found)
+    return dataclasses.replace(section, **axes, rows=_rows(section.rows, "matrix.rows"))
+
+
+def _finished(root: type[Config], sections: Mapping[str, Any], words: Sequence[str]) -> Config:
+    """The configuration of composed sections: values checked, axes settled."""
+    config = root(**{**sections, "words": list(words)})
     check_settings(config)
     config.matrix = settle(config.matrix, config.profile, spelled(words, options("context")))
     return config
@@ -142,6 +145,7 @@ class Recomposed:
         parsed = [parser.parse_override(word) for word in said]
         self._chosen = {each.key_or_group: str(each.value()) for each in parsed if (CONF / each.key_or_group).is_dir()}
         self._values = [(each.key_or_group, each.value()) for each in parsed if each.key_or_group not in self._chosen]
+        self._base = _yaml(CONF / "config.yaml")
         self._sections: dict[Any, Any] = {}
 
     def under(self, **choice: str) -> Config:
@@ -168,7 +172,7 @@ class Recomposed:
 
         The last group is asked first: the option of a group may choose those of the groups before it.
         """
-        base = _yaml(CONF / "config.yaml")
+        base = self._base
         order = [entry if isinstance(entry, str) else next(iter(entry.items())) for entry in base["defaults"]]
         asked = dict(chosen)
         found: dict[str, dict[str, Any]] = {}
@@ -199,7 +203,7 @@ class Recomposed:
                 if key.startswith(f"{name}."):
                     OmegaConf.update(whole, key, value, force_add=key.startswith(OPEN_KEYS))
             found = whole[name]
-            return OmegaConf.to_object(found) if isinstance(found, DictConfig) else found
+            return _opened(name, OmegaConf.to_object(found) if isinstance(found, DictConfig) else found)
         except OmegaConfBaseException as error:
             raise UserError(_explained(error, Config)) from error
 

@@ -7,28 +7,13 @@ from omegaconf import OmegaConf
 from verbs import composed
 
 from harness.errors import UserError
-from harness.settings.compose import CONF, as_yaml, compose_config, options, quoted
+from harness.settings.compose import CONF, as_yaml, compose_config, quoted
 from harness.settings.words import AXES
-
-GROUP_FILES = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "profile"
-)
 
 
 def test_every_group_has_options():
-    groups = {word.split("=")[0] for word in GROUP_FILES}
+    groups = {path.parent.name for path in CONF.glob("*/*.yaml")} - {"profile"}
     assert groups == {"model", "method", "video", "context", "task", "engine", "matrix"}
-
-
-@pytest.mark.parametrize("profile", options("profile"))
-@pytest.mark.parametrize("word", GROUP_FILES)
-def test_every_file_composes_under_every_profile(word, profile):
-    config = compose_config([word, f"profile={profile}"])
-    group, name = word.split("=")
-    assert config.profile == profile
-    if group in ("model", "method", "task", "engine", "matrix"):
-        own = getattr(config, group).name
-        assert own == name or group == "method" and name.startswith(f"{own}_")  # a method with other switches
 
 
 @pytest.mark.parametrize(

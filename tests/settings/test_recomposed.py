@@ -16,12 +16,16 @@ GROUPS = ("model", "task", "method", "video", "context", "matrix", "engine")
 @pytest.mark.parametrize("profile", options("profile"))
 @pytest.mark.parametrize("group", GROUPS)
 def test_another_option_is_as_hydra_composes_it(group, profile):
-    for words in ([f"profile={profile}"], [f"profile={profile}", *WORDS]):
-        again = Recomposed(words)
-        for option in options(group):
+    """Every file composes under every profile; every third also with words that set parts of it."""
+    for words, listed in ([], options(group)), (WORDS, options(group)[::3]):
+        again = Recomposed([f"profile={profile}", *words])
+        for option in listed:
             found = again.under(**{group: option})
-            expected = compose_config([*words, f"{group}={option}"])
+            expected = compose_config([f"profile={profile}", *words, f"{group}={option}"])
             assert dataclasses.replace(found, words=[]) == dataclasses.replace(expected, words=[]), option
+            own = getattr(expected, group)
+            if hasattr(own, "name"):  # a method's file may be one with other switches
+                assert own.name == option or group == "method" and option.startswith(f"{own.name}_")
 
 
 def test_without_a_choice_it_is_the_command_line():
