@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from compositions import remembered
 from videomme_v2_rows import videomme_v2_row
 
 from harness.benchmarks.files import Folder
+from harness.settings import compose as composing
 from harness.settings.groups import TaskConfig
 
 
@@ -16,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the whole product, which take longest, come first: a process that got one last would end alone."""
     top = Path(__file__).parent
     items.sort(key=lambda item: (item.path.parent != top, item.path.parent.name != "run"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> Iterator[None]:
+    """Tests share compositions, see `compositions`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composing, "compose", remembered(composing.compose))
+        yield
 
 
 SRT = """1

@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import hydra
 import pytest
+from compositions import remembered
 
-from harness.settings.compose import Recomposed, compose_config, options
+from harness.settings.compose import Recomposed, as_yaml, compose_config, compose_verb, options
+from harness.settings.verbs import all_verbs
 
 WORDS = [
     "video.window=64", "method.chunk_frames=16", "matrix.by_task.mlvu.fps=[3]", "model.device=cpu", "report.margin=2",
@@ -40,3 +43,14 @@ def test_options_of_several_groups_at_once():
     expected = compose_config(["profile=published", *(f"{group}={option}" for group, option in choice.items())])
     assert dataclasses.replace(found, words=[]) == dataclasses.replace(expected, words=[])
     assert found.method.recipe == "results/recipes/fitprune-llava_video_7b.json"
+
+
+def test_compositions_that_tests_share_are_those_of_hydra():
+    shared, words = remembered(hydra.compose), ["profile=published", "model=llava_video_7b", *WORDS]
+    for verb in ("plan", "show"):
+        for more in ([], ["data.root=/b", "method.temporal=false", "matrix.context=[1,2]", "frames=8"]):
+            alone = compose_verb(all_verbs()[verb], [*words, *more])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("harness.settings.compose.compose", shared)
+                together = compose_verb(all_verbs()[verb], [*words, *more])
+            assert as_yaml(alone[0]) == as_yaml(together[0]) and alone[1:] == together[1:]
