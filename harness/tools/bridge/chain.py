@@ -15,7 +15,7 @@ from harness.evidence.loading import stored_names
 from harness.models.families import find_adapter
 from harness.settings.cell import Cell
 from harness.settings.weights import find_weights
-from harness.tools.bridge.ends import End, Weights
+from harness.tools.bridge.ends import End, weights_of
 from harness.tools.bridge.factors import ChangeCell, Factor, candidate_factors, declared_cell, factors_between
 from harness.tools.verbs import DENOMINATORS, BridgeConfig
 from harness.video.readers import reader_class
@@ -97,12 +97,12 @@ class Intermediates:
         Raises:
             UserError: it cannot exist, or cannot be run here and is not stored.
         """
-        made = cell.with_({**self.always, **changes}, Weights(self.known))
-        made.method.for_family(find_adapter(made.model.adapter).family)
-        if made.id not in stored_names(self.results / "runs"):
-            find_weights(made.model.path, made.model.fetch)
-            reader_class(made.video.backend)
-        return made
+        changed = cell.with_({**self.always, **changes}, lambda other: weights_of(other, self.known))
+        changed.method.for_family(find_adapter(changed.model.adapter).family)
+        if changed.id not in stored_names(self.results / "runs"):
+            find_weights(changed.model.path, changed.model.fetch)
+            reader_class(changed.video.backend)
+        return changed
 
 
 def build_bridge(a: End, b: End, settings: BridgeConfig, results: Path, words: Sequence[str]) -> Bridge:
@@ -138,7 +138,7 @@ def build_bridge(a: End, b: End, settings: BridgeConfig, results: Path, words: S
         notes += _machines(a, b)
     elif a.cell is not None:
         there, unknown = declared_cell(a.cell, b.declared, Intermediates([a.cell], results), words)
-        notes += [f"B declares {each}; no configuration can be made of it" for each in unknown]
+        notes += [f"B declares {setting}; no configuration can be made of it" for setting in unknown]
         factors = factors_between(a.cell, there, quirks=settings.quirks)
         named = {factor.name for factor in factors}
         tried = candidate_factors(a.cell, settings.candidates, words)
@@ -149,7 +149,7 @@ def build_bridge(a: End, b: End, settings: BridgeConfig, results: Path, words: S
         notes.append("neither end is a cell of ours: only how answers are scored can be changed")
     for name, (old, new) in (("parser", parsers), ("denominator", denominators)):
         factors += [Factor(name, old, new, {name: new})] if old != new else []
-    order = [name for each in settings.order for name in each.split(",")]
+    order = [name for names in settings.order for name in names.split(",")]
     return Bridge(a, b, start, end, tuple(ordered(factors, order)), tuple(notes))
 
 
@@ -165,13 +165,13 @@ def _machines(a: End, b: End) -> list[str]:
     return [f"A and B were answered with {', '.join(changes)}; no setting changes that"] if changes else []
 
 
-def _pair(given: Sequence[str], name: str, default: tuple[str, str], allowed: Sequence[str]) -> tuple[str, str]:
-    if not given:
+def _pair(values: Sequence[str], name: str, default: tuple[str, str], allowed: Sequence[str]) -> tuple[str, str]:
+    if not values:
         return default
-    pair = (given[0], given[-1])
-    if len(given) > 2 or not set(pair) <= set(allowed):
+    pair = (values[0], values[-1])
+    if len(values) > 2 or not set(pair) <= set(allowed):
         listed = ", ".join(allowed)
-        raise UserError(f"bridge.{name}={list(given)} is not known; give one or two of {listed}: bridge.{name}=[x,y]")
+        raise UserError(f"bridge.{name}={list(values)} is not known; give one or two of {listed}: bridge.{name}=[x,y]")
     return pair
 
 
@@ -179,7 +179,7 @@ def ordered(factors: Sequence[Factor], first: Sequence[str]) -> list[Factor]:
     """The named factors first, in that order.
 
     Raises:
-        UserError: a name is none of theirs.
+        UserError: a name is that of no factor.
     """
     names = [factor.name for factor in factors]
     if unknown := [name for name in first if name not in names]:

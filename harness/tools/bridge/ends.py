@@ -30,45 +30,24 @@ class End:
     """One end.
 
     Attributes:
+        name: id of a cell or of a published number.
         title: for tables.
+        benchmark: name of its benchmark.
+        parser: the parser of its score.
         cell: its setting as it would be run now; None where only a part of the setting is known.
         result: its answers; None where there are none yet, or none per question.
         published: the published number.
         declared: the known settings of an end without a cell, in the words of `CellResult.setting`.
     """
 
+    name: str
     title: str
+    benchmark: str
+    parser: str
     cell: Cell | None = None
     result: CellResult | None = None
     published: Published | None = None
     declared: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """For the name of a folder."""
-        if self.published is not None:
-            return self.published.id
-        return self.result.id if self.result is not None else self.cell.id if self.cell is not None else ""
-
-    @property
-    def parser(self) -> str:
-        """The parser that its score is made with."""
-        if self.published is not None:
-            return self.published.parser
-        if self.result is not None:
-            return self.result.parser
-        assert self.cell is not None
-        return benchmark(self.cell.task.data).protocol(self.cell.task.protocol).parser
-
-    @property
-    def benchmark(self) -> str:
-        """Name of its benchmark."""
-        if self.published is not None:
-            return self.published.task
-        if self.result is not None:
-            return self.result.benchmark
-        assert self.cell is not None
-        return self.cell.task.data
 
     @property
     def stale(self) -> str:
@@ -128,72 +107,62 @@ def find_end(name: str, ends: Ends, other: str = "") -> End:
     if name.startswith("["):
         return _setting(name, ends)
     runs, imports = (Path(ends.results) / folder for folder in ("runs", FOLDER))
-    own, imported = stored_names(runs), stored_names(imports)
-    if matching(name, own):
-        return stored_end(find_name(name, own, str(runs)), ends)
+    stored, imported = stored_names(runs), stored_names(imports)
+    if matching(name, stored):
+        return _stored(find_name(name, stored, str(runs)), ends)
     if matching(name, imported):
         (result,) = load_imported(ends.results, [find_name(name, imported, str(imports))])
-        return End(f"{result.id} (imported)", result=result, declared=result.declared)
+        title = f"{result.id} (imported)"
+        return End(result.id, title, result.benchmark, result.parser, result=result, declared=result.declared)
     number = _published(name, ends.expected, other)
     if number is not None:
-        return End(f"{number.id} ({number.text})", published=number, declared=number.setting)
+        title = f"{number.id} ({number.text})"
+        return End(number.id, title, number.task, number.parser, published=number, declared=number.setting)
     raise UserError(
         f"bridge: {name!r} is no cell below {ends.results}/runs, no import and no published number. See them: "
         f"{harness('report', ends.words)}; write a setting in brackets: '[task=mlvu,frames=64,context=1000]'"
     )
 
 
-def stored_end(name: str, ends: Ends) -> End:
-    """A stored cell of ours."""
-    (result,) = load_cells(ends.results, [name])
-    return End(name, cell=cell_of(result, ends.model), result=result)
-
-
-def cell_of(result: CellResult, now: ModelConfig) -> Cell:
-    """The setting of a stored cell as it would be run now.
+def _stored(name: str, ends: Ends) -> End:
+    """A stored cell of ours, with its setting as it would be run now.
 
     Raises:
         UserError: its method, adapter or benchmark is not there any more.
     """
-    cell = Cell.from_record(result.cell)
+    (result,) = load_cells(ends.results, [name])
+    cell, now = Cell.from_record(result.cell), ends.model
     if now.name == cell.model.name:
-        model = dataclasses.replace(
-            cell.model, path=now.path, device=now.device, device_map=now.device_map, attention=now.attention
-        )
-        cell = dataclasses.replace(cell, model=model)
-    return cell.now(Weights([cell])(cell))
+        here = {key: getattr(now, key) for key in ("path", "device", "device_map", "attention")}
+        cell = dataclasses.replace(cell, model=dataclasses.replace(cell.model, **here))
+    cell = cell.now(weights_of(cell, [cell]))
+    return End(name, name, result.benchmark, result.parser, cell=cell, result=result)
 
 
-class Weights:
-    """Digests of weights: those on this machine, else those that stored cells of the same model have."""
+def weights_of(cell: Cell, known: Sequence[Cell]) -> str:
+    """The digest of a cell's weights: of those on this machine, else of a known cell of the same model.
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self._known = {cell.model.name: cell.weights for cell in cells if cell.weights != "unknown"}
-
-    def __call__(self, cell: Cell) -> str:
-        """The digest of a cell's weights.
-
-        Raises:
-            UserError: they are neither on this machine nor known.
-        """
-        try:
-            return weights_identity(find_weights(cell.model.path, cell.model.fetch).resolve())
-        except UserError:
-            if cell.model.name in self._known:
-                return self._known[cell.model.name]
-            raise
+    Raises:
+        UserError: there is neither.
+    """
+    try:
+        return weights_identity(find_weights(cell.model.path, cell.model.fetch).resolve())
+    except UserError:
+        for other in known:
+            if other.model.name == cell.model.name and other.weights != "unknown":
+                return other.weights
+        raise
 
 
 def inherited(names: Sequence[str], results: str, words: Sequence[str]) -> list[str]:
     """Profile, data, weights and engine that stored cells were started with, where the command line sets none."""
     kept: list[str] = []
-    for name in names:
-        runs = Path(results) / "runs"
-        if name.startswith("[") or not (found := matching(name, stored_names(runs))):
-            continue
-        then = read_manifest(runs / found[0]).runtime.get("overrides", [])
-        given = {word.split("=")[0] for word in (*words, *kept)}
-        kept += [word for word in then if (key := word.split("=")[0]).startswith(KEPT) and key not in given]
+    runs = Path(results) / "runs"
+    stored = stored_names(runs)
+    for cell in [cells[0] for name in names if not name.startswith("[") and (cells := matching(name, stored))]:
+        keys = {word.split("=")[0] for word in (*words, *kept)}
+        of_start = read_manifest(runs / cell).runtime.get("overrides", [])
+        kept += [word for word in of_start if (key := word.split("=")[0]).startswith(KEPT) and key not in keys]
     return kept
 
 
@@ -205,28 +174,27 @@ def _setting(name: str, ends: Ends) -> End:
         raise UserError(
             f"bridge: {name} is {len(cells)} cells; say more, such as task=mlvu,variant=full,context=1000:\n  {listed}"
         )
-    stored = cells[0].id in stored_names(Path(ends.results) / "runs")
-    return stored_end(cells[0].id, ends) if stored else End(cells[0].id, cell=cells[0])
+    (cell,) = cells
+    if cell.id in stored_names(Path(ends.results) / "runs"):
+        return _stored(cell.id, ends)
+    parser = benchmark(cell.task.data).protocol(cell.task.protocol).parser
+    return End(cell.id, cell.id, cell.task.data, parser, cell=cell)
 
 
 def _published(name: str, folder: str, other: str) -> Published | None:
-    """``B.full.mlvu``, ``B.4.mlvu`` (row by number); without a column the one of the other end's benchmark."""
+    """``B.full.mlvu``, ``B.4.mlvu`` (row by number); ``B.full`` is the number of the other end's benchmark."""
     letter, _, rest = name.partition(".")
     table = next((table for table in load_tables(folder) if table.id == letter), None)
     if table is None or not rest:
         return None
-    rows = {str(k): row["id"] for k, row in enumerate(table.rows, start=1)} | {
-        row["id"]: row["id"] for row in table.rows
-    }
-    whole = {
-        f"{key}.{column}": number for (row, column), number in table.numbers.items() for key in rows if rows[key] == row
-    }
-    if rest in whole:
-        return whole[rest]
-    fitting = [number for key, number in whole.items() if key.rpartition(".")[0] == rest and number.task == other]
-    if len(fitting) == 1:
-        return fitting[0]
+    ids = [row["id"] for row in table.rows]
+    keys = {row: (row, str(place)) for place, row in enumerate(ids, start=1)}
+    named = {(key, column): number for (row, column), number in table.numbers.items() for key in keys[row]}
+    numbers = [number for (row, column), number in named.items() if rest == f"{row}.{column}"]
+    numbers += [number for (row, _), number in named.items() if rest == row and number.task == other]
+    if len(numbers) == 1:
+        return numbers[0]
     raise UserError(
-        f"bridge: table {letter} has no number {rest!r}; rows: {', '.join(row['id'] for row in table.rows)}; columns: "
+        f"bridge: table {letter} has no number {rest!r}; rows: {', '.join(ids)}; columns: "
         f"{', '.join(table.columns)}; write {letter}.<row>.<column>"
     )

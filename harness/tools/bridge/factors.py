@@ -199,7 +199,7 @@ def declared_cell(
             continue
         now = _value(current, path)
         try:
-            allowed = [_typed(each, now) for each in (value if isinstance(value, list) else [value])]
+            allowed = [_typed(one, now) for one in (value if isinstance(value, list) else [value])]
         except ValueError:
             unknown.append(f"{key}: {value}")
             continue

@@ -138,7 +138,7 @@ def measure_chain(bridge: Bridge, chain: Chain, stored: StoredCells, confidence:
     published = bridge.b.published
     last = None if published else ScoredAnswers(_of_end(bridge.b, stored), bridge.end.parser, bridge.end.denominator)
     metric = published.metric if published else main_metric(scored[0].result.benchmark)
-    shared = shared_questions([each.result for each in (*scored, *([last] if last else []))], metric)
+    shared = shared_questions([answers.result for answers in (*scored, *([last] if last else []))], metric)
     steps = [
         _step(name, text, shared, after, before, confidence)
         for (name, text, after), before in zip(points[1:], scored, strict=False)
