@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from harness.settings.compose import REPO
+from harness.settings.compose import REPO, compose_config, options
+from harness.settings.matrix import build_cells
 from harness.toy.benchmarks import build
 
 METHOD = '''
@@ -150,17 +151,17 @@ print(json.dumps([cell.id for words in json.loads(sys.argv[1]) for cell in build
 """
 
 
+def matrices() -> list[list[str]]:
+    """The words of `CELLS`, with every task and every method of the repository."""
+    names = {f"{group}s": ",".join(options(group)) for group in ("task", "method")}
+    return [[word.format(**names) for word in words] for words in CELLS]
+
+
 class Tree:
     """A copy of the repository, its own place for results, and a small build of the toy."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data, self.results = folder, data, folder / "results" / "test"
-        names = {
-            key: ",".join(sorted(path.stem for path in (folder / "conf" / key[:-1]).glob("*.yaml")))
-            for key in ("tasks", "methods")
-        }
-        self.matrices = [[word.format(**names) for word in words] for words in CELLS]
-        self.ids = self.all_ids()
 
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": str(self.folder), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -180,38 +181,47 @@ class Tree:
             for cell in sorted((self.results / "runs").iterdir())
         }
 
-    def all_ids(self) -> list[str]:
-        """Ids of the cells of every matrix in `CELLS` as the tree was in the beginning."""
-        done = self.python("-c", IDS, json.dumps(self.matrices))
+    def ids(self, *matrices: list[str]) -> list[str]:
+        """Ids of the cells of matrices, by the code of the tree."""
+        done = self.python("-c", IDS, json.dumps(matrices))
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     folder = tmp_path_factory.mktemp("extended")
     for name in ("harness", "conf", "tasks", "results/expected"):
-        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPO / name, folder / name)  # with compiled modules: times of files are kept
     data = folder / "data"
     build(data, scale=0.06)
-    found = Tree(folder, data)
     for name, text in NEW_FILES.items():
         path = folder / name
         assert not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.lstrip())
-    yield found
+    return Tree(folder, data)
 
 
 def test_other_cells_stay(tree: Tree) -> None:
-    assert len(tree.ids) > 20 and tree.all_ids() == tree.ids
-
-
-def test_comments_and_code_that_changes_no_answer_leave_all_cells(tree: Tree) -> None:
+    """What is added leaves their ids, and so do comments and code that changes no answer."""
+    before = [cell.id for words in matrices() for cell in build_cells(compose_config(words), [])]
     rooms = ("harness/compress", "harness/models", "harness/video", "harness/benchmarks", "tasks")
     for path in [path for room in rooms for path in (tree.folder / room).rglob("*.py")]:
         path.write_text(path.read_text() + "\n# A remark.\n_moved = None\n")
-    assert tree.all_ids() == tree.ids
+    assert len(before) > 20 and tree.ids(*matrices()) == before
+
+
+def test_a_declared_version_changes_the_ids_that_it_is_about(tree: Tree) -> None:
+    words = ["matrix=main_results"]
+    before = [cell.id for cell in build_cells(compose_config(words), [])]
+    facts = tree.folder / "tasks" / "mlvu" / "facts.yaml"
+    text = facts.read_text()
+    facts.write_text(text.replace("version: 1", "version: 2"))
+    after = tree.ids(words)
+    facts.write_text(text)
+    changed = [old.split("-")[0] for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == ["mlvu"]
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +265,14 @@ def test_a_benchmark_is_a_folder_and_a_yaml(tree: Tree) -> None:
     right = {answer["question_id"]: 100 * answer["text"].startswith("A") for answer in answers}
     (score,) = [json.loads(path.read_text()) for path in tree.results.glob("runs/*/score.json")]
     assert score["metrics"]["balanced"] == pytest.approx(((right["0"] + right["1"]) / 2 + right["2"]) / 2)
+
+
+def test_a_benchmark_without_metrics_is_refused_before_it_runs(tree: Tree) -> None:
+    shutil.copytree(tree.folder / "tasks" / "lvbench", tree.folder / "tasks" / "bare")
+    path = tree.folder / "tasks" / "bare" / "facts.yaml"
+    facts = yaml.safe_load(path.read_text())
+    del facts["metrics"]
+    path.write_text(yaml.safe_dump(facts))
+    refused = tree.harness("plan", "task=lvbench", "task.data=bare", f"data.root={tree.data}")
+    assert refused.returncode == 2
+    assert "bare/facts.yaml" in refused.stderr and "metrics" in refused.stderr and "Traceback" not in refused.stderr
