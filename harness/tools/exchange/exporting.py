@@ -59,7 +59,7 @@ def main(config: Config, settings: ExportConfig) -> int:
             print(f"{cell.id}: no answer yet, nothing is written")
             continue
         lacking = f"; {cell.missing} questions have no answer yet" if cell.missing else ""
-        if bare := sum(answer.row is None for answer in answers):
+        if bare := sum(not answer.prompt for answer in answers):
             lacking += f"; {bare} without the question's text, its annotation is not below data.root"
         for name, root in roots.items():
             paths = write_exported(root / cell.id, WRITERS[name](cell, answers))
@@ -69,13 +69,15 @@ def main(config: Config, settings: ExportConfig) -> int:
 
 def exported_answers(cell: CellResult, data: Path) -> list[Exported]:
     """The answered questions of a cell in the order asked, with stored failures and without missing answers."""
-    known = {question.question_id: (row, question) for row, question in _annotation(cell, data)}
+    texts = {
+        question.question_id: (question.prompt, str(row.get("question", "")))
+        for row, question in _annotation(cell, data)
+    }
     answers = []
     for record, letter, correct in zip(cell.questions, cell.letters(), cell.correct().tolist(), strict=True):
         if (answer := cell.answers.get(record.question_id)) is not None:
             right = None if math.isnan(correct) else bool(correct)
-            row, question = known.get(record.question_id, (None, None))
-            answers.append(Exported(record, answer, letter, right, row, question))
+            answers.append(Exported(record, answer, letter, right, *texts.get(record.question_id, ())))
     return answers
 
 

@@ -115,7 +115,7 @@ def import_file(path: Path, settings: ImportConfig, results: Path, data: Path) -
         "name": name,
         "digest": file.digest[:16],
         "format": file.format,
-        "files": [str(each) for each in file.paths],
+        "files": [str(path) for path in file.paths],
         "benchmark": asked.benchmark,
         "split": asked.split,
         "protocol": protocol or NOT_SAID,

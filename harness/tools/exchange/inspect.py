@@ -78,10 +78,10 @@ def _unpacked(path: Path) -> dict[str, Any]:
             f"inspect log convert {path} --to json --output-dir ."
         ) from error  # fmt: skip
     try:
-        found: dict[str, Any] = json.loads(read_eval_log(str(path)).model_dump_json())
+        log: dict[str, Any] = json.loads(read_eval_log(str(path)).model_dump_json())
     except (ValueError, KeyError, OSError) as error:
         raise damaged(path, "", f"cannot be read by inspect_ai ({error})") from error
-    return found
+    return log
 
 
 def _row(path: Path, place: str, sample: Any) -> ImportedRow:
@@ -99,9 +99,9 @@ def _row(path: Path, place: str, sample: Any) -> ImportedRow:
     return ImportedRow(
         place=place,
         text=text,
-        ids=tuple(str(each) for each in (metadata.get("question_id"), sample["id"]) if each is not None),
+        ids=tuple(str(name) for name in (metadata.get("question_id"), sample["id"]) if name is not None),
         video=str(metadata.get("video_id") or metadata.get("video") or ""),
-        question=_asked(sample.get("input")),
+        question=_prompt(sample.get("input")),
         options=options if isinstance(options, dict) else {},
         gold=target if isinstance(target, str) and target else None,
         letter=score.get("answer"),
@@ -116,10 +116,10 @@ def _completion(output: Mapping[str, Any]) -> str | None:
     return _text(content) if content is not None else None
 
 
-def _asked(given: Any) -> str:
-    if isinstance(given, list):
-        return "\n".join(_text(each.get("content")) for each in given if each.get("role") == "user")
-    return given if isinstance(given, str) else ""
+def _prompt(messages: Any) -> str:
+    if isinstance(messages, list):
+        return "\n".join(_text(message.get("content")) for message in messages if message.get("role") == "user")
+    return messages if isinstance(messages, str) else ""
 
 
 def _text(content: Any) -> str:
@@ -128,12 +128,12 @@ def _text(content: Any) -> str:
     return str(content)
 
 
-def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
+def write(cell: CellResult, answers: Sequence[Exported]) -> dict[str, bytes]:
     """The log of a cell, every answer scored by every parser of its benchmark; the cell's own comes first."""
     parsers = [cell.parser, *cell.other_parsers]
     places = {question.question_id: place for place, question in enumerate(cell.questions)}
     scored = {parser: (cell.letters(parser), cell.correct(parser).tolist()) for parser in parsers}
-    samples = [_sample(cell, each, places[each.record.question_id], scored) for each in asked]
+    samples = [_sample(cell, exported, places[exported.record.question_id], scored) for exported in answers]
     task, created = cell.cell["task"], cell.manifest.created[:19] + "+00:00"
     spec = {
         "eval_id": _name(cell.id, "eval"),
@@ -157,10 +157,11 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
             "harness_setting": {**cell.setting, "model": cell.cell["model"]["name"]},
         },
     }
+    names = [exported.record.question_id for exported in answers]
     results = {
         "total_samples": cell.n,
-        "completed_samples": sum(each.answer.ok for each in asked),
-        "scores": [_summary(parser, [each.record.question_id for each in asked], places, scored) for parser in parsers],
+        "completed_samples": sum(exported.answer.ok for exported in answers),
+        "scores": [_summary(parser, [places[name] for name in names], scored) for parser in parsers],
     }
     log = {
         "version": LOG_VERSION,
@@ -175,9 +176,9 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     return {f"{name}.json": (json.dumps(log, indent=1) + "\n").encode("ascii")}
 
 
-def _sample(cell: CellResult, each: Exported, place: int, scored: ParserScores) -> dict[str, Any]:
-    record, answer, model = each.record, each.answer, cell.cell["model"]["name"]
-    prompt = each.prompt or each.question
+def _sample(cell: CellResult, exported: Exported, place: int, scored: ParserScores) -> dict[str, Any]:
+    record, answer, model = exported.record, exported.answer, cell.cell["model"]["name"]
+    prompt = exported.prompt or exported.question
     said = {"role": "assistant", "content": answer.text, "source": "generate", "model": model}
     sample: dict[str, Any] = {
         "id": record.question_id,
@@ -211,8 +212,8 @@ def _score(letter: str | None, correct: float) -> dict[str, Any]:
     return {"value": ("C" if correct else "I") if known else "N", "answer": letter or "", "metadata": {"known": known}}
 
 
-def _summary(parser: str, names: Sequence[str], places: Mapping[str, int], scored: ParserScores) -> dict[str, Any]:
-    right = [scored[parser][1][places[name]] for name in names]
+def _summary(parser: str, places: Sequence[int], scored: ParserScores) -> dict[str, Any]:
+    right = [scored[parser][1][place] for place in places]
     known = [value for value in right if not math.isnan(value)]
     metrics = {"accuracy": {"name": "accuracy", "value": sum(known) / len(known)}} if known else {}
     return {"name": parser, "scorer": parser, "scored_samples": len(known), "metrics": metrics}

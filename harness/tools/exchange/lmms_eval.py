@@ -72,7 +72,7 @@ def read(path: Path) -> ImportedFile:
         whole = json_object(path)
         if not isinstance(whole.get("logs"), list):
             raise damaged(path, "", "has no list `logs`: it is not a file of samples of lmms-eval")
-        samples = [(f"log {i}", checked_object(path, f"log {i}", each)) for i, each in enumerate(whole["logs"])]
+        samples = [(f"log {i}", checked_object(path, f"log {i}", log)) for i, log in enumerate(whole["logs"])]
         task, beside = path.stem, []
         declared = _declared_before(whole)
     if not samples:
@@ -122,14 +122,13 @@ def _named(value: Any) -> bool:
 
 def _text(path: Path, place: str, responses: Any) -> str:
     """The response, without the lists of requests and repeats around it."""
-    found = responses
-    while isinstance(found, list):
-        if not found:
+    while isinstance(responses, list):
+        if not responses:
             return ""
-        if any(each != found[0] for each in found):
-            raise damaged(path, place, f"has {len(found)} different responses (repeats); only one can be taken")
-        found = found[0]
-    return found if isinstance(found, str) else str(found)
+        if any(response != responses[0] for response in responses):
+            raise damaged(path, place, f"has {len(responses)} different responses (repeats); only one can be taken")
+        responses = responses[0]
+    return str(responses)
 
 
 def _prompt(sample: Mapping[str, Any]) -> str:
@@ -154,10 +153,10 @@ def _gold(sample: Mapping[str, Any], places: list[Any]) -> str | None:
     choice = next((of["correct_choice"] for of in places if isinstance(of.get("correct_choice"), int)), None)
     if choice is not None:
         return chr(ord("A") + choice) if 0 <= choice < 26 else None
-    found = next((of[key] for key in _GOLD for of in places if isinstance(of.get(key), str)), None)
-    if found is None and str(sample.get("target", "")).strip():
-        found = str(sample["target"])
-    return None if found in ("None", "") else found
+    gold = next((of[key] for key in _GOLD for of in places if isinstance(of.get(key), str)), None)
+    if gold is None and str(sample.get("target", "")).strip():
+        gold = str(sample["target"])
+    return None if gold in ("None", "") else gold
 
 
 def _verdict(sample: Mapping[str, Any], metrics: list[Any]) -> bool | None:
@@ -177,15 +176,15 @@ def _verdict(sample: Mapping[str, Any], metrics: list[Any]) -> bool | None:
 def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
     """The settings in a file of results."""
     config = whole.get("config") or {}
-    own = (whole.get("configs") or {}).get(task) or {}
-    metadata = own.get("metadata")
-    said = parse_arguments(config.get("model_args")) | (own.get("generation_kwargs") or {})
+    of_task = (whole.get("configs") or {}).get(task) or {}
+    metadata = of_task.get("metadata")
+    said = parse_arguments(config.get("model_args")) | (of_task.get("generation_kwargs") or {})
     said |= parse_arguments(config.get("gen_kwargs"))
     declared = in_our_words(said)
     declared |= {"lmms_eval_model": config.get("model"), "limit": config.get("limit")}
     for key in ("lmms_eval_version", "git_hash", "date", "chat_template_sha", "system_instruction_sha"):
         declared[key] = whole.get(key)
-    prompts = own.get("lmms_eval_specific_kwargs")
+    prompts = of_task.get("lmms_eval_specific_kwargs")
     if isinstance(prompts, dict):
         declared |= {key: prompts[key] for key in ("pre_prompt", "post_prompt") if key in prompts}
     if isinstance(metadata, dict):
@@ -196,14 +195,14 @@ def _declared(whole: Mapping[str, Any], task: str) -> dict[str, Any]:
 def _declared_before(whole: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a file of an old release."""
     args = whole.get("args") or {}
-    own = whole.get("model_configs") or whole.get("config") or {}
-    said = parse_arguments(args.get("model_args")) | (own.get("generation_kwargs") or {})
+    config = whole.get("model_configs") or whole.get("config") or {}
+    said = parse_arguments(args.get("model_args")) | (config.get("generation_kwargs") or {})
     said |= parse_arguments(args.get("gen_kwargs"))
     declared = in_our_words(said) | {"lmms_eval_model": args.get("model"), "limit": args.get("limit")}
     return as_declared(declared | {"date": whole.get("time")})
 
 
-def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
+def write(cell: CellResult, answers: Sequence[Exported]) -> dict[str, bytes]:
     """The file of samples that lmms-eval writes when it scores the cell on our task, and its file of results.
 
     A failed question has an empty response, as lmms-eval scores it, and ``harness_error``.
@@ -211,9 +210,9 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     spec = benchmark(cell.benchmark)
     task = f"adaretake_{cell.cell['task']['name']}"
     created = re.sub(r"[-:]", "", cell.manifest.created[:19]).replace("T", "_")
-    samples = b"".join(_line(i, each, spec) for i, each in enumerate(asked))
+    samples = b"".join(_line(i, exported, spec) for i, exported in enumerate(answers))
     folder = re.sub(r'["<>:/|\\?*\[\]]+', "__", "/".join(_path(cell).split("/")[-2:]))
-    results = json.dumps(_results(cell, asked, task, created), indent=2)
+    results = json.dumps(_results(cell, answers, task, created), indent=2)
     return {
         f"{folder}/{created}_samples_{task}.jsonl": samples,
         f"{folder}/{created}_results.json": (results + "\n").encode("ascii"),
@@ -224,66 +223,66 @@ def _path(cell: CellResult) -> str:
     return str(cell.cell["model"].get("path") or cell.cell["model"]["name"])
 
 
-def _line(i: int, each: Exported, spec: Benchmark) -> bytes:
-    text = each.answer.text if each.answer.ok else ""
+def _line(i: int, exported: Exported, spec: Benchmark) -> bytes:
+    text = exported.answer.text if exported.answer.ok else ""
     sample: dict[str, Any] = {
         "doc_id": i,
-        "target": str(each.record.answer),
+        "target": str(exported.record.answer),
         "filtered_resps": text,
         "token_counts": [None],
         "doc_hash": NO_DOCUMENT,
-        **_metrics(each, spec),
-        "input": each.prompt,
+        **_metrics(exported, spec),
+        "input": exported.prompt,
     }
-    if not each.answer.ok:
-        sample["harness_error"] = each.answer.reason
+    if not exported.answer.ok:
+        sample["harness_error"] = exported.answer.reason
     return (json.dumps(sample) + "\n").encode("ascii")
 
 
-def _metrics(each: Exported, spec: Benchmark) -> dict[str, Any]:
+def _metrics(exported: Exported, spec: Benchmark) -> dict[str, Any]:
     """The metrics of `LocalTask.process_results` for the answer."""
-    if not each.record.options:
+    if not exported.record.options:
         return {}
-    score = float(bool(each.correct))
+    score = float(bool(exported.correct))
     item = {
-        "question_id": each.record.question_id,
-        "video_id": each.record.video_id,
+        "question_id": exported.record.question_id,
+        "video_id": exported.record.video_id,
         "score": score,
-        "letter": each.letter,
-        "answer": each.record.answer,
-        "tags": each.record.tags,
+        "letter": exported.letter,
+        "answer": exported.record.answer,
+        "tags": exported.record.tags,
     }
-    found: dict[str, Any] = {}
-    for name in spec.metrics.names(each.record.tags) if each.record.answer is not None else []:
+    metrics: dict[str, Any] = {}
+    for name in spec.metrics.names(exported.record.tags) if exported.record.answer is not None else []:
         of_questions = spec.metrics.whole.get(name, spec.metrics.within).unit is None
-        found[name] = {**item, "percent": 100 * score} if of_questions else item
-    return found | {"unparsed": {**item, "percent": 100.0 * (each.letter is None)}}
+        metrics[name] = {**item, "percent": 100 * score} if of_questions else item
+    return metrics | {"unparsed": {**item, "percent": 100.0 * (exported.letter is None)}}
 
 
-def _results(cell: CellResult, asked: Sequence[Exported], task: str, created: str) -> dict[str, Any]:
-    own, setting, spec = cell.cell["task"], cell.setting, benchmark(cell.benchmark)
-    given = {"pretrained": _path(cell), "max_num_frames": setting["frames"], "fps": setting["fps"]}
-    scores = cell.scores() if asked else {}
+def _results(cell: CellResult, answers: Sequence[Exported], task: str, created: str) -> dict[str, Any]:
+    record, setting, spec = cell.cell["task"], cell.setting, benchmark(cell.benchmark)
+    arguments = {"pretrained": _path(cell), "max_num_frames": setting["frames"], "fps": setting["fps"]}
+    scores = cell.scores() if answers else {}
     return {
         "results": {task: {"alias": task, **{f"{name},none": value for name, value in scores.items()}}},
         "configs": {
             task: {
                 "task": task,
-                "test_split": own["split"],
+                "test_split": record["split"],
                 "output_type": "generate_until",
-                "generation_kwargs": {"max_new_tokens": own.get("max_new_tokens"), "do_sample": False},
+                "generation_kwargs": {"max_new_tokens": record.get("max_new_tokens"), "do_sample": False},
                 "metadata": {
                     "version": spec.version,
                     "protocol": cell.protocol,
-                    "title": spec.task_title(own["split"], cell.protocol),
+                    "title": spec.task_title(record["split"], cell.protocol),
                     "harness_setting": {**setting, "method": cell.cell["method"]["name"]},
                 },
             }
         },
-        "n-samples": {task: {"original": cell.n, "effective": len(asked)}},
+        "n-samples": {task: {"original": cell.n, "effective": len(answers)}},
         "config": {
             "model": cell.cell["model"]["name"],
-            "model_args": ",".join(f"{key}={value}" for key, value in given.items()),
+            "model_args": ",".join(f"{key}={value}" for key, value in arguments.items()),
             "gen_kwargs": "",
             "limit": None,
         },

@@ -85,25 +85,25 @@ def asked_options(row: ImportedRow) -> Mapping[str, str]:
     """The options of a row, else the last list of lettered lines in its prompt that starts with "A"."""
     if row.options:
         return row.options
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for line in row.question.splitlines():
         mark = _OPTION.match(line.strip())
         if mark and mark[1] == "A":
-            found = {}
-        if mark and mark[1] == chr(ord("A") + len(found)):
-            found[mark[1]] = line.strip()[mark.end() :].strip()
-    return found if len(found) > 1 else {}
+            options = {}
+        if mark and mark[1] == chr(ord("A") + len(options)):
+            options[mark[1]] = line.strip()[mark.end() :].strip()
+    return options if len(options) > 1 else {}
 
 
 def options_of(listed: Iterable[object]) -> dict[str, str]:
     """Letter -> text of options with or without their letters; "N/A" is no option."""
-    texts = [str(each) for each in listed]
+    texts = [str(text) for text in listed]
     lettered = all((m := _OPTION.match(text)) and m[1] == chr(ord("A") + i) for i, text in enumerate(texts))
-    found = {}
+    options = {}
     for i, text in enumerate(texts):
         if text != "N/A":
-            found[chr(ord("A") + i)] = _OPTION.sub("", text, count=1).strip() if lettered else text
-    return found
+            options[chr(ord("A") + i)] = _OPTION.sub("", text, count=1).strip() if lettered else text
+    return options
 
 
 def match_rows(rows: Sequence[ImportedRow], known: Sequence[KnownQuestion], path: object) -> Matching:
@@ -206,15 +206,15 @@ class _Index:
 
     def __init__(self, known: Sequence[KnownQuestion]) -> None:
         self._known = known
-        self.by_id = {each.record.question_id: place for place, each in enumerate(known)}
-        self._texts = [comparable(each.text) for each in known]
-        self._videos = [comparable_video(each.record.video_id) for each in known]
-        self._options = [Counter(map(comparable_option, each.record.options.values())) for each in known]
+        self.by_id = {question.record.question_id: place for place, question in enumerate(known)}
+        self._texts = [comparable(question.text) for question in known]
+        self._videos = [comparable_video(question.record.video_id) for question in known]
+        self._options = [Counter(map(comparable_option, question.record.options.values())) for question in known]
         self._lines: dict[str, list[int]] = defaultdict(list)
         self._of_video: dict[str, list[int]] = defaultdict(list)
-        for place, each in enumerate(known):
+        for place, question in enumerate(known):
             if self._texts[place]:
-                self._lines[comparable(each.text.strip().splitlines()[0])].append(place)
+                self._lines[comparable(question.text.strip().splitlines()[0])].append(place)
             self._of_video[self._videos[place]].append(place)
 
     def candidates(self, row: ImportedRow) -> tuple[int, ...]:

@@ -64,18 +64,18 @@ def read(path: Path) -> ImportedFile:
         raise damaged(path, "", f"has no column `prediction`; its columns are {', '.join(names) or 'none'}")
     if twice := {name for name in names if name and names.count(name) > 1}:
         raise damaged(path, "", f"has several columns {', '.join(sorted(twice))}")
-    found = []
+    parsed = []
     for number, values in rows[1:]:
-        if len(values) > len(names) and any(each is not None for each in values[len(names) :]):
+        if len(values) > len(names) and any(value is not None for value in values[len(names) :]):
             raise damaged(path, f"row {number}", f"has {len(values)} fields, the header has {len(names)}")
         record = dict(zip(names, [*values, *[None] * len(names)], strict=False))
         if any(value is not None for value in record.values()):
             place = f"row {number}"
-            found.append(read_row(path, place, partial(_row, place, record)))
-    if not found:
+            parsed.append(read_row(path, place, partial(_row, place, record)))
+    if not parsed:
         raise damaged(path, "", "has no row")
     named = _NAMED.fullmatch(path.stem)
-    return ImportedFile("openvlm", (path,), named["data"] if named else "", found, _declared(named), "release")
+    return ImportedFile("openvlm", (path,), named["data"] if named else "", parsed, _declared(named), "release")
 
 
 def _declared(named: re.Match[str] | None) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def _options(record: Mapping[str, Any]) -> dict[str, str]:
     candidates = record.get("candidates")
     if not listed and isinstance(candidates, str):
         try:
-            found = ast.literal_eval(candidates)
+            options = ast.literal_eval(candidates)
         except (ValueError, SyntaxError):
             return {}
-        return options_of(found) if isinstance(found, list | tuple) else {}
+        return options_of(options) if isinstance(options, list | tuple) else {}
     return listed
 
 
@@ -165,21 +165,21 @@ def _xlsx(path: Path) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def _escaped(text: str) -> str:
     """ECMA-376 22.9.2.19: characters that XML cannot hold as ``_xHHHH_``, and what looks like one with its "_" so."""
-    return _ILLEGAL.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+    return _ILLEGAL.sub(lambda match: f"_x{ord(match[0]):04X}_", text)
 
 
-def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
+def write(cell: CellResult, answers: Sequence[Exported]) -> dict[str, bytes]:
     """The table as xlsx. A failed question has VLMEvalKit's own text in place of an answer.
 
     Raises:
         UserError: a text is longer than a cell of an Excel table may be.
     """
-    rows = [_record(i, each, cell.benchmark) for i, each in enumerate(asked)]
+    rows = [_record(i, exported, cell.benchmark) for i, exported in enumerate(answers)]
     names = list(dict.fromkeys(name for row in rows for name in row if name != "prediction"))
     table = [[*names, "prediction"], *([*(row.get(name) for name in names), row["prediction"]] for row in rows)]
     setting = cell.setting
@@ -189,16 +189,15 @@ def write(cell: CellResult, asked: Sequence[Exported]) -> dict[str, bytes]:
     return {f"{setting['model']}_{title}_{setting['frames']}frame.xlsx": _as_xlsx(table)}
 
 
-def _record(i: int, each: Exported, name: str) -> dict[str, Any]:
-    record = each.record
+def _record(i: int, exported: Exported, name: str) -> dict[str, Any]:
+    record = exported.record
     answer = record.options.get(record.answer or "") if name == "mlvu" else record.answer
-    row = {"index": i, "question_id": record.question_id, "video": record.video_id, "question": each.question}
-    tags = {key: value if isinstance(value, str) else str(value) for key, value in record.tags.items()}
-    found = row | {"candidates": str(list(record.options.values())), **record.options, "answer": answer}
+    row: dict[str, Any] = {key: value if isinstance(value, str) else str(value) for key, value in record.tags.items()}
+    row |= {"index": i, "question_id": record.question_id, "video": record.video_id, "question": exported.question}
+    row |= {"candidates": str(list(record.options.values())), **record.options, "answer": answer}
     if name == "longvideobench" and record.answer is not None:
-        found["correct_choice"] = list(record.options).index(record.answer)
-    said = each.answer.text if each.answer.ok else NO_ANSWER
-    return {**tags, **found, "prediction": said}
+        row["correct_choice"] = list(record.options).index(record.answer)
+    return {**row, "prediction": exported.answer.text if exported.answer.ok else NO_ANSWER}
 
 
 def _as_xlsx(table: Sequence[Sequence[Any]]) -> bytes:

@@ -51,7 +51,7 @@ def read(path: Path) -> ImportedFile:
     if not answers:
         raise damaged(path, "", "holds no answer")
     rows = [_row(path, place, letter, metas.get(place)) for place, letter in answers.items()]
-    settings = sorted(each for each in path.parent.iterdir() if each.suffix in (".yaml", ".yml"))
+    settings = sorted(file for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml"))
     declared = _declared(settings[0]) if len(settings) == 1 else {}
     task = declared.pop("dataset_name", "") or _benchmark(metas)
     return ImportedFile("release", (path, beside, *settings[:1]), str(task), rows, declared, "release")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.benchmarks.questions import Question
 from harness.errors import UserError, printable
 from harness.store import Answer, QuestionRecord
 
@@ -89,26 +88,21 @@ class ImportedFile:
 class Exported:
     """One question of a cell, and its answer.
 
-    `row` and `asked` are of the annotation, None where it is not on this disk: stored cells hold no texts of questions.
-    `letter` and `correct` are by the cell's parser; `correct` is None where the question has no right answer.
+    Attributes:
+        record: the stored question.
+        answer: the stored answer.
+        letter: by the cell's parser.
+        correct: by the cell's parser; None where the question has no right answer.
+        prompt: the text asked, of the annotation; empty where that is not on this disk.
+        question: the question without options; empty where the annotation is not on this disk.
     """
 
     record: QuestionRecord
     answer: Answer
     letter: str | None
     correct: bool | None
-    row: Mapping[str, Any] | None
-    asked: Question | None
-
-    @property
-    def prompt(self) -> str:
-        """The prompt; empty where it is not known."""
-        return self.asked.prompt if self.asked else ""
-
-    @property
-    def question(self) -> str:
-        """The question without options; empty where it is not known."""
-        return str((self.row or {}).get("question", ""))
+    prompt: str = ""
+    question: str = ""
 
 
 def damaged(path: Path, place: str, what: str) -> UserError:
@@ -173,13 +167,13 @@ def in_our_words(said: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
-def parse_arguments(given: Any) -> dict[str, Any]:
-    """``a=1,b=x`` or an object."""
-    if isinstance(given, dict):
-        return dict(given)
-    if not isinstance(given, str):
+def parse_arguments(arguments: Any) -> dict[str, Any]:
+    """Arguments written as ``a=1,b=x`` or as an object."""
+    if isinstance(arguments, dict):
+        return dict(arguments)
+    if not isinstance(arguments, str):
         return {}
-    pairs = (word.partition("=") for word in given.split(",") if "=" in word)
+    pairs = (word.partition("=") for word in arguments.split(",") if "=" in word)
     return {key.strip(): _number(value.strip()) for key, _, value in pairs}
 
 
