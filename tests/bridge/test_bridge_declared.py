@@ -24,6 +24,7 @@ OTHERS = [
     ("method=none", "matrix.variant=null"), ("method=snapkv", "matrix.context=[33]"),
     ("matrix.semantics=[release_2025]", "method.chunk_frames=16", "task.protocol=lmms_eval", "task.max_new_tokens=5"),
     ("matrix.semantics=[release_2026]", "method.quirks.guide_by_text_index=false"),
+    ("method=aks", "matrix.variant=null", "matrix.frames=[32]", "method.frames=8"),
 ]  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def test_what_cannot_be_made_is_said():
         ("task.protocol=lmms_eval", "task.protocol: release -> lmms_eval", ("task.protocol=lmms_eval",)),
         ("method=random", "method: adaretake -> random", ("method=random",)),
         ("context=33", "context: 65 -> 33", ("matrix.context=[33]",)),
+        ("method.chunk_frames=16", "method.chunk_frames: 32 -> 16", ("method.chunk_frames=16",)),
         ("semantics=release_2026", "semantics: paper -> release_2026", ("matrix.semantics=[release_2026]",)),
     ],
 )

@@ -103,3 +103,9 @@ def test_a_factor_that_cannot_be_run_is_left_and_the_rest_is_changed():
 def test_other_questions_have_no_bridge():
     with pytest.raises(UserError, match="A asks mlvu dev and B lvbench test"):
         factors_between(A, one_cell("matrix.task=[lvbench]"))
+
+
+def test_a_factor_has_the_name_of_its_setting_in_tables():
+    decord = dataclasses.replace(A, video=dataclasses.replace(A.video, backend="decord"))
+    b = one_cell("matrix.frames=[16]", "video.backend=pyav", "method.chunk_frames=16", "model.dtype=bfloat16")
+    assert {factor.name for factor in factors_between(decord, b)} == {"chunk_frames", "frames", "decoder", "dtype"}
