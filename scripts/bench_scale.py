@@ -148,6 +148,7 @@ def make_results(store: Path, settings: int) -> int:
     from harness.benchmarks.questions import load_questions
     from harness.gate.baseline import read_baseline
     from harness.run.opening import make_manifest, record
+    from harness.run.run import Execution
     from harness.settings.compose import compose_config
     from harness.settings.matrix import as_groups, build_cells
     from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions
@@ -169,7 +170,7 @@ def make_results(store: Path, settings: int) -> int:
             records.keep(each)
         for number, cell in enumerate(group.cells):
             folder = store / "results" / "runs" / cell.id
-            write_manifest(folder, make_manifest(cell, config))
+            write_manifest(folder, make_manifest(cell, Execution.of(config).runtime))
             write_questions(folder, recorded.records.values())
             task = cell.task.name
             rows = {pair: list(names[task, pair].answers.values()) for name, pair in names if name == task}
