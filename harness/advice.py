@@ -26,11 +26,12 @@ def harness(verb: str, overrides: Iterable[str] = (), *more: str) -> str:
     """A command of the harness.
 
     Args:
-        overrides: words of the user's own command line; those that `more` sets again are left out.
+        overrides: words of the user's own command line; those that `more` sets again are left out. ``frames=[16]`` and
+            ``matrix.frames=[32]`` set the same axis.
         more: further words.
     """
-    again = {word.split("=")[0] for word in more}
-    words = [word for word in overrides if word.split("=")[0] not in again]
+    again = {word.split("=")[0].removeprefix("matrix.") for word in more}
+    words = [word for word in overrides if word.split("=")[0].removeprefix("matrix.") not in again]
     return f"{program('python')} -m harness {shlex.join([verb, *words, *more])}"
 
 

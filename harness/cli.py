@@ -17,7 +17,7 @@ from harness.errors import OF_THE_DISK, UserError, printable, refused
 from harness.settings.groups import OF_ALL, SCHEMAS
 from harness.settings.rules import check_settings, default_of, rule_of
 from harness.settings.verbs import Verb, all_verbs
-from harness.settings.words import AXES
+from harness.settings.words import AXES, spelled
 
 SETTING = re.compile(r"[A-Za-z_~+][\w.]*=")
 """How a setting starts; every other word is the verb's own."""
@@ -79,10 +79,12 @@ def parse(argv: Sequence[str]) -> Command:
             other = [word for word in listed if _is_setting(word, verb, key)]
             rest += other
             own[key] = [word for word in listed if word not in other]
+            if not own[key]:
+                parser.error(f"argument --{key.replace('_', '-')}: a value is missing")
     if verb.words and words:
         own[verb.words] = words
         words = []
-    settings = [_full(word, verb) for word in rest if SETTING.match(word)]
+    settings = [_single(_full(word, verb), verb) for word in rest if SETTING.match(word)]
     return Command(verb, [*settings, *words], own, flags.config)
 
 
@@ -149,6 +151,36 @@ def _full(word: str, verb: Verb) -> str:
     return f"{verb.section}.{word}" if key in own and key not in {*SCHEMAS, *OF_ALL} else word
 
 
+def _single(word: str, verb: Verb) -> str:
+    """A list of one value as that value, for an axis of which the verb takes one value.
+
+    Raises:
+        UserError: the list has several values.
+    """
+    key, _, value = word.partition("=")
+    values = [part.strip() for part in value[1:-1].split(",")]
+    if key not in verb.single or not value.startswith("[") or not values[0]:
+        return word
+    if len(values) > 1:
+        raise UserError(f"{word}: {verb.name} takes one {key}; give one: {PROGRAM} {verb.name} {key}={values[0]}")
+    return f"{key}={values[0]}"
+
+
+def check_once(command: Command) -> None:
+    """Refuse two values of one option or one axis.
+
+    Raises:
+        UserError: names both words.
+    """
+    given: dict[str, tuple[str, str]] = {}
+    axes = {*(f"matrix.{axis}" for axis in AXES), *(name for names in AXES.values() for name in names), *SCHEMAS}
+    for word, full in zip(command.settings, spelled(command.settings, ()), strict=True):
+        key, _, value = full.partition("=")
+        first, before = given.setdefault(key, (word, value))
+        if before != value and key in axes:
+            raise UserError(f"{first} and {word} both set {key}; keep one of them")
+
+
 def check_read(command: Command) -> None:
     """Refuse a setting that the verb would not read: one that is given is obeyed.
 
@@ -178,6 +210,7 @@ def main(argv: list[str]) -> int:
     try:
         command = parse(argv)
         check_read(command)
+        check_once(command)
         from harness.settings.compose import as_yaml, compose_verb  # late: Hydra, of which --help has no need
 
         verb = command.verb

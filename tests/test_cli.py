@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.cli import check_read, main, parse
+from harness.cli import check_once, check_read, main, parse
 from harness.errors import UserError
 from harness.settings.compose import REPO, compose_verb
 from harness.settings.groups import SCHEMAS
@@ -121,6 +121,49 @@ def test_a_setting_that_the_verb_would_not_read_is_refused(words, read, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert f"{words[0]} does not read {words[-1]}; allowed: " in said and read in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("plan frames=16 frames=32", ["frames=16", "frames=32", "keep one"]),
+        ("plan frames=[16] matrix.frames=[32]", ["frames=[16]", "matrix.frames=[32]", "keep one"]),
+        ("plan context=16k context=1k", ["context=16k", "context=1k", "keep one"]),
+        ("plan context=33 context.tokens=65", ["context=33", "context.tokens=65", "keep one"]),
+        ("verify task=[mlvu,lvbench]", ["task=[mlvu,lvbench]", "verify task=mlvu"]),
+        ("verify task=[nope]", ["task=nope", "videomme"]),
+        ("fit method=[fitprune,none]", ["method=[fitprune,none]", "fit method=fitprune"]),
+        ("demo context=[33,65]", ["context=[33,65]", "demo context=33"]),
+        ("plan frames=banana", ["frames", "banana", "at least 2 and at most 100000"]),
+        ("plan context=[16k]", ["context", "16k", "at least 1"]),
+        ("plan frames={a:1}", ["frames", "'a': 1", "not allowed"]),
+        ("plan context=" + "9" * 5000, ["context", "999", "too long"]),
+        ("plan context=１６", ["context=１６", "allowed: 16k"]),
+        ("plan report.cells=a", ["report.cells", "=a", "report.cells=[...]"]),
+        ("plan matrix.rows=[3]", ["matrix.rows[0]=3", "frames, fps"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_word_is_named_with_what_is_allowed(line, named, capsys):
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in named) and "Traceback" not in said, said
+
+
+def test_a_value_that_is_given_twice_alike_and_a_list_of_one_are_taken():
+    verify = parse(["verify", "task=[mlvu]", "matrix.task=[mlvu,lvbench]"])
+    check_once(verify)
+    assert verify.settings == ["task=mlvu", "matrix.task=[mlvu,lvbench]"]
+    check_once(parse(["run", "frames=16", "frames=16", "engine.cpu_workers=2", "engine.cpu_workers=1"]))
+    words = ["matrix.rows=[{frames:16,task:mlvu}]", "matrix.by_task.mlvu={fps:3}"]
+    rows = compose_verb(VERBS["plan"], words)[0].matrix
+    assert (rows.rows[0].frames, rows.rows[0].task, rows.by_task["mlvu"].fps) == ([16], ["mlvu"], [3.0])
+
+
+def test_an_option_without_values_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse(["bridge", "a", "b", "--candidates", "results=x"])
+    assert "--candidates" in capsys.readouterr().err
 
 
 def test_every_step_takes_the_same_words_and_only_what_is_of_one_verb_is_refused(capsys):

@@ -29,9 +29,9 @@ from harness.places import HOME, ROOT
 from harness.settings.axes import Axes, ProfileAxes, Row
 from harness.settings.cell import schema_of
 from harness.settings.groups import OF_ALL, SCHEMAS, Config
-from harness.settings.rules import check_settings
+from harness.settings.rules import Rule, check_settings, rule_of
 from harness.settings.verbs import Verb
-from harness.settings.words import settle, spelled
+from harness.settings.words import AXES, settle, spelled
 
 REPO = ROOT
 CONF = HOME / "conf"
@@ -253,6 +253,8 @@ def _hydra_word(word: str, root: type[Config]) -> str:
         word = f"{key}={DIGEST.sub(lambda digits: quoted(digits[0]), value)}"
     try:
         readable = not OverridesParser.create().parse_override(word).is_sweep_override()
+    except ValueError as error:
+        raise UserError(f"configuration: {key}={value[:40]}... cannot be read: {len(value)} signs, too long") from error
     except HydraException:
         readable = False
     if not readable:
@@ -293,7 +295,7 @@ def _axes(entries: dict[str, Any], place: str, group: str, schema: type[A]) -> d
     unknown = sorted(set(entries) - set(options(group)))
     if unknown:
         raise UserError(f"{place}.{unknown[0]}: there is no {group} of that name; allowed: {', '.join(options(group))}")
-    found = {name: _typed(schema, axes or {}, f"{place}.{name}") for name, axes in entries.items()}
+    found = {name: _typed(schema, _lists(axes or {}), f"{place}.{name}") for name, axes in entries.items()}
     for name, axes in found.items():
         if isinstance(axes, ProfileAxes) and axes.rows is not None:
             axes.rows = _rows(axes.rows, f"{place}.{name}.rows")
@@ -301,7 +303,17 @@ def _axes(entries: dict[str, Any], place: str, group: str, schema: type[A]) -> d
 
 
 def _rows(entries: list[Any], place: str) -> list[Row]:
-    return [_typed(Row, row, f"{place}[{i}]") for i, row in enumerate(entries)]
+    return [_typed(Row, _lists(row), f"{place}[{i}]") for i, row in enumerate(entries)]
+
+
+def _lists(values: Any) -> Any:
+    """A single value of an axis as a list of one."""
+    if not isinstance(values, dict):
+        return values
+    return {
+        key: [value] if key in AXES and value is not None and not isinstance(value, list) else value
+        for key, value in values.items()
+    }
 
 
 def _typed(schema: type[T], values: Any, place: str) -> T:
@@ -330,9 +342,27 @@ def _explained(error: BaseException, root: type[Config]) -> str:
     text = re.sub(r"\n(You may|To append to your config|See https|Set the environment variable).*", "", text)
     key_error = re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'(\w+)')", text)
     if key_error is None:
-        return f"configuration: {text}"
+        return f"configuration: {text}{_wanted(text, root)}"
     schemas = {getattr(schema, "__name__", ""): schema for schema in get_type_hints(root).values()}
     return f"configuration: {text}{_allowed(key_error.group(1), '', schemas.get(key_error.group(2) or ''))}"
+
+
+def _wanted(text: str, root: type[Config]) -> str:
+    """What the setting of an error may be."""
+    key = re.search(r"full_key: ([\w.]+)", text)
+    schema: Any = root
+    rule = Rule()
+    path = key[1].split(".") if key else []
+    if path[:1] == ["matrix"] and path[-1] in AXES:  # an axis may be what its setting may be
+        path = AXES[path[-1]][0].split(".")
+    for name in path:
+        if not dataclasses.is_dataclass(schema) or name not in get_type_hints(schema):
+            return ""
+        rule = next(rule_of(field) for field in dataclasses.fields(schema) if field.name == name)
+        schema = get_type_hints(schema)[name]
+    a_list = f"a list: {key[1]}=[...]" if key and "is not a ListConfig" in text else ""
+    wanted = "; ".join(filter(None, [a_list, rule.range]))
+    return f"\nallowed: {wanted}" if wanted else ""
 
 
 def _no_option(group: str, name: str) -> str:

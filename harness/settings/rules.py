@@ -43,7 +43,7 @@ class Rule:
 
     def holds(self, value: Any) -> bool:
         """Whether a value that is not null is allowed."""
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, list | dict) or isinstance(value, float) and not math.isfinite(value):
             return False
         if isinstance(value, str):
             words = value in self.words if self.words else value != ""

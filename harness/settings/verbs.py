@@ -27,6 +27,7 @@ class Verb:
         schema: the dataclass of a section that no other verb reads; None for a section that every verb takes.
         reads: groups that it obeys besides its section, profile, results and data. None: all groups, so that every
             step of a reproduction takes the same settings.
+        single: axes of which it takes one value: ``task=[a,b]`` is refused.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Verb:
     section: str = ""
     schema: type[Any] | None = None
     reads: tuple[str, ...] | None = None
+    single: tuple[str, ...] = ()
 
     @property
     def flags(self) -> list[str]:

@@ -59,8 +59,9 @@ def _spelled(word: str, contexts: set[str]) -> str:
     if axis in CHOICES or value in contexts and axis == "context":
         return word
     if axis == "context":
-        number = value.isdigit() or value in ("null", "none", "full")
-        return f"context.tokens={'null' if not value.isdigit() else value}" if number else word
+        digits = value.isascii() and value.isdigit()
+        number = digits or value in ("null", "none", "full")
+        return f"context.tokens={value if digits else 'null'}" if number else word
     return f"matrix.{axis}=[{value}]" if axis in ("semantics", "variant") else f"{AXES[axis][0]}={value}"
 
 

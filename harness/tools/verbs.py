@@ -90,9 +90,10 @@ VERBS = [
         "export", "harness.tools.exchange.exporting",
         "write cells as lmms-eval's samples, VLMEvalKit's tables or Inspect's logs", "export", ExportConfig, reads=(),
     ),
-    Verb("submit", "harness.tools.submit", "write a leaderboard file", "task"),
+    Verb("submit", "harness.tools.submit", "write a leaderboard file", "task", single=("task",)),
     Verb(
-        "fit", "harness.tools.fit", "calibrate a method on videos of your own: the recipe of fitprune", "fit", FitConfig
+        "fit", "harness.tools.fit", "calibrate a method on videos of your own: the recipe of fitprune", "fit",
+        FitConfig, single=("model", "method", "task"),
     ),
     Verb(
         "compare", "harness.tools.compare", "two results folders: settings, scores, flips, kept tokens",

@@ -34,7 +34,7 @@ class ShowConfig:
 VERBS = [
     Verb(
         "demo", "harness.tools.show.demo", "one video, one question: the answer and which tokens were kept",
-        "demo", DemoConfig,
+        "demo", DemoConfig, single=("task", "model", "method", "frames", "fps", "context", "variant", "semantics"),
     ),
     Verb(
         "show", "harness.tools.show.show", "replay stored questions: which tokens each cell kept, side by side",
