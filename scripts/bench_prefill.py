@@ -247,7 +247,7 @@ class Bench:
 
     def measure(self, frames: int, variant: str, prompt: tuple, run: Callable[[], tuple[list[int], Any]]) -> tuple:
         """The row of one run, which returns the cache length per layer and anything else; and that."""
-        from harness.run.memory import device_peak, resident_peak
+        from harness.run.environment import device_peak, resident_peak
 
         gc.collect()
         with resident_peak() as resident, device_peak([self.device]) as allocated:

@@ -17,9 +17,9 @@ import pytest
 
 from harness.cli import parse
 from harness.compress.method import method_class
-from harness.settings.axes import Axes
 from harness.settings.compose import CONF, REPO, options
 from harness.settings.groups import Config
+from harness.settings.rules import Axes
 from harness.settings.verbs import all_verbs
 
 HOLE = "§"

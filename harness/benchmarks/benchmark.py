@@ -6,7 +6,7 @@ No other place knows a benchmark: a new folder is a new benchmark.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -16,7 +16,7 @@ import yaml
 
 from harness.advice import harness
 from harness.benchmarks.files import TASKS, Folder
-from harness.benchmarks.metrics import Credit, Metric, Metrics
+from harness.benchmarks.metrics import Credit, Metric, Metrics, grouped
 from harness.benchmarks.parse import PARSERS, Parser
 from harness.errors import UserError
 
@@ -258,3 +258,20 @@ def _functions(name: str) -> ModuleType:
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def differences(items: Sequence[Item], asked: Benchmark, split: str) -> dict[str, str]:
+    """What differs -> found and expected: questions, videos, and questions per value of a tag.
+
+    Args:
+        items: all rows of the split, unfiltered.
+    """
+    expected = asked.counts[split]
+    numbers = {"questions": len(items), "videos": len({item.video_id for item in items})}
+    wanted = {what: expected[what] for what in numbers if what in expected}
+    for tag, of_values in expected.items():
+        if isinstance(of_values, dict):
+            groups = grouped(({"tags": item.tags} for item in items), tag)
+            numbers |= {f"{tag} {value}": len(groups.get(value, [])) for value in of_values}
+            wanted |= {f"{tag} {value}": n for value, n in of_values.items()}
+    return {what: f"{numbers[what]} found, {n} expected" for what, n in wanted.items() if numbers[what] != n}

@@ -2,16 +2,90 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import random
+import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
 from harness.benchmarks.files import Folder
-from harness.benchmarks.orders import reordered
+from harness.benchmarks.parse import Parser
 from harness.benchmarks.subsets import select
 from harness.errors import QuestionError, UserError
 from harness.settings.groups import TaskConfig
+
+
+def order_of(question_id: str, letters: Iterable[str], replicate: int) -> dict[str, str]:
+    """Letter as shown -> letter of the same text as published.
+
+    Args:
+        question_id: of the question.
+        letters: of its options.
+        replicate: 0 is the published order; any other is a uniform draw from the orders that are not.
+    """
+    published = sorted(letters)
+    drawn = list(published)
+    seed = hashlib.sha256(f"order {replicate} {question_id}".encode(errors="replace")).digest()
+    source = random.Random(int.from_bytes(seed[:8], "big"))
+    while replicate and drawn == published and len(published) > 1:
+        source.shuffle(drawn)
+    return dict(zip(published, drawn, strict=True))
+
+
+def reordered(question: Question, replicate: int) -> Question:
+    """The question with its options in the order of a replicate; the right letter is that of the same text.
+
+    Raises:
+        QuestionError: the prompt does not list the options as ``A. text`` or ``(A) text``, each on its line.
+    """
+    order = order_of(question.question_id, question.options, replicate)
+    moved = {shown: letter for shown, letter in order.items() if shown != letter}
+    if not moved:
+        return question
+    prompt, end = question.prompt, len(question.prompt)
+    for shown in sorted(moved, reverse=True):  # from the last, so that the places before stay
+        place = _place(prompt[:end], shown, question.options[shown])
+        if place is None:
+            raise QuestionError(
+                f"question {question.question_id} does not list option {shown} on a line of its own, so its options "
+                "have no other order; ask it with task.replicate=0"
+            )
+        start, stop = place
+        prompt, end = prompt[:start] + question.options[moved[shown]] + prompt[stop:], start
+    back = {letter: shown for shown, letter in order.items()}
+    return dataclasses.replace(
+        question,
+        prompt=prompt,
+        options={shown: question.options[letter] for shown, letter in order.items()},
+        answer=None if question.answer is None else back.get(question.answer, question.answer),
+    )
+
+
+def as_published(
+    letters: Iterable[str | None], questions: Iterable[tuple[str, Mapping[str, str]]], replicate: int
+) -> list[str | None]:
+    """Answered letters as letters of the published order, so that replicates can be compared question by question.
+
+    Args:
+        letters: as shown; None stays None.
+        questions: id and options of each.
+        replicate: under which they were asked.
+    """
+    pairs = zip(letters, questions, strict=True)
+    return [letter and order_of(name, options, replicate).get(letter, letter) for letter, (name, options) in pairs]
+
+
+def _place(prompt: str, letter: str, text: str) -> tuple[int, int] | None:
+    """Where the text of an option stands in a prompt: the last place that lists it."""
+    mark = rf"^(?:{letter}\.|\({letter}\))[ ]*({re.escape(text)})[ ]*\.?[ ]*$"
+    found = list(re.finditer(mark, prompt, flags=re.MULTILINE))
+    return found[-1].span(1) if found else None
+
 
 LONGEST_PROMPT = 100_000
 """Characters; the longest of the benchmarks' prompts, with 8000 words of subtitles, has about half."""
@@ -121,3 +195,28 @@ def _replicated(question: Question, replicate: int) -> Question:
         return question if question.problem else reordered(question, replicate)
     except QuestionError as error:
         return replace(question, problem=str(error))
+
+
+class Scored(TypedDict):
+    """One question's outcome. ``score`` is 1.0 or 0.0; ``letter`` is None where no letter could be parsed."""
+
+    question_id: str
+    video_id: str
+    score: float
+    letter: str | None
+    answer: str | None
+    tags: dict[str, str | list[str]]
+
+
+def score_choice(text: str, asked: Item | Question, parser: Parser) -> Scored:
+    """Parse one answer and compare it with the right letter; unparsed counts as wrong."""
+    letter = parser(text, asked.options)
+    right = letter is not None and letter == asked.answer
+    return Scored(
+        question_id=asked.question_id,
+        video_id=asked.video_id,
+        score=float(right),
+        letter=letter,
+        answer=asked.answer,
+        tags=asked.tags,
+    )

@@ -14,12 +14,11 @@ from typing import ClassVar
 
 from harness.compress.attention import Heads
 from harness.compress.cache import mean
-from harness.compress.causal import together
 from harness.compress.evict import highest
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
-from harness.compress.scorers import LayerView
+from harness.compress.scorers import LayerView, together
 from harness.errors import QuestionError, UserError
 from harness.late import torch
 

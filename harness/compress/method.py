@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.compress.positions import check_rule
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.compress.prefill import Prefill
+
+
+def checked_quirks(quirks: Mapping[str, bool], defaults: Mapping[str, bool], of: str) -> dict[str, bool]:
+    """The quirks of a release with the user's switches applied; `of` names it in the error.
+
+    Raises:
+        UserError: a quirk that it does not have.
+    """
+    if unknown := sorted(set(quirks) - set(defaults)):
+        allowed = ", ".join(sorted(defaults)) or "none"
+        raise UserError(
+            f"unknown quirk {', '.join(unknown)} for {of}: allowed are {allowed}; remove it from method.quirks"
+        )
+    return {**defaults, **{key: bool(value) for key, value in quirks.items()}}
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,28 @@ class Method:
     def recorded_ids(self, run: Prefill, ids: list[torch.Tensor], index: int) -> list[torch.Tensor]:
         """Ids [r, n] per layer that the cache records of text; `index` is the first one's place in the whole."""
         return ids
+
+
+@dataclass(frozen=True)
+class WithQuirks(Method):
+    """A method whose published code deviates from what is meant, or from an exact budget.
+
+    Attributes:
+        QUIRKS: which there are, and whether they are on where nothing is said; explained in the method's module.
+        quirks: those that are switched.
+    """
+
+    QUIRKS: ClassVar[Mapping[str, bool]] = {}
+
+    quirks: dict[str, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked_quirks(self.quirks, self.QUIRKS, f"method {self.name}")
+
+    def has(self, quirk: str) -> bool:
+        """Whether a quirk is on."""
+        return {**self.QUIRKS, **self.quirks}[quirk]
 
 
 def method_names() -> list[str]:

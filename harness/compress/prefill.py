@@ -8,20 +8,123 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
-from harness.compress.first_passes import Forward, Pass, once, passes_of
-from harness.compress.first_token import check_nothing_evicted, slots
 from harness.compress.language import Alive, LanguageModel, LayerInput
-from harness.compress.memo import reused
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
-from harness.compress.scorers import no_number
+from harness.compress.scorers import check_nothing_evicted, no_number, slots
 from harness.compress.temporal import grid_distances
 from harness.compress.trace import Trace
 from harness.late import torch
+
+Value = TypeVar("Value")
+
+LIMIT_BYTES = 16 * 2**30  # all keys and values of 1024 frames of a 7B model are 4 GiB
+
+
+def reused(
+    memo: dict[Hashable, Any], key: Hashable, compute: Callable[[], Value], limit_bytes: int | None = None
+) -> Value:
+    """The value of a key in `memo`, computed and kept if it is not there.
+
+    Values that have `nbytes` take at most `limit_bytes` together (`None` = `LIMIT_BYTES`): those not used for longest
+    go first, and one that is larger by itself is not kept.
+    """
+    limit = LIMIT_BYTES if limit_bytes is None else limit_bytes
+    value: Value = memo.pop(key) if key in memo else compute()
+    if _nbytes(value) <= limit:
+        memo[key] = value  # behind all others: in order of use
+    total = sum(map(_nbytes, memo.values()))
+    for old in list(memo):
+        if total > limit and _nbytes(memo[old]):
+            total -= _nbytes(memo.pop(old))
+    return value
+
+
+def _nbytes(value: Any) -> int:
+    return int(getattr(value, "nbytes", 0))
+
+
+Forward: TypeAlias = "Callable[..., torch.Tensor | None]"
+
+
+@dataclass
+class Pass:
+    """What one pass put into the cache, and what it showed to an observer; n tokens, by layer [L].
+
+    Attributes:
+        queries: [h, n, d] after rotation; none where nobody looked.
+        keys: [kv, n, d] after rotation.
+        values: [kv, n, d].
+        scale: of the attention logits.
+    """
+
+    queries: list[torch.Tensor]
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    scale: float
+
+    def again(self, cache: CompressedCache, observer: Observer | None) -> None:
+        """Append it to a cache, and show it."""
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            cached, _ = cache.update(keys[None], values[None], layer)
+            if observer is not None:
+                observer(layer, self.queries[layer], cached, self.scale)
+
+
+def passes_of(memo: dict[Any, Any], input_ids: torch.Tensor, *, repeats: bool) -> dict[Any, Pass] | None:
+    """The passes known of a prompt [N], to be read and added to; `None` where there is nothing to read or to keep.
+
+    Only those of one prompt are held, and not beyond its last method.
+
+    Args:
+        memo: of the video.
+        input_ids: on the host.
+        repeats: whether the prompt will come again.
+    """
+    name = input_ids.numpy().tobytes()
+    of, passes = memo.pop("first_passes", (None, {}))
+    if of != name:
+        passes = {}
+    if repeats:
+        memo["first_passes"] = name, passes
+    return passes if repeats or passes else None
+
+
+def once(forward: Forward, passes: dict[Any, Pass], key: Any) -> Forward:
+    """`LanguageModel.forward` for a pass without output: not run where `passes` has it under `key`."""
+
+    def run(
+        embeds: torch.Tensor,
+        positions: torch.Tensor,
+        cache: CompressedCache,
+        observer: Observer | None = None,
+        **options: Any,
+    ) -> None:
+        if (known := passes.get(key)) is not None:
+            known.again(cache, observer)
+            return
+        queries: list[torch.Tensor] = []
+        scales: list[float] = []
+
+        def looking(layer: int, query: torch.Tensor, cached: Any, scale: float) -> None:
+            queries.append(query)
+            scales.append(scale)
+            if observer is not None:
+                observer(layer, query, cached, scale)
+
+        forward(embeds, positions, cache, None if observer is None else looking, **options)
+        n, layers = positions.shape[1], range(cache.num_layers)
+        keys = [cache.keys(layer)[:, -n:].clone() for layer in layers]
+        values = [cache.values(layer)[:, -n:].clone() for layer in layers]
+        passes[key] = Pass(queries, keys, values, scales[0] if scales else 1.0)
+
+    return run
+
 
 T = TypeVar("T")
 

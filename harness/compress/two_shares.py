@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.compress.causal import received
 from harness.compress.dropping import StateDropper
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Merger
-from harness.compress.scorers import LayerView
+from harness.compress.scorers import LayerView, received
 from harness.errors import UserError
 from harness.late import torch
 from harness.settings.rules import setting

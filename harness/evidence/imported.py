@@ -15,8 +15,7 @@ from typing import Any
 from harness.advice import removal
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
-from harness.evidence.asked import Asked
-from harness.evidence.cells import CellResult, subtitles
+from harness.evidence.cells import Asked, CellResult, subtitles
 from harness.evidence.loading import find_names, stored_names
 from harness.store import FrameRecords, Manifest, QuestionRecord, read_answers, read_questions, write_atomic
 from harness.store.answers import Answer

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.benchmarks.orders import as_published
+from harness.benchmarks.questions import as_published
 from harness.evidence.cells import CellResult
-from harness.evidence.choose import key_of, newest
+from harness.evidence.loading import key_of, newest
 
 RANDOM: dict[str, tuple[str, ...]] = {
     "replicate": ("task.replicate", "method.seed"),

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import harness
-from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
-from harness.benchmarks.counts import differences
+from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark, differences
 from harness.benchmarks.files import Folder, is_toy
 from harness.benchmarks.questions import question_of
 from harness.benchmarks.subtitles import TokenizerMissingError
@@ -30,8 +29,8 @@ from harness.errors import UserError
 from harness.video.sampling import Policy, sampling_policy
 
 if TYPE_CHECKING:
-    from harness.settings.axes import MatrixConfig
     from harness.settings.groups import Config, TaskConfig, VideoConfig
+    from harness.settings.rules import MatrixConfig
 
 Decode = Callable[[Path], dict[str, Any]]
 SHOWN = 20

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.evidence.cells import MISSING, CellResult
-from harness.evidence.choose import key_of
+from harness.evidence.loading import key_of
 from harness.places import find
 from harness.settings.cell import setting_key
 from harness.store import Answer, FrameRecords

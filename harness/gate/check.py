@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from harness.advice import harness
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.choose import choose, newest
+from harness.evidence.loading import choose, newest
 from harness.evidence.section import plain
 from harness.gate.baseline import (
     Baseline,
@@ -23,8 +23,18 @@ from harness.gate.baseline import (
     provenance,
     read_baseline,
 )
-from harness.gate.compare import DRIFT, INCOMPLETE, PASS, REGRESSION, CellCheck, check_cells, compare, flips_of
-from harness.gate.gate import KnownNoise, Noise
+from harness.gate.compare import (
+    DRIFT,
+    INCOMPLETE,
+    PASS,
+    REGRESSION,
+    CellCheck,
+    KnownNoise,
+    Noise,
+    check_cells,
+    compare,
+    flips_of,
+)
 from harness.gate.verbs import CheckConfig
 from harness.places import INSTALLED
 from harness.settings.groups import Config

@@ -14,9 +14,8 @@ from harness.advice import harness
 from harness.benchmarks.files import TASKS
 from harness.errors import UserError
 from harness.evidence.cells import SCORE, CellResult
-from harness.evidence.choose import wanted
-from harness.evidence.loading import cell_names, each_cell
-from harness.evidence.samples import main_metric
+from harness.evidence.loading import cell_names, each_cell, wanted
+from harness.evidence.statistics import main_metric
 from harness.places import PACKAGE
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells, ids_under
@@ -25,7 +24,7 @@ from harness.store.answers import now
 from harness.store.records import seal
 
 if TYPE_CHECKING:
-    from harness.lmms.replay import Scorer
+    from harness.lmms.task import Scorer
 
 SCHEMA = 2
 
@@ -61,7 +60,7 @@ def lmms_eval() -> Iterator[Callable[[], Scorer]]:
 
         @cache
         def scorer() -> Scorer:
-            from harness.lmms.replay import Scorer
+            from harness.lmms.task import Scorer
 
             return stack.enter_context(Scorer())
 

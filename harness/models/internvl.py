@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.compress.scorers import attention_received
 from harness.late import F, torch
-from harness.models.adapter import Adapter
-from harness.models.chat import tokens_of
+from harness.models.adapter import Adapter, tokens_of
 from harness.models.features import VideoFeatures
 
 if TYPE_CHECKING:

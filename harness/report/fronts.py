@@ -10,8 +10,7 @@ from typing import Any
 
 from harness.evidence.cells import CellResult, mean_known
 from harness.evidence.statistics import Estimate
-from harness.report.account import Entry
-from harness.report.costs import Cost, cost
+from harness.report.costs import Cost, Entry, cost
 from harness.report.style import CYCLE, INK, MARKERS, MUTED, WIDTH
 
 MANY = 10

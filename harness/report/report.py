@@ -12,22 +12,22 @@ from rich.console import Console
 from harness.advice import harness
 from harness.console import open_console
 from harness.evidence.cells import CellResult
-from harness.evidence.choose import choose, newest
+from harness.evidence.loading import choose, newest
 from harness.gate.baseline import load_baselines
-from harness.report import account, pages, tables
+from harness.report import costs as account
+from harness.report import pages, tables
 from harness.report.explorer.page import write_explorer
 from harness.report.pages import Findings
-from harness.report.scores import score_rows, scores_frame
+from harness.report.tables import score_rows, scores_frame
 from harness.settings.groups import Config, ReportConfig
 from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
 from harness.store.records import made_folder
-from harness.verdicts import power, spread
-from harness.verdicts.claims import judge_claims
+from harness.verdicts import power
 from harness.verdicts.context import Context
 from harness.verdicts.expected import load_tables
 from harness.verdicts.pairs import Pair, find_pairs, ladder
-from harness.verdicts.verdicts import JUDGED, judge_numbers, verdict_counts
+from harness.verdicts.verdicts import JUDGED, judge_claims, judge_numbers, verdict_counts
 
 MANY = 16
 """Paired differences that a terminal shows; of more, only those pooled over benchmarks."""
@@ -115,7 +115,7 @@ def print_findings(found: Findings, console: Console) -> None:
         tables.over_context(found.rungs, found.pairs, settings).show(console, hoist=SETTING)
     else:
         console.print(f"scores of {len(found.rows)} cells are in report.md and scores.csv; here their means")
-    taken = account.section(pooled_entries or found.entries, settings.confidence)
+    taken = account.account_section(pooled_entries or found.entries, settings.confidence)
     nothing = [str(name) for name in taken.frame if set(taken.frame[name]) <= {"-", "0"}]
     taken.show(console, leave_out=("n", *nothing), hoist=SETTING)
     pooled = [pair for pair in found.pairs if pair.pooled] if len(found.pairs) > MANY else []
@@ -146,12 +146,12 @@ def write_files(found: Findings, output: Path) -> str:
     settings = found.context.settings
     frames = {
         "scores": scores_frame(found.context),
-        "account": account.section(found.entries, settings.confidence).frame,
+        "account": account.account_section(found.entries, settings.confidence).frame,
         "differences": tables.differences(found.pairs, settings).frame,
         "numbers": tables.numbers(found.numbers, settings).frame,
         "claims": tables.claims(found.claims, settings).frame,
-        "power": power.section(found.context).frame,
-        "replicates": spread.section(found.context).frame,
+        "power": power.power_section(found.context).frame,
+        "replicates": power.spread_section(found.context).frame,
     }
     for name, frame in frames.items():
         write_atomic(output / f"{name}.csv", frame.to_csv(index=False))

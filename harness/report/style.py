@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from harness.benchmarks.benchmark import benchmark
 from harness.evidence.cells import CellResult
+
+BESIDE = "side_by_side"
+"""Behind the name of a benchmark, the picture of all cells of it that were shown together."""
+
+
+def picture(report: Path, question: str, name: str) -> Path:
+    """``pictures/<question>/<name>.png`` in the report's folder.
+
+    Args:
+        report: the report's folder.
+        question: id of a question; signs that a file name may not hold are escaped as in a URL.
+        name: id of a cell, or ``<benchmark>.side_by_side``.
+    """
+    folder = quote(question, safe=" ") if question.strip(".") else quote(question).replace(".", "%2E")
+    return report / "pictures" / folder / f"{name}.png"
+
 
 OURS, THEIRS, MUTED, INK = "#1f5fa8", "#d1521a", "#8a93a0", "#39424e"
 CYCLE = ("#1f5fa8", "#d1521a", "#2a8a57", "#8b4fa3", "#b28a00", "#5d6b7a")

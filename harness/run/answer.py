@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import QuestionError
 from harness.models.families import find_adapter
-from harness.run.memory import device_peak
+from harness.run.environment import device_peak
 from harness.store import Answer
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from rich.console import Console
 from harness.advice import harness, install
 from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
-from harness.settings.axes import MatrixConfig
 from harness.settings.compose import Recomposed
 from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config, EngineConfig, ModelConfig, TaskConfig
+from harness.settings.rules import MatrixConfig
 from harness.settings.weights import has_accelerator
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.run.memory import accelerator_memory
+from harness.run.environment import accelerator_memory
 
 if TYPE_CHECKING:
     from harness.store import Answer

@@ -26,10 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
 from harness.places import HOME, ROOT
-from harness.settings.axes import Axes, ProfileAxes, Row
 from harness.settings.cell import schema_of
 from harness.settings.groups import OF_ALL, SCHEMAS, Config
-from harness.settings.rules import Rule, check_settings, rule_of
+from harness.settings.rules import Axes, ProfileAxes, Row, Rule, check_settings, rule_of
 from harness.settings.verbs import Verb
 from harness.settings.words import AXES, settle, spelled
 

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.settings.axes import MatrixConfig
-from harness.settings.rules import setting
+from harness.settings.rules import MatrixConfig, setting
 
 PUBLISHED_READER = "decord"
 """The reader of the published runs. It has no package for some machines, Apple's processors among them."""

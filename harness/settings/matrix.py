@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.settings.axes import CHOICES, Axes, MatrixConfig
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
 from harness.settings.groups import Config, ContextConfig, ModelConfig, TaskConfig, VideoConfig
-from harness.settings.rules import Rule, check_value, rule_of
+from harness.settings.rules import CHOICES, Axes, MatrixConfig, Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
 

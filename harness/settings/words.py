@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.errors import UserError
-from harness.settings.axes import AXIS_NAMES, CHOICES, Axes, MatrixConfig, ProfileAxes, unset
 from harness.settings.groups import SCHEMAS
-from harness.settings.rules import rule_of
+from harness.settings.rules import AXIS_NAMES, CHOICES, Axes, MatrixConfig, ProfileAxes, rule_of, unset
 
 OF_METHOD = {"semantics": ("method.semantics",), "variant": ("method.temporal", "method.layers")}
 

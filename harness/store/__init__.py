@@ -1,10 +1,22 @@
 """Records on disk: answers, questions and the manifest of each cell. Standard library and filelock only."""
 
-from harness.store.answers import Answer, answer_files, failed_answer, iter_answers, now, read_answers
+from harness.store.answers import (
+    Answer,
+    AnswerLog,
+    Outcome,
+    Outcomes,
+    answer_files,
+    failed_answer,
+    files_now,
+    is_needed,
+    iter_answers,
+    now,
+    outcomes_of,
+    read_answers,
+    read_outcomes,
+)
 from harness.store.frames import FrameRecords, SeenFrames
-from harness.store.log import AnswerLog
 from harness.store.manifest import Manifest, note_start, open_cell, read_manifest, set_status, write_manifest
-from harness.store.outcomes import Outcome, Outcomes, files_now, is_needed, outcomes_of, read_outcomes
 from harness.store.questions import QuestionRecord, read_questions, write_questions
 from harness.store.records import StoreError, hold, write_atomic
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.advice import aside
 from harness.errors import UserError, printable
-from harness.store.records import EditedError, NotRecordError, seal, unseal
+from harness.store.records import EditedError, NotRecordError, StoreError, hold, seal, sync_folder, unseal
 
 SCHEMA = 3
 OK = "ok"
@@ -245,3 +246,166 @@ def _checked(shape: tuple[Any, ...]) -> tuple[list[str], str | None, list[tuple[
 
 def _hint(name: str) -> Any:
     return get_type_hints(Answer)[name]
+
+
+Files = tuple[tuple[str, int, int, int], ...]
+"""Name, inode, bytes and time of the last change of every answers file of a cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a question, without what was said: all that decides whether it is asked."""
+
+    ok: bool
+    start: str | None
+    reason: str = ""  # why it failed
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a cell's answers files said when they were read."""
+
+    of: Mapping[str, Outcome]  # by question id
+    files: Files
+
+
+def outcomes_of(answers: Mapping[str, Answer], files: Files) -> Outcomes:
+    """The outcomes of answers that were read from files in that state; equal ones are one object."""
+    one: dict[Outcome, Outcome] = {}
+    found = {name: Outcome(answer.ok, answer.start, answer.reason) for name, answer in answers.items()}
+    return Outcomes({name: one.setdefault(outcome, outcome) for name, outcome in found.items()}, files)
+
+
+def files_now(cell_dir: Path | str) -> Files:
+    """The state of a cell's answers files: equal to that of before where nothing was written since."""
+    found = ((path.name, path.stat()) for path in answer_files(cell_dir))
+    return tuple((name, of.st_ino, of.st_size, of.st_mtime_ns) for name, of in found)
+
+
+def read_outcomes(cell_dir: Path | str, known: Outcomes | None = None) -> Outcomes:
+    """The outcomes of a cell; `known` ones where its files are as they were. Raises as `read_answers`."""
+    files = files_now(cell_dir)
+    return known if known is not None and known.files == files else outcomes_of(read_answers(cell_dir), files)
+
+
+def is_needed(answer: Answer | Outcome | None, retry: str, start: str | None = None) -> bool:
+    """Whether a question must still be asked.
+
+    Args:
+        answer: what the store holds for it.
+        retry: "none" leaves failed questions alone, "failed" asks them again.
+        start: a failure of this start of a run counts as tried. Clocks are not compared: they differ and are set.
+    """
+    if answer is None:
+        return True
+    return not answer.ok and retry == "failed" and (start is None or answer.start != start)
+
+
+_WORKER = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class AnswerLog:
+    """Append-only writer of one answers file; it holds the file's lock until closed.
+
+    `worker` names the file `answers.<worker>.jsonl`. Opening repairs a torn last line left by a killed process, and
+    that alone.
+
+    Raises StoreError when another process writes the same file, when the file is replaced or changed while it is
+    written, or when the disk does not take an answer: the answers before it are safe, and starting the run again goes
+    on behind them. Raises UserError on a damaged file.
+    """
+
+    def __init__(self, cell_dir: Path | str, worker: str | None = None, wait_s: float = 0.0) -> None:
+        if worker is not None and not _WORKER.fullmatch(worker):
+            raise UserError(f"worker name {worker!r} is not usable in a file name: letters, digits, '_' and '-' only")
+        folder = Path(cell_dir)
+        self.path = folder / ("answers.jsonl" if worker is None else f"answers.{worker}.jsonl")
+        self._lock = hold(folder / f".{self.path.name}.lock", wait_s)
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._end = self._repair()
+            sync_folder(folder)
+        except OSError as error:
+            self.close()
+            raise self._refused(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, answer: Answer) -> None:
+        """Write one answer; when this returns, it is on the disk."""
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path} is closed")
+        line = answer.to_line()
+        try:
+            self._write(line)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._drop_tail()
+            raise self._refused(error) from error
+        except BaseException:  # Ctrl-C between two writes: leave whole lines only
+            self._drop_tail()
+            raise
+        self._end += len(line)
+        self._check_untouched()
+
+    def close(self) -> None:
+        """Release the file; closing twice is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._lock.__exit__(None, None, None)
+
+    def __enter__(self) -> AnswerLog:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:  # a nearly full disk takes a part and refuses the rest
+            view = view[os.write(self._descriptor, view) :]
+
+    def _drop_tail(self) -> None:
+        """Cut back to the last whole answer and close: nothing may be appended behind a torn line."""
+        try:
+            os.ftruncate(self._descriptor, self._end)
+        except OSError:
+            pass  # the torn line stays; readers pass over it and the next start repairs it
+        finally:
+            self.close()
+
+    def _check_untouched(self) -> None:
+        """Raise StoreError when the path names another file by now (an editor replaces), or something else wrote."""
+        held = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self.path)
+            same = (there.st_dev, there.st_ino, there.st_size) == (held.st_dev, held.st_ino, self._end)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            self.close()
+            raise StoreError(
+                f"{self.path} was replaced, removed or changed by another program while it was written. Edit answers "
+                "only while no run writes them; start the same command again: it answers what is missing."
+            )
+
+    def _repair(self) -> int:
+        """Drop a torn last line, complete one that lacks only its newline; return the end of the file."""
+        data = self.path.read_bytes()
+        end = max((end for _, end in parse_answers(self.path, data)), default=0)
+        if end == len(data) + 1:  # whole answer, newline lost
+            self._write(b"\n")
+        elif end < len(data):
+            os.ftruncate(self._descriptor, end)
+        if end != len(data):
+            os.fsync(self._descriptor)
+        return end
+
+    def _refused(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot append to {self.path}: {error.strerror or error}. Answers before this one are safe. Free space "
+            f"there (df -h {self.path.parent}), then start the same command again: it answers only what is missing."
+        )

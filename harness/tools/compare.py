@@ -25,14 +25,11 @@ import pandas as pd
 from harness.console import open_console
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
-from harness.evidence.choose import key_of, newest
-from harness.evidence.loading import Ids, load_cells, stored_names
-from harness.evidence.samples import main_metric
+from harness.evidence.loading import Ids, key_of, load_cells, newest, stored_names
 from harness.evidence.section import Section, interval_text, number_text, p_text
-from harness.evidence.statistics import Difference, Estimate, score
+from harness.evidence.statistics import Difference, Estimate, main_metric, score
 from harness.gate.baseline import BaselineCell, answer_rows
-from harness.gate.compare import LADDER, NEAR, Comparison, compare_rows
-from harness.gate.gate import ALPHA
+from harness.gate.compare import ALPHA, LADDER, NEAR, Comparison, compare_rows
 from harness.settings.cell import key_differences
 from harness.settings.groups import Config
 from harness.settings.matrix import ids_under

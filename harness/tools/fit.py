@@ -69,7 +69,7 @@ def main(config: Config, fit: FitConfig) -> int:
 
 def toy_videos(count: int, adapter: Adapter, cell: Cell) -> Iterator[tuple[VideoFeatures, str]]:
     """Toy videos that no benchmark holds, encoded, and a prompt about each."""
-    from harness.toy.calibration import samples
+    from harness.toy.benchmarks import samples
     from harness.toy.world import FPS
 
     for frames, prompt in samples(count, cell.video.max_frames):

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import harness
-from harness.benchmarks.benchmark import Row, benchmark, benchmark_names
-from harness.benchmarks.counts import differences
-from harness.benchmarks.questions import Answered, Question, load_asked
-from harness.benchmarks.scoring import score_choice
+from harness.benchmarks.benchmark import Row, benchmark, benchmark_names, differences
+from harness.benchmarks.questions import Answered, Question, load_asked, score_choice
 from harness.errors import UserError
 from harness.evidence.loading import cell_names
 from harness.settings.matrix import ids_under

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evidence.cells import FAILED, CellResult
-from harness.evidence.once import Once
+from harness.evidence.cells import FAILED, CellResult, Once
 from harness.evidence.replicates import replicates
-from harness.evidence.samples import main_metric, sample, shared
-from harness.evidence.statistics import Difference, Estimate, difference, score
+from harness.evidence.statistics import Difference, Estimate, difference, main_metric, sample, score, shared
 from harness.gate.baseline import Baseline, BaselineCell
 from harness.settings.groups import ReportConfig
 from harness.verdicts.expected import Published, PublishedTable

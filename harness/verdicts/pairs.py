@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from harness.evidence.cells import CellResult, mean_known
-from harness.evidence.choose import newest
+from harness.evidence.loading import newest
 from harness.evidence.statistics import Difference, Estimate, mean_difference, mean_estimate
 from harness.verdicts.context import Context
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import pandas as pd
 from scipy import special
 
-from harness.evidence.choose import newest
-from harness.evidence.samples import main_metric
+from harness.evidence.loading import newest
+from harness.evidence.replicates import Replicates, replicates
 from harness.evidence.section import Section
-from harness.evidence.statistics import POINTS
+from harness.evidence.statistics import POINTS, main_metric
 from harness.settings.groups import ReportConfig
 from harness.verdicts.context import Context
-from harness.verdicts.noise import weighed
+from harness.verdicts.noise import FlipRate, flip_rate, weighed
 
 RATES = (0.005, 0.01, 0.02, 0.05)
 """Shares of answers that flip between two runs."""
@@ -53,7 +54,7 @@ def _shifts(confidence: float, power: float) -> float:
     return float(special.ndtri(0.5 + confidence / 2) + special.ndtri(power))
 
 
-def section(context: Context) -> Section:
+def power_section(context: Context) -> Section:
     """One row per set of questions that some cell answered, on its benchmark's published metric."""
     settings, rows = context.settings, {}
     for cell in newest(context.cells):
@@ -94,3 +95,50 @@ def _power(n: float, config: ReportConfig) -> dict[str, str]:
 
 def _rates(rates: Sequence[float]) -> str:
     return " / ".join(f"{100 * rate:g}" for rate in rates) + " %"
+
+
+def flips_of(found: Replicates, context: Context) -> FlipRate | None:
+    """Flips between the first cell of a set and each other one; None where they share no scored question."""
+    first, *others = found.cells
+    pairs = [context.runs(first, other, main_metric(first.benchmark)) for other in others]
+    known = [pair for pair in pairs if pair is not None]
+    return flip_rate(known) if known else None
+
+
+def spread_section(context: Context) -> Section:
+    """One row per set of cells that are alike but for one kind of chance."""
+    rows = []
+    for found in replicates(context.cells):
+        cells = [cell for cell in found.cells if cell.complete]
+        estimates = [context.estimate(cell) for cell in cells]
+        scored = [estimate for estimate in estimates if estimate is not None]
+        flips = flips_of(Replicates(found.kind, tuple(cells)), context) if len(cells) > 1 else None
+        if len(scored) < 2 or flips is None:
+            continue
+        low, high = scored[0].interval(context.settings.confidence)
+        setting = cells[0].setting
+        rows.append(
+            {
+                "benchmark": cells[0].task,
+                "model": setting["model"],
+                "method": cells[0].method_title,
+                "frames": str(setting["frames"]),
+                "context": str(setting["context"]),
+                "drawn anew": found.kind,
+                "scores": " / ".join(f"{estimate.value:.1f}" for estimate in scored),
+                "spread": f"{statistics.stdev(estimate.value for estimate in scored):.2f}",
+                "sampling": f"± {(high - low) / 2:.1f}",
+                "flips": f"{flips.flips} of {flips.n}",
+                "in videos": f"{flips.flipped_videos} of {flips.videos}",
+                "flip rate": f"{100 * flips.d:.2g} % (up to {100 * flips.d_high:.2g} %)",
+            }
+        )
+    notes = (
+        "Cells alike but for what a reproduction draws anew: replicate (order of the options, seed), numerics (dtype, "
+        "backend) or prompt (protocol). spread: standard deviation of their scores, in points. sampling: half the "
+        "interval of the first one's score, which is about other videos and is no smaller for more replicates.",
+        "flips: answers of the others that are right where the first is wrong, or the other way round; the upper end "
+        "is one-sided 95 %. Verdicts on published numbers use that of numerics.",
+    )
+    left = ("benchmark", "model", "method", "drawn anew", "scores")
+    return Section("Spread over replicates", pd.DataFrame(rows), left, notes)

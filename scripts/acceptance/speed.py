@@ -15,13 +15,13 @@ import torch
 from acceptance.agreement import broken, judged
 from acceptance.subject import MODEL, Row, Subject
 from acceptance.waits import Waits
-from harness.compress.decode import greedy
+from harness.compress.generate import greedy
 from harness.compress.method import Method
 from harness.compress.positions import next_position
 from harness.errors import QuestionError, UserError
 from harness.models.features import host_buffer
-from harness.run.memory import device_peak
-from harness.tools.analysis.allocations import Allocations
+from harness.run.environment import device_peak
+from harness.tools.analysis.heavy_study import Allocations
 from harness.video.features import feature_bytes
 
 PER_CHUNK, BESIDES = 2, 8

@@ -11,15 +11,20 @@ import pytest
 import torch
 
 from harness.cli import main
-from harness.compress.layers import top_hits
+from harness.compress.allocation import top_hits
 from harness.compress.trace import Recording
 from harness.models.families import open_model
-from harness.tools.analysis.bound import GUARANTEE, Instance, instances, judged
-from harness.tools.analysis.bound_study import rank_correlation
-from harness.tools.analysis.output_error import errors, kept_mass
+from harness.tools.analysis.bound_study import (
+    GUARANTEE,
+    Instance,
+    errors,
+    instances,
+    judged,
+    kept_mass,
+    rank_correlation,
+)
 from harness.toy import CHECKPOINT
-from harness.toy.benchmarks import build
-from harness.toy.calibration import samples
+from harness.toy.benchmarks import build, samples
 
 DRAWN = list(instances(60, seed=1))
 

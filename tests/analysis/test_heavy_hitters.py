@@ -17,8 +17,7 @@ from harness.tools.analysis.heavy_hitters import count, encode_to_files, heavy_h
 from harness.tools.analysis.heavy_study import chosen, per_layer
 from harness.tools.analysis.spilled import Spill
 from harness.toy import CHECKPOINT
-from harness.toy.benchmarks import build
-from harness.toy.calibration import samples
+from harness.toy.benchmarks import build, samples
 
 
 @pytest.fixture(scope="module")

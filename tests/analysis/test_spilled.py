@@ -12,8 +12,8 @@ from tiny_models import Sample, decoder, tiny_model
 from harness.compress.attention import eager_attention
 from harness.errors import UserError
 from harness.tools.analysis import spilled
-from harness.tools.analysis.allocations import Allocations
 from harness.tools.analysis.heavy_hitters import received
+from harness.tools.analysis.heavy_study import Allocations
 from harness.tools.analysis.spilled import Spill, attention_mass, spilled_attention
 
 

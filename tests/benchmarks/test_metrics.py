@@ -87,8 +87,7 @@ def test_videomme_v2_is_scored_as_by_lmms_eval(root, task):
     import itertools
 
     utils = pytest.importorskip("lmms_eval.tasks.videomme_v2.utils")
-    from harness.benchmarks.questions import load_asked
-    from harness.benchmarks.scoring import score_choice
+    from harness.benchmarks.questions import load_asked, score_choice
 
     asked = benchmark("videomme_v2")
     rows = load_asked(task("videomme_v2", "lmms_eval"), root)

@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 
-from harness.benchmarks.orders import as_published, order_of, reordered
-from harness.benchmarks.questions import load_questions
+from harness.benchmarks.questions import as_published, load_questions, order_of, reordered
 from harness.errors import QuestionError
 
 ASKED = [

@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from harness.benchmarks.anchored import parse_letter
 from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.parse import PARSERS
+from harness.benchmarks.parse import PARSERS, parse_letter
 
 OPTIONS = {"A": "Cats are sleeping.", "B": "Dogs are running.", "C": "A man is walking", "D": "Nothing"}
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from videomme_v2_rows import videomme_v2_row
 
-from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.counts import differences
+from harness.benchmarks.benchmark import benchmark, differences
 from harness.benchmarks.questions import load_rows
 from harness.benchmarks.subsets import subset_ids
 from harness.errors import UserError

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_models import Sample
 
+from harness.compress.allocation import pooled, pooled_margin, top_hits
 from harness.compress.evict import highest
-from harness.compress.layers import pooled, pooled_margin, top_hits
 from harness.compress.methods.adaretake.release import half_of_a_short_video
 from harness.compress.prompt import whole_grids
 from harness.compress.temporal import by_distance, chunk_distances, grid_distances

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import HIDDEN, decoder
 
-from harness.compress import causal
+from harness.compress import scorers as causal
 from harness.compress.generate import generate
 from harness.compress.method import build_method
 from harness.compress.prompt import Prompt

@@ -173,7 +173,7 @@ def test_eos_ends_the_answer(model, run) -> None:
 def test_repetition_penalty_is_that_of_transformers(model) -> None:
     from transformers import RepetitionPenaltyLogitsProcessor
 
-    from harness.compress.decode import penalised
+    from harness.compress.generate import penalised
 
     ids, logits = torch.tensor([[3, 5, 5, 8]]), torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
     seen = torch.zeros(12, dtype=torch.bool)

@@ -10,8 +10,8 @@ import torch
 from tiny_models import Sample, decoder, tiny_model
 
 from harness.compress.generate import generate
-from harness.compress.key_patches import key_frames, key_patches
 from harness.compress.method import Method, build_method
+from harness.compress.methods.retake import key_frames, key_patches
 from harness.compress.prompt import Prompt
 from harness.compress.trace import Generation
 from harness.errors import UserError

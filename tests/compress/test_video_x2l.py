@@ -10,12 +10,11 @@ import pytest
 import torch
 from tiny_models import Sample, decoder, tiny_model
 
-from harness.compress import memo as memos
+from harness.compress import prefill as memos
 from harness.compress.generate import generate
-from harness.compress.levels import COMPRESSORS, Level, shares
-from harness.compress.memo import reused
 from harness.compress.method import Method, build_method
-from harness.compress.prefill import Prefill
+from harness.compress.methods.video_x2l import COMPRESSORS, Level, shares
+from harness.compress.prefill import Prefill, reused
 from harness.compress.prompt import Prompt
 from harness.compress.reload import store_video, without_gaps
 from harness.compress.trace import Generation

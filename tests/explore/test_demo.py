@@ -22,8 +22,7 @@ from harness.settings.compose import compose_config
 from harness.settings.matrix import build_cells
 from harness.tools.show import demo
 from harness.tools.show.figure import lit
-from harness.tools.show.held import HeldFrames
-from harness.tools.show.kept import Timeline, choose_grids, chunk_ends, clock, kept_of
+from harness.tools.show.kept import HeldFrames, Timeline, choose_grids, chunk_ends, clock, kept_of
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 

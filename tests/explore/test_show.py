@@ -15,7 +15,7 @@ from tiny_checkpoints import save_tiny
 
 from harness.cli import main
 from harness.models.families import open_model
-from harness.report.pictures import picture
+from harness.report.style import picture
 from harness.run.run import main as run
 from harness.settings.compose import compose_config
 from harness.store import Answer, failed_answer, read_answers

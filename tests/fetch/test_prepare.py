@@ -15,9 +15,10 @@ from fake_hub import COMMIT, FakeHub, serve
 from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.benchmarks.questions import load_questions
 from harness.errors import UserError
-from harness.fetch import prepare, unpack
+from harness.fetch import archives as unpack
+from harness.fetch import prepare
 from harness.fetch.archives import archive_name, group_archives, opened
-from harness.fetch.placing import destination
+from harness.fetch.prepare import destination
 from harness.settings.compose import compose_config
 
 

@@ -13,8 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.counts import differences
+from harness.benchmarks.benchmark import benchmark, differences
 from harness.benchmarks.files import Folder
 from harness.benchmarks.questions import question_of
 from harness.errors import UserError

@@ -12,8 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from harness.compress.methods import aks, bolt, dycoke, evs, holitom, infinipot_v, v_cast, vidcom2
-from harness.compress.methods.flashvid import tokens as flashvid
+from harness.compress.methods import aks, bolt, dycoke, evs, flashvid, holitom, infinipot_v, v_cast, vidcom2
 from harness.compress.prune import highest_of_all, highest_per_grid
 from harness.compress.select import scaled
 

@@ -9,8 +9,7 @@ import pytest
 
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.files import TASKS
-from harness.benchmarks.questions import load_questions
-from harness.benchmarks.scoring import score_choice
+from harness.benchmarks.questions import load_questions, score_choice
 from harness.errors import UserError
 from harness.settings.compose import CONF, compose_config
 

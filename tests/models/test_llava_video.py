@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from harness.models.convert import llava_video
-from harness.models.convert.llava_video_config import SIGLIP_SO400M, model_config
+from harness.models.convert.llava_video import SIGLIP_SO400M, model_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_llava_video.py"
 TEXT = {

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from harness.plan.rates import Work, answer_key, clock, encode_key, measured_rates
+from harness.plan.plan import Work, answer_key, clock, encode_key, measured_rates
 from harness.store import Answer, AnswerLog, Manifest, write_manifest
 
 

@@ -18,7 +18,7 @@ from harness.evidence.statistics import (
     questions_for_width,
     score,
 )
-from harness.gate import gate
+from harness.gate import compare as gate
 from harness.verdicts import noise
 from harness.verdicts.verdicts import gap_verdict
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 from cell_folders import cell_record, configuration, context, questions, rewrite, write_cell
 
-from harness.report.account import entries, section
+from harness.report.costs import entries, section
 from harness.report.report import main
 from harness.settings.compose import compose_config
 from harness.settings.matrix import build_cells

@@ -8,7 +8,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import subtitles
 from harness.evidence.loading import load_cells
-from harness.evidence.samples import main_metric
+from harness.evidence.statistics import main_metric
 from harness.store import Answer, AnswerLog, QuestionRecord
 
 

@@ -17,7 +17,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.loading import load_cells
 from harness.report.explorer import data, page
-from harness.report.pictures import picture
+from harness.report.style import picture
 from harness.store import QuestionRecord
 
 HOSTILE = "</script><script>hacked=1</script><img src=x onerror=hacked=1>&amp;\u2028\"'`"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.gate.gate import ALPHA, Flips, KnownNoise, Noise, gate_fails, gate_p
+from harness.gate.compare import ALPHA, Flips, KnownNoise, Noise, gate_fails, gate_p
 
 VIDEOS = np.repeat(np.arange(36), 3).tolist()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cell_folders import context, questions, write_cell
 
-from harness.verdicts import power, spread
+from harness.verdicts import power
 from harness.verdicts.noise import Runs, flip_rate, given
 from harness.verdicts.power import largest_rate, smallest_difference, smallest_gap
 
@@ -51,7 +51,7 @@ def test_the_rows_of_the_report(tmp_path):
     write_cell(tmp_path, asked, right.tolist(), variant="full", digest="1")
     write_cell(tmp_path, asked, right.tolist(), variant="no_both", digest="2")
     write_cell(tmp_path, asked[:60], right[:60].tolist(), variant="full", digest="3", task__subset="mini")
-    frame = power.section(context(tmp_path)).frame
+    frame = power.power_section(context(tmp_path)).frame
     assert frame["questions"].tolist() == ["1545", "60"] and frame["videos"].tolist() == ["103", "4"]
     assert frame.filter(like="gap found").iloc[0, 0].startswith("0.55 / 0.76 / 1.06 / 1.6")
 
@@ -64,7 +64,7 @@ def test_spread_of_replicates_stands_beside_the_sampling_error(tmp_path):
         answered[flips] ^= True
         write_cell(tmp_path, asked, answered.tolist(), digest=str(replicate), task__replicate=replicate)
     found = context(tmp_path)
-    frame = spread.section(found).frame
+    frame = power.spread_section(found).frame
     assert frame["drawn anew"].tolist() == ["replicate"] and frame["scores"].tolist() == ["50.0 / 47.5 / 50.0"]
     assert frame["flips"].tolist() == ["5 of 240"] and frame["in videos"].tolist() == ["4 of 80"]
     assert float(frame["spread"][0]) == pytest.approx(np.std([50, 47.5, 50], ddof=1), abs=0.005)

@@ -11,7 +11,7 @@ from harness.compress.generate import generate
 from harness.compress.method import build_method
 from harness.evidence.loading import load_cells
 from harness.report.costs import SEVEN, Shape, answer_flops, cost, find_shape
-from harness.report.reasons import reasons
+from harness.report.pages import reasons
 from harness.store import Answer
 from harness.verdicts.expected import load_tables
 
@@ -58,7 +58,7 @@ def test_semantics_name_the_quirks_that_apply(tmp_path, changes, named, unnamed)
 
 def test_named_quirks_exist(tmp_path):
     from harness.compress.methods.adaretake import release_2025, release_2026
-    from harness.report.reasons import TEXTS
+    from harness.report.pages import TEXTS
 
     known = {**release_2025.QUIRKS, **release_2026.QUIRKS}
     words = re.findall(r"quirk (\w+)", " ".join(TEXTS.values()))

@@ -9,11 +9,19 @@ from cell_folders import VARIANTS, cell_record, questions, rewrite, write_cell
 from harness.evidence.loading import load_cells
 from harness.evidence.statistics import Difference, Estimate
 from harness.settings.groups import ReportConfig
-from harness.verdicts.claims import judge_claims, judge_difference, judge_here
 from harness.verdicts.context import Context
 from harness.verdicts.expected import Claim, Published, load_tables
 from harness.verdicts.noise import gap_between, given
-from harness.verdicts.verdicts import NumberVerdict, judge_gaps, judge_numbers, margin_of, settle
+from harness.verdicts.verdicts import (
+    NumberVerdict,
+    judge_claims,
+    judge_difference,
+    judge_gaps,
+    judge_here,
+    judge_numbers,
+    margin_of,
+    settle,
+)
 
 CONFIG = ReportConfig()
 TABLES = load_tables("results/expected")

@@ -16,8 +16,8 @@ from fake_model import make_order, make_video
 
 from harness.errors import UserError
 from harness.run.engines import build_engine
+from harness.run.run import Supervisor
 from harness.run.status import status_path, take_snapshot
-from harness.run.supervise import Supervisor
 from harness.run.worker import work
 from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import answer_files, iter_answers, read_answers
@@ -111,7 +111,7 @@ def test_killing_one_worker_of_two_from_outside_still_completes(tmp_path, expect
 import pickle, sys
 from harness.settings.groups import EngineConfig
 from harness.run.engines import build_engine
-from harness.run.supervise import Supervisor
+from harness.run.run import Supervisor
 Supervisor(build_engine(EngineConfig(workers=2), "cpu"), pickle.load(sys.stdin.buffer)).run()
 """
     supervisor = start_python(code, order)

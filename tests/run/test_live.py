@@ -11,9 +11,9 @@ import pytest
 from fake_model import make_order, make_video
 from rich.console import Console
 
-from harness.run import live, progress
-from harness.run.live import LivePage, asks_of, page, scene_of, view
-from harness.run.progress import Display
+from harness.run import progress
+from harness.run import progress as live
+from harness.run.progress import Display, LivePage, asks_of, page, scene_of, view
 from harness.run.status import StatusFile, status_path, take_snapshot
 from harness.run.worker import work
 from harness.store import Answer, failed_answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.run.memory import device_peak, resident_peak
+from harness.run.environment import device_peak, resident_peak
 
 
 def test_peak_follows_the_largest_live_tensor():

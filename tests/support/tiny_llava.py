@@ -13,7 +13,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from harness.models.convert.llava_video_config import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
+from harness.models.convert.llava_video import IMAGE_TOKEN, VIDEO_TOKEN, own_processor
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

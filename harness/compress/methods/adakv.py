@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from harness.compress.allocation import largest_remainder
-from harness.compress.layers import pooled_margin, top_hits_of_each
+from harness.compress.allocation import largest_remainder, pooled_margin, top_hits_of_each
 from harness.compress.methods.snapkv import SnapKV
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment

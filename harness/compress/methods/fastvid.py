@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.compress.allocation import allocate
-from harness.compress.clusters import density_peaks
-from harness.compress.prune import Merger
+from harness.compress.prune import Merger, density_peaks
 from harness.late import F, torch
 from harness.settings.rules import setting
 

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from harness.compress.allocation import allocate
 from harness.compress.attention import Heads, KeysCached
-from harness.compress.causal import causal_weights, together
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.prune import Pruner, highest_of_all
+from harness.compress.scorers import causal_weights, together
 from harness.errors import UserError
 from harness.late import torch
 from harness.settings.rules import setting

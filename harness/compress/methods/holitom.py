@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from harness.compress.allocation import allocate
-from harness.compress.clusters import density_peaks, means
 from harness.compress.prompt import Prompt
-from harness.compress.prune import counted_anew
+from harness.compress.prune import counted_anew, density_peaks, means
 from harness.compress.two_shares import TwoShares
 from harness.late import F, torch
 from harness.settings.rules import setting

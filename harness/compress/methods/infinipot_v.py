@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.compress.evict import margin, video_budget
+from harness.compress.method import WithQuirks
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
-from harness.compress.quirks import WithQuirks
 from harness.compress.whole_context import per_chunk
 from harness.late import F, torch
 from harness.settings.rules import setting

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.compress.allocation import pooled_margin, top_hits
 from harness.compress.attention import Heads
-from harness.compress.causal import together
 from harness.compress.evict import Counts, video_budget
-from harness.compress.layers import pooled_margin, top_hits
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
+from harness.compress.scorers import together
 from harness.compress.whole_context import WholeContextEvictor
 from harness.late import torch
 from harness.settings.rules import setting

@@ -9,7 +9,7 @@ from harness.compress.cache import Kept
 from harness.compress.evict import Counts
 from harness.compress.method import Method
 from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Release2026
-from harness.compress.methods.adaretake.options import SEMANTICS
+from harness.compress.methods.adaretake.release import SEMANTICS
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.late import torch

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.compress.causal import causal_weights, guide_rows
 from harness.compress.evict import ChunkEvictor
-from harness.compress.first_token import trapped
-from harness.compress.scorers import LayerView
+from harness.compress.scorers import LayerView, causal_weights, guide_rows, trapped
 from harness.errors import UserError
 from harness.late import F, torch
 from harness.settings.rules import setting

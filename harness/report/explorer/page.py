@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.report.explorer.data import Answers, chunks, index, script
-from harness.report.pictures import picture
+from harness.report.style import picture
 from harness.store.records import StoreError, write_atomic
 
 HERE = Path(__file__).parent

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from harness.console import open_console
 from harness.errors import QuestionError, UserError, VideoError
 from harness.run.answer import load_model
-from harness.run.memory import device_peak
+from harness.run.environment import device_peak
 from harness.store.records import made_folder
-from harness.tools.analysis import heavy_figures
-from harness.tools.analysis.places import write_figure
+from harness.tools.analysis import figures
+from harness.tools.analysis.figures import write_figure
 from harness.tools.analysis.verbs import AnalyzeConfig
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
@@ -28,6 +32,45 @@ if TYPE_CHECKING:
     from harness.benchmarks.questions import Question
     from harness.models.adapter import Adapter
     from harness.settings.cell import Cell
+
+
+class Allocations(TorchDispatchMode):
+    """Within the context: bytes of the storages that operations have made and somebody still holds.
+
+    Storages in files are not counted, for their memory can be taken back at any time; nor is what a single operation
+    allocates and frees inside.
+
+    Attributes:
+        live: bytes now.
+        peak: the most there were at a time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._known: dict[int, Any] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        name, size = storage._cdata, storage.nbytes()
+        if name in self._known or not size or storage.filename is not None:
+            return
+        self._known[name] = weakref.ref(storage, lambda _: self._gone(name, size))
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _gone(self, name: int, size: int) -> None:
+        del self._known[name]
+        self.live -= size
+
 
 KEYS = ["video", "question", "layer"]
 
@@ -68,8 +111,8 @@ def study(cell: Cell, data_root: Path, folder: Path, analyze: AnalyzeConfig) -> 
     layers.to_csv(folder / "layers.csv", index=False)
     pd.DataFrame(measured).to_csv(folder / "measured.csv", index=False)
     setting = f"{cell.model.name}, {cell.task.name}, {len(measured)} videos of at most {cell.video.max_frames} frames"
-    write_figure(folder / "heatmap.svg", heavy_figures.heatmap, ratios, setting, analyze.seconds)
-    write_figure(folder / "layers.svg", heavy_figures.boxes, layers, setting)
+    write_figure(folder / "heatmap.svg", figures.heatmap, ratios, setting, analyze.seconds)
+    write_figure(folder / "layers.svg", figures.boxes, layers, setting)
     console.print(f"figures and CSV files: {folder}", markup=False, soft_wrap=True)
     return 1 if problems else 0
 
@@ -138,7 +181,6 @@ def peak_memory(adapter: Adapter) -> Iterator[Callable[[], int]]:
 
     On an accelerator all of the device's, weights included; on a CPU what torch has allocated since, files not.
     """
-    from harness.tools.analysis.allocations import Allocations
 
     with device_peak({parameter.device for parameter in adapter.model.parameters()}) as peak:
         if (found := peak()) is not None:

@@ -17,8 +17,7 @@ from harness.errors import UserError
 from harness.evidence.cells import FAILED, OK, CellResult
 from harness.evidence.loading import load_cells, stored_names
 from harness.evidence.replicates import published_letters
-from harness.evidence.samples import main_metric, sample
-from harness.evidence.statistics import Difference, Estimate, Floats, difference, score
+from harness.evidence.statistics import Difference, Estimate, Floats, difference, main_metric, sample, score
 from harness.settings.cell import Cell
 from harness.tools.bridge.chain import Bridge, Chain
 from harness.tools.bridge.ends import End

@@ -17,8 +17,7 @@ from harness.run.answer import load_model, needs_attention, needs_pixels
 from harness.settings.cell import Cell
 from harness.settings.weights import find_weights, weights_identity
 from harness.store import Answer, SeenFrames
-from harness.tools.show.held import HeldFrames
-from harness.tools.show.kept import Kept, Timeline, chunk_ends, kept_of
+from harness.tools.show.kept import HeldFrames, Kept, Timeline, chunk_ends, kept_of
 from harness.video.decode import open_video
 from harness.video.digest import video_digest
 from harness.video.sampling import sampling_policy

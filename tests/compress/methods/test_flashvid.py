@@ -14,10 +14,10 @@ from tiny_checkpoints import save_tiny
 from tiny_llava import checkpoint as save_tiny_llava
 from tiny_models import Sample, decoder, tiny_model
 
-from harness.compress.clusters import density_peaks, means
 from harness.compress.generate import generate
 from harness.compress.method import build_method
-from harness.compress.methods.flashvid.tokens import Settings, exactly, merged_over_time, picked, segments
+from harness.compress.methods.flashvid import Settings, exactly, merged_over_time, picked, segments
+from harness.compress.prune import density_peaks, means
 from harness.compress.two_shares import two_shares
 from harness.errors import UserError
 from harness.models.families import open_model

@@ -14,8 +14,7 @@ from tiny_judges import save_blip, save_clip
 from harness.compress.method import build_method
 from harness.compress.methods.aks import adaptive
 from harness.compress.methods.bolt import inverse_transform
-from harness.compress.relevance import ImageTextModel, question_alone
-from harness.compress.select import filled_up, scaled
+from harness.compress.select import ImageTextModel, filled_up, question_alone, scaled
 from harness.errors import QuestionError, UserError
 from harness.models.adapter import Adapter
 from harness.models.families import open_model

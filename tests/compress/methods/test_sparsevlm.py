@@ -12,8 +12,7 @@ from tiny_models import Sample, decoder
 
 from harness.compress.allocation import allocate
 from harness.compress.method import build_method
-from harness.compress.methods.sparsevlm import pruning_layers
-from harness.compress.recycling import clusters_of, density_peaks, recycled_count
+from harness.compress.methods.sparsevlm import clusters_of, density_peaks, pruning_layers, recycled_count
 from harness.errors import UserError
 
 CONTEXT = 40

@@ -5,8 +5,8 @@ Three semantics, each in the module named after it: the equations, and what the 
 
 from __future__ import annotations
 
-from harness.compress.methods.adaretake.options import AdaReTaKe
 from harness.compress.methods.adaretake.paper import Paper
+from harness.compress.methods.adaretake.release import AdaReTaKe
 from harness.compress.methods.adaretake.release_2025 import Release2025
 from harness.compress.methods.adaretake.release_2026 import Release2026
 
