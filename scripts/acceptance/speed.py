@@ -21,7 +21,7 @@ from harness.compress.positions import next_position
 from harness.errors import QuestionError, UserError
 from harness.models.features import host_buffer
 from harness.run.environment import device_peak
-from harness.tools.analysis.heavy_study import Allocations
+from harness.tools.analysis.spilled import Allocations
 from harness.video.features import feature_bytes
 
 PER_CHUNK, BESIDES = 2, 8

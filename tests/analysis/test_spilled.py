@@ -13,8 +13,7 @@ from harness.compress.attention import eager_attention
 from harness.errors import UserError
 from harness.tools.analysis import spilled
 from harness.tools.analysis.heavy_hitters import received
-from harness.tools.analysis.heavy_study import Allocations
-from harness.tools.analysis.spilled import Spill, attention_mass, spilled_attention
+from harness.tools.analysis.spilled import Allocations, Spill, attention_mass, spilled_attention
 
 
 @pytest.fixture

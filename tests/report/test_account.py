@@ -5,7 +5,7 @@ import csv
 import pytest
 from cell_folders import cell_record, configuration, context, questions, rewrite, write_cell
 
-from harness.report.costs import entries, section
+from harness.report.costs import account_section, entries
 from harness.report.report import main
 from harness.settings.compose import compose_config
 from harness.settings.matrix import build_cells
@@ -37,7 +37,7 @@ def test_an_account_is_made_of_what_the_answers_measured(tmp_path):
     took = found.account
     assert (took.encoded, took.prefilled, took.peak, took.slots, took.largest) == (1500, 1900, 600, 150, 187.5)
     assert (took.host, took.moved, took.sees_question, took.reusable) == (2**20, 2**18, True, False)
-    row = section([found], 0.95).frame.iloc[0]
+    row = account_section([found], 0.95).frame.iloc[0]
     shown = {name: row[name] for name in ("asked", "score", "prefilled", "slots", "largest", "host", "moved")}
     assert shown == {
         "asked": "16000", "score": "75.0", "prefilled": "1900", "slots": "150", "largest": "188", "host": "1",
@@ -52,7 +52,7 @@ def test_a_failed_answer_takes_no_part_and_an_old_one_says_nothing(tmp_path):
     write_cell(tmp_path, asked, [True] * 4, failed={1}, digest="0")
     (found,) = entries(context(tmp_path))
     assert (found.account.prefilled, found.account.host, found.account.sees_question) == (2400, None, None)
-    assert found.account.slots == 264 and section([found], 0.95).frame.iloc[0]["reusable"] == "-"
+    assert found.account.slots == 264 and account_section([found], 0.95).frame.iloc[0]["reusable"] == "-"
 
 
 def test_benchmarks_weigh_the_same_in_a_mean_and_subsets_stay_apart(tmp_path):

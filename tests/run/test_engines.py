@@ -160,7 +160,7 @@ time.sleep(60)
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_log(tmp_path, videos, monkeypatch):
     monkeypatch.setenv("FAKE_MODEL_BROKEN", "1")
-    monkeypatch.setattr("harness.run.supervise.DEATHS_AT_START", 1)
+    monkeypatch.setattr("harness.run.run.DEATHS_AT_START", 1)
     order = make_order(tmp_path, videos)
     with pytest.raises(UserError, match=r"worker-0\.log"):
         carry_out(order, build_engine(EngineConfig(workers=1), "cpu"))
