@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # processes that share cores do better with a thread each
-exec ".venv${TRANSFORMERS:+-transformers-$TRANSFORMERS}/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"
+exec ".venv${TRANSFORMERS:+-transformers-$TRANSFORMERS}/bin/python" -m pytest -n "${WORKERS:-2}" --dist worksteal "$@"

@@ -234,3 +234,11 @@ def test_the_specification_lists_every_quirk() -> None:
 )
 def test_calls_are_found(line: str, calls: list[list[str]]) -> None:
     assert harness_calls(line) == calls
+
+
+def test_the_way_through_the_code_is_an_afternoon() -> None:
+    """At most 25 files and 4,500 lines; every file is there, as long as the page says."""
+    rows = re.findall(r"^\| `(harness/\S+)` \| (\d+) \|", (REPO / "docs" / "reading.md").read_text(), re.M)
+    lengths = {name: (int(said), len((REPO / name).read_text().splitlines())) for name, said in rows}
+    assert 15 < len(rows) <= 25 and sum(real for _, real in lengths.values()) <= 4500
+    assert not {name: pair for name, pair in lengths.items() if abs(pair[0] - pair[1]) > 0.1 * pair[1]}
