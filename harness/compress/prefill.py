@@ -53,7 +53,7 @@ Forward: TypeAlias = "Callable[..., torch.Tensor | None]"
 
 
 @dataclass
-class Pass:
+class FirstPass:
     """What one pass put into the cache, and what it showed to an observer; n tokens, by layer [L].
 
     Attributes:
@@ -76,7 +76,7 @@ class Pass:
                 observer(layer, self.queries[layer], cached, self.scale)
 
 
-def passes_of(memo: dict[Any, Any], input_ids: torch.Tensor, *, repeats: bool) -> dict[Any, Pass] | None:
+def passes_of(memo: dict[Any, Any], input_ids: torch.Tensor, *, repeats: bool) -> dict[Any, FirstPass] | None:
     """The passes known of a prompt [N], to be read and added to; `None` where there is nothing to read or to keep.
 
     Only those of one prompt are held, and not beyond its last method.
@@ -95,7 +95,7 @@ def passes_of(memo: dict[Any, Any], input_ids: torch.Tensor, *, repeats: bool) -
     return passes if repeats or passes else None
 
 
-def once(forward: Forward, passes: dict[Any, Pass], key: Any) -> Forward:
+def once(forward: Forward, passes: dict[Any, FirstPass], key: Any) -> Forward:
     """`LanguageModel.forward` for a pass without output: not run where `passes` has it under `key`."""
 
     def run(
@@ -121,7 +121,7 @@ def once(forward: Forward, passes: dict[Any, Pass], key: Any) -> Forward:
         n, layers = positions.shape[1], range(cache.num_layers)
         keys = [cache.keys(layer)[:, -n:].clone() for layer in layers]
         values = [cache.values(layer)[:, -n:].clone() for layer in layers]
-        passes[key] = Pass(queries, keys, values, scales[0] if scales else 1.0)
+        passes[key] = FirstPass(queries, keys, values, scales[0] if scales else 1.0)
 
     return run
 
@@ -375,7 +375,7 @@ class Prefill:
             self._behind_last = slots(self.cache)
         return hidden
 
-    def _once(self, passes: dict[Any, Pass], ids: torch.Tensor, index: int, observer: Observer | None) -> Forward:
+    def _once(self, passes: dict[Any, FirstPass], ids: torch.Tensor, index: int, observer: Observer | None) -> Forward:
         """The forward pass of a segment that begins at `index`, not run again where nothing was evicted before."""
         if any(length != index for layer in range(self.cache.num_layers) for length in self.cache.head_lengths(layer)):
             return self.language.forward

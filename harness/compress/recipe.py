@@ -24,7 +24,7 @@ TARGETS = tuple(2 ** (-step / 2) for step in range(1, 17))
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeRow:
     """What each layer keeps where `target` is kept on average.
 
     Attributes:
@@ -44,9 +44,9 @@ class Recipe:
 
     weights: str
     samples: int
-    rows: list[Row]
+    rows: list[RecipeRow]
 
-    def row(self, share: float) -> Row:
+    def row(self, share: float) -> RecipeRow:
         """The row whose target is nearest to a share, by ratio."""
         return min(self.rows, key=lambda row: abs(math.log(row.target) - math.log(max(share, 1e-9))))
 
@@ -89,7 +89,7 @@ def read_recipe(path: str, words: Sequence[str] | None = None) -> tuple[Recipe, 
         raise UserError(f"method.recipe={path} does not exist or cannot be read; fit it: {again}") from error
     try:
         found = json.loads(data)
-        rows = [Row(float(r["target"]), float(r["alpha"]), [float(x) for x in r["kept"]]) for r in found["rows"]]
+        rows = [RecipeRow(float(r["target"]), float(r["alpha"]), [float(x) for x in r["kept"]]) for r in found["rows"]]
         recipe = Recipe(str(found["weights"]), int(found["samples"]), rows)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"method.recipe={path} is no recipe ({error!r}); {_again(path, again)}") from error
@@ -136,5 +136,5 @@ def fit_recipe(chunks: Iterable[Sequence[torch.Tensor]], weights: str, samples: 
     rows = []
     for target in TARGETS:
         alpha = alphas[int(target * len(alphas))]
-        rows.append(Row(target, float(alpha), (left_until > alpha).double().mean(1).tolist()))
+        rows.append(RecipeRow(target, float(alpha), (left_until > alpha).double().mean(1).tolist()))
     return Recipe(weights, samples, rows)

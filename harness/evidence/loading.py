@@ -58,6 +58,11 @@ def stored_names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
 
 
+def is_stored(results: Path | str, name: str) -> bool:
+    """Whether a cell of ours has been started."""
+    return (Path(results) / "runs" / name / MANIFEST).is_file()
+
+
 def matching(reference: str, names: Sequence[str], ids_under: Ids | None = None) -> list[str]:
     """The names that a reference means. This is the one rule, for our own and for imported cells.
 

@@ -33,7 +33,7 @@ from harness.gate.compare import (
     Noise,
     check_cells,
     compare,
-    flips_of,
+    stored_flips,
 )
 from harness.gate.verbs import CheckConfig
 from harness.places import INSTALLED
@@ -179,7 +179,7 @@ def _flip_rate(old: Baseline, cells: Sequence[CellResult]) -> tuple[float | None
         if cell.manifest.created == old.provenance.get("answered"):
             continue  # the very same run
         found = compare(stored, cell)
-        of_videos = flips_of(found, cell)
+        of_videos = stored_flips(found, cell)
         flips, n = flips + found.flips, n + found.n
         flipped, videos = flipped + len(of_videos.net), videos + of_videos.n_videos
     if not n:

@@ -244,7 +244,7 @@ def check_cells(
     used: set[str] = set()
     pairs = [(stored, _cell_of(stored, cells, any_reader=noise is None)) for stored in baseline.cells]
     found = {cell.id: (compare(stored, cell), cell) for stored, cell in pairs if cell is not None}
-    whole = {name: flips_of(*pair) for name, pair in found.items() if not pair[0].missing and not pair[0].unknown}
+    whole = {name: stored_flips(*pair) for name, pair in found.items() if not pair[0].missing and not pair[0].unknown}
     p = gate_p(whole, noise) if noise is not None else {}
     failing = {name: p[name] for name in gate_fails(p, len(baseline.cells))}
     for stored, cell in pairs:
@@ -276,7 +276,7 @@ def _cell_of(stored: BaselineCell, cells: Sequence[CellResult], *, any_reader: b
     return next((cell for cell, (first, *more) in lines if not more and first.startswith(f"{READER}: ")), None)
 
 
-def flips_of(found: Comparison, cell: CellResult) -> Flips:
+def stored_flips(found: Comparison, cell: CellResult) -> Flips:
     """Which questions of which videos were lost and gained."""
     lost, gained = set(found.lost), set(found.gained)
     names = [question.question_id for question in cell.questions]

@@ -100,13 +100,13 @@ def score_cell(cell: CellResult, scorer: Callable[[], Scorer]) -> tuple[dict[str
         said = {question.question_id: cell.answers[question.question_id] for question in cell.questions}
         texts = {name: answer.text if answer.ok else "" for name, answer in said.items()}
         theirs = scorer().metrics(TaskConfig(**cell.cell["task"]), texts, cell.id)
-        compare(cell, own | {"unparsed": unparsed_percent(cell)}, theirs)
+        compare_metrics(cell, own | {"unparsed": unparsed_percent(cell)}, theirs)
         record |= {"scored_by": f"lmms-eval {scorer().version}", "metrics": theirs}
     write_atomic(cell.folder / SCORE, seal(record, indent=1))
     return record, True
 
 
-def compare(cell: CellResult, own: dict[str, float], theirs: dict[str, float]) -> None:
+def compare_metrics(cell: CellResult, own: dict[str, float], theirs: dict[str, float]) -> None:
     """Both sets of metrics have the same names and, to the last digit, the same values.
 
     Raises:

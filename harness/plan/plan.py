@@ -226,7 +226,7 @@ def make_plan(
         UserError: stored answers are damaged.
     """
     problems, groups = list(problems), as_groups(cells)
-    asked, records = AskedOnce(Path(data_root).absolute()), FrameRecords(results)
+    asked, records = QuestionsOnce(Path(data_root).absolute()), FrameRecords(results)
     plans = []
     for group in groups:
         try:
@@ -258,7 +258,7 @@ def make_plan(
     )
 
 
-class AskedOnce:
+class QuestionsOnce:
     """The questions of tasks, each annotation read once: a long one takes a while. Raises as `load_questions`."""
 
     def __init__(self, root: Path) -> None:
@@ -274,7 +274,7 @@ class AskedOnce:
         return known
 
 
-def _plan_group(group: Group, results: str, run: RunConfig, asked: AskedOnce, records: FrameRecords) -> GroupPlan:
+def _plan_group(group: Group, results: str, run: RunConfig, asked: QuestionsOnce, records: FrameRecords) -> GroupPlan:
     first = group.cells[0]
     for cell in group.cells:  # raises here what would else stop the run at its first answer
         cell.method.for_family(find_adapter(cell.model.adapter).family)

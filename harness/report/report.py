@@ -63,7 +63,7 @@ def main(config: Config) -> int:
     print_findings(only, console)
     if not all(cell.toy for cell in shown):
         print_verdicts(found, console)
-    written = write_files(found, config.report.folder(config.results))
+    written = write_report_files(found, config.report.folder(config.results))
     if config.report.html and config.report.explorer:
         write_explorer(chosen.stored, config.report.folder(config.results), Path(config.data.root))
     others = len(chosen.stored) - len(shown)
@@ -141,7 +141,7 @@ def print_verdicts(found: Findings, console: Console) -> None:
     console.print(f"published claims: {verdict_counts([v.verdict for v in found.claims])}")
 
 
-def write_files(found: Findings, output: Path) -> str:
+def write_report_files(found: Findings, output: Path) -> str:
     """Write every file of the report; returns the names of those to open first."""
     settings = found.context.settings
     frames = {

@@ -17,7 +17,7 @@ from harness.run.answer import make_answer, needs_attention, needs_pixels
 from harness.run.failures import Failure, Streak, failure_of, release_memory
 from harness.run.frames import Frames, OpenVideo
 from harness.run.status import StatusFile
-from harness.run.work import Ask, Siblings, VideoWork
+from harness.run.work import Siblings, VideoWork, WorkItem
 from harness.store import Answer, AnswerLog, FrameRecords
 from harness.video.digest import video_digest
 
@@ -163,13 +163,13 @@ class Loop:
         elif failure is not None:
             self.streak.failed(failure)
 
-    def _fail(self, asks: Iterable[Ask], failure: Failure, known: dict[str, Any]) -> None:
+    def _fail(self, asks: Iterable[WorkItem], failure: Failure, known: dict[str, Any]) -> None:
         if failure.out_of_memory:
             release_memory()
         for ask in asks:
             name, video = ask.question.question_id, ask.question.video_id
             self._store(ask, Answer(name, video, "failed", error=failure.record, start=self.start, **known))
 
-    def _store(self, ask: Ask, answer: Answer) -> None:
+    def _store(self, ask: WorkItem, answer: Answer) -> None:
         self.logs[ask.cell].append(answer)
         self.status.answered(self.siblings.cells[ask.cell].id, answer)

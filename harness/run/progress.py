@@ -43,7 +43,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Scene:
+class LiveScene:
     """What there is to see: the whole, groups of siblings, cells (``at_work``: their names), workers, last answers."""
 
     whole: Share
@@ -79,7 +79,7 @@ def asks_of(order: Order) -> dict[str, int]:
     return found
 
 
-def scene_of(snapshot: Snapshot, order: Order, asks: Mapping[str, int]) -> Scene:
+def scene_of(snapshot: Snapshot, order: Order, asks: Mapping[str, int]) -> LiveScene:
     """What a snapshot of an order's workers shows; `asks` as `asks_of` counts them."""
     cells = []
     for name, asked in asks.items():
@@ -102,12 +102,12 @@ def scene_of(snapshot: Snapshot, order: Order, asks: Mapping[str, int]) -> Scene
         for siblings in order.siblings
     ]
     whole = Share("all", sum(g.done for g in groups), sum(g.asks for g in groups), snapshot.counters.failed)
-    return Scene(
+    return LiveScene(
         whole, snapshot.seconds, groups, cells, frozenset(at_work), workers, snapshot.answers, snapshot.failures
     )
 
 
-def view(scene: Scene, height: int = 50) -> RenderableType:
+def view(scene: LiveScene, height: int = 50) -> RenderableType:
     """The scene for a terminal of so many lines: what does not fit is left out from below."""
     parts: list[RenderableType] = [Text(scene.headline, style="bold")]
     bars = Table.grid(padding=(0, 1))
@@ -158,7 +158,7 @@ class LivePage:
         """Whether it is old enough to be written anew."""
         return time.monotonic() - self._written >= PAGE_EVERY_S
 
-    def write(self, scene: Scene, running: bool) -> None:
+    def write(self, scene: LiveScene, running: bool) -> None:
         """Write it; a page of a run that is over does not load itself again."""
         self._written = time.monotonic()
         draft = self._path.with_suffix(".tmp")
@@ -180,7 +180,7 @@ td, th { text-align: left; padding: 3px 12px 3px 0; overflow-wrap: anywhere; bor
 """
 
 
-def page(scene: Scene, running: bool) -> str:
+def page(scene: LiveScene, running: bool) -> str:
     """The scene as HTML without script; nothing is loaded from anywhere."""
     refresh = f'<meta http-equiv="refresh" content="{PAGE_EVERY_S:.0f}">' if running else ""
     state = "running" if running else "ended"

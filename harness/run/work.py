@@ -31,7 +31,7 @@ class OpenCell:
 
 
 @dataclass(frozen=True)
-class Ask:
+class WorkItem:
     """One question for one of the siblings (`cell` is its place among them)."""
 
     cell: int
@@ -43,7 +43,7 @@ class VideoWork:
     """One video and all that is to be asked about it while its features are in memory."""
 
     path: Path
-    asks: tuple[Ask, ...]
+    asks: tuple[WorkItem, ...]
     size: float  # for ordering and sharding: frames, or bytes of the file where its length is not known
 
 
@@ -94,13 +94,13 @@ def find_work(
         The siblings with their videos longest first; within a video question by question, each in all cells that
         need it.
     """
-    asks: dict[Path, list[Ask]] = {}
+    asks: dict[Path, list[WorkItem]] = {}
     order: dict[tuple[Path, str], int] = {}
     for place, cell in enumerate(cells):
         for question in cell.questions:
             if is_needed(cell.outcomes.of.get(question.question_id), run.retry):
                 order.setdefault((question.video, question.question_id), len(order))
-                asks.setdefault(question.video, []).append(Ask(place, question))
+                asks.setdefault(question.video, []).append(WorkItem(place, question))
     size = length if length and all(path in length for path in asks) else {path: file_size(path) for path in asks}
     videos = []
     for path, of_video in asks.items():

@@ -248,8 +248,11 @@ def _hydra_word(word: str, root: type[Config]) -> str:
         raise UserError(f"configuration: {word!r} is no setting; write key=value")
     if (CONF / key).is_dir() and value not in options(key):
         raise UserError(_no_option(key, value))
-    if _check_key(key, root) not in NUMBERS:
-        word = f"{key}={DIGEST.sub(lambda digits: quoted(digits[0]), value)}"
+    kind = _check_key(key, root)
+    if kind not in NUMBERS:
+        value = DIGEST.sub(lambda digits: quoted(digits[0]), value)
+        value = f"[{value}]" if kind == list[str] and value and not value.startswith("[") else value
+        word = f"{key}={value}"
     try:
         readable = not OverridesParser.create().parse_override(word).is_sweep_override()
     except ValueError as error:

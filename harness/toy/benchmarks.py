@@ -21,7 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from harness.benchmarks.prompts import choice_prompt
 from harness.store import write_atomic
 from harness.toy import questions, render
-from harness.toy.layout import Asked, Layout, Made, Wanted
+from harness.toy.layout import Layout, Made, ToyItem, Wanted
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import KINDS, LETTERS, options_for, pick
 from harness.toy.render import Frames, draw
@@ -79,7 +79,7 @@ def _make(folder: Path, layout: Layout, plan: list[Wanted], rng: np.random.Gener
             correct = min(rng.permutation(n).tolist(), key=lambda place: letters[n, place])
             letters[n, correct] += 1
             options, correct = options_for(question, story, rng, n=n, correct=correct)
-            asked.append(Asked(question, options, correct))
+            asked.append(ToyItem(question, options, correct))
             number += 1
         target = folder / wanted.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _make(folder: Path, layout: Layout, plan: list[Wanted], rng: np.random.Gener
         yield Made(wanted, story, asked, named)
 
 
-def _story(wanted: Wanted, rng: np.random.Generator) -> tuple[Storyboard, str, list[questions.Question]]:
+def _story(wanted: Wanted, rng: np.random.Generator) -> tuple[Storyboard, str, list[questions.ToyQuestion]]:
     """A storyboard that answers every wanted kind, the shape its subtitles name, and the questions."""
     while True:
         story = compose(rng, wanted.seconds * FPS)
@@ -95,7 +95,7 @@ def _story(wanted: Wanted, rng: np.random.Generator) -> tuple[Storyboard, str, l
         if not once:
             continue
         named = str(rng.choice(once))
-        chosen: list[questions.Question] = []
+        chosen: list[questions.ToyQuestion] = []
         for kind in wanted.kinds:
             for _ in range(8):
                 question = pick(story, kind, rng)

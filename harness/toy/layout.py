@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.toy.questions import SUBTITLES, Question
+from harness.toy.questions import SUBTITLES, ToyQuestion
 from harness.toy.world import Storyboard
 
 
@@ -26,10 +26,10 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ToyItem:
     """A question with its options in order and the index of the right one."""
 
-    question: Question
+    question: ToyQuestion
     options: list[str]
     correct: int
 
@@ -40,7 +40,7 @@ class Made:
 
     wanted: Wanted
     story: Storyboard
-    asked: list[Asked]
+    asked: list[ToyItem]
     named: str
 
 

@@ -34,7 +34,7 @@ SUBTITLES = ("Look at the", "{}")
 
 
 @dataclass(frozen=True)
-class Question:
+class ToyQuestion:
     """A question without its options.
 
     `about` are the words that name events, most of them in the text; `evidence` are the events in
@@ -52,15 +52,15 @@ class Question:
         return TEXTS[self.kind].format(*self.about)
 
 
-def ask(story: Storyboard, kind: str) -> Iterator[Question]:
+def ask(story: Storyboard, kind: str) -> Iterator[ToyQuestion]:
     """Every question of `kind` that `story` answers without doubt."""
     once = [event for event in story.events if len(story.of(event.shape)) == 1]
     if kind in ("colour", "named"):
-        yield from (Question(kind, (e.shape,), e.colour, (e,)) for e in once)
+        yield from (ToyQuestion(kind, (e.shape,), e.colour, (e,)) for e in once)
     elif kind == "shape":
-        yield from (Question(kind, (e.colour,), e.shape, (e,)) for e in once)
+        yield from (ToyQuestion(kind, (e.colour,), e.shape, (e,)) for e in once)
     elif kind == "scene":
-        yield from (Question(kind, (e.shape,), e.background, (e,)) for e in once)
+        yield from (ToyQuestion(kind, (e.shape,), e.background, (e,)) for e in once)
     elif kind == "order":
         yield from _order(story, once)
     elif kind == "both":
@@ -68,38 +68,38 @@ def ask(story: Storyboard, kind: str) -> Iterator[Question]:
     elif kind == "count":
         for shape in SHAPES:
             seen = tuple(story.of(shape))
-            yield Question(kind, (shape,), str(len(seen)), seen)
+            yield ToyQuestion(kind, (shape,), str(len(seen)), seen)
     else:
         raise ValueError(f"unknown kind {kind!r}; one of {KINDS}")
 
 
-def _order(story: Storyboard, once: list[Event]) -> Iterator[Question]:
+def _order(story: Storyboard, once: list[Event]) -> Iterator[ToyQuestion]:
     seen = {event.shape for event in story.events}
     for a in once:
         for b in once:
             if a.shape != b.shape:
                 first = tuple(e for e in (a, b) if e.start == min(a.start, b.start))
                 answer = TOGETHER if len(first) == 2 else first[0].shape
-                yield Question("order", (a.shape, b.shape), answer, first)
+                yield ToyQuestion("order", (a.shape, b.shape), answer, first)
         for shape in SHAPES:
             if shape not in seen:
-                yield Question("order", (a.shape, shape), NOT_BOTH, (a,))
-                yield Question("order", (shape, a.shape), NOT_BOTH, (a,))
+                yield ToyQuestion("order", (a.shape, shape), NOT_BOTH, (a,))
+                yield ToyQuestion("order", (shape, a.shape), NOT_BOTH, (a,))
 
 
-def _both(story: Storyboard, once: list[Event]) -> Iterator[Question]:
+def _both(story: Storyboard, once: list[Event]) -> Iterator[ToyQuestion]:
     seen = {event.shape: (event,) for event in once}
     known = [*seen, *(shape for shape in SHAPES if not story.of(shape))]
     for a in known:
         for b in known:
             if a != b:
                 answer = BOTH if {a, b} <= set(seen) else next((shape for shape in (a, b) if shape in seen), NEITHER)
-                yield Question("both", (a, b), answer, seen.get(a, ()) + seen.get(b, ()))
+                yield ToyQuestion("both", (a, b), answer, seen.get(a, ()) + seen.get(b, ()))
 
 
-def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> Question | None:
+def pick(story: Storyboard, kind: str, rng: np.random.Generator) -> ToyQuestion | None:
     """A question of `kind`, each sort of answer equally likely; None if the story has none."""
-    by_answer: dict[str, list[Question]] = {}
+    by_answer: dict[str, list[ToyQuestion]] = {}
     for question in ask(story, kind):
         special = kind == "count" or question.answer in (TOGETHER, NOT_BOTH, BOTH, NEITHER)
         by_answer.setdefault(question.answer if special else "", []).append(question)
@@ -119,7 +119,7 @@ def kind_of(text: str) -> str:
     raise ValueError(f"not a toy question: {text!r}")
 
 
-def words_for(question: Question) -> tuple[str, ...]:
+def words_for(question: ToyQuestion) -> tuple[str, ...]:
     """All words that an option of this question may be."""
     if question.kind in ("colour", "named"):
         return tuple(COLOURS)
@@ -135,7 +135,7 @@ def words_for(question: Question) -> tuple[str, ...]:
 
 
 def options_for(
-    question: Question, story: Storyboard, rng: np.random.Generator, *, n: int = 4, correct: int | None = None
+    question: ToyQuestion, story: Storyboard, rng: np.random.Generator, *, n: int = 4, correct: int | None = None
 ) -> tuple[list[str], int]:
     """`n` options in random order (fewer where fewer exist) and the index of the right one.
 

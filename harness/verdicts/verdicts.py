@@ -112,10 +112,10 @@ def margin_of(published: Published, config: ReportConfig) -> float:
 
 def judge_cell(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
     """Verdict of one cell on one published number, by itself: corrected for no other number."""
-    return settle([measure(cell, published, context)], context.settings)[0]
+    return settle_numbers([measure(cell, published, context)], context.settings)[0]
 
 
-def settle(measured: Sequence[NumberVerdict], config: ReportConfig) -> list[NumberVerdict]:
+def settle_numbers(measured: Sequence[NumberVerdict], config: ReportConfig) -> list[NumberVerdict]:
     """The verdicts on the numbers of one table; "differs" is corrected (Holm) for all that are judged."""
     gaps = [v.gap for v in measured if v.gap is not None]
     # Of two bounds the one that is nearer counts, and nothing differs where they lie on both sides.
@@ -155,7 +155,7 @@ def judge_numbers(context: Context) -> list[NumberVerdict]:
                 measured.append(measure(nearest, published, context))
             else:
                 measured.append(NumberVerdict(published, NOT_RUN))
-        verdicts += settle(measured, context.settings)
+        verdicts += settle_numbers(measured, context.settings)
     return verdicts
 
 

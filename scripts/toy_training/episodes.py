@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from harness.toy import render
-from harness.toy.questions import LETTERS, SUBTITLES, Question, options_for, pick
+from harness.toy.questions import LETTERS, SUBTITLES, ToyQuestion, options_for, pick
 from harness.toy.world import BOARD, EVENT_FRAMES, SHAPES, Event, Storyboard, compose, sampled
 from toy_training.prompts import STYLES, prompt
 from toy_training.tokens import OPTIONS_OPEN
@@ -132,15 +132,15 @@ class Episodes:
             seen[_tokens([e], story.frames)] = torch.tensor([word(w) for w in (e.shape, e.colour, e.background)])
         return seen
 
-    def _questions(self, story: Storyboard, n: int) -> list[Question]:
-        asked: list[Question] = []
+    def _questions(self, story: Storyboard, n: int) -> list[ToyQuestion]:
+        asked: list[ToyQuestion] = []
         while len(asked) < n:
             question = pick(story, self.kinds[self.rng.choice(len(self.kinds), p=self.weights)], self.rng)
             if question:
                 asked.append(question)
         return asked
 
-    def _behind(self, question: Question, story: Storyboard) -> Tail:
+    def _behind(self, question: ToyQuestion, story: Storyboard) -> Tail:
         style = "longvideobench" if question.kind == "named" else str(self.rng.choice(STYLES))
         n = 5 if style == "longvideobench" and self.rng.random() < 0.5 else 4
         options, right = options_for(question, story, self.rng, n=n)

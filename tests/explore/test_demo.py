@@ -119,7 +119,7 @@ def test_a_strip_of_224_to_1_is_refused_before_a_model_is_loaded(tmp_path, capsy
 
 
 def test_control_codes_of_a_question_or_an_answer_do_not_reach_the_terminal(capsys):
-    shown = demo.Asked(Path("v\x1b]0;x\x07.mp4"), "What\x1b[2J?", "", {"A": "a\x1b[31m box", "B": "b"}, "B")
+    shown = demo.DemoQuestion(Path("v\x1b]0;x\x07.mp4"), "What\x1b[2J?", "", {"A": "a\x1b[31m box", "B": "b"}, "B")
     plan = SimpleNamespace(indices=range(4), sampling_fps=2.0)
     video = SimpleNamespace(path=shown.video, info=SimpleNamespace(duration_s=2.0), plan=plan, width=28, height=28)
     demo.tell(shown, "B \x1b[1A\x9b2J", video, "toy", Console(highlight=False))

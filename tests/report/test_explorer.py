@@ -211,7 +211,7 @@ def test_words_of_a_question_are_taken_where_it_is_the_one_that_was_asked(store)
     known, remarks = data.question_texts(rows, store / "data")
     assert known["lvbench", "test", "1-0"] == f"What is {HOSTILE} 1?" and len(known) == 40
     assert len(remarks) == 1 and "MLVU" in remarks[0]
-    other = [data.Row(r.group, r.source, QuestionRecord(r.question.question_id, "other video")) for r in rows]
+    other = [data.AnswerRow(r.group, r.source, QuestionRecord(r.question.question_id, "other video")) for r in rows]
     assert not data.question_texts(other, store / "data")[0]
 
 

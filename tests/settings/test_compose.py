@@ -173,3 +173,8 @@ def test_a_model_brings_its_published_video_and_context():
 def test_the_printed_configuration_composes_again():
     config = compose_config(["matrix=ablation"])
     assert OmegaConf.create(as_yaml(config)).matrix.variant == ["no_both", "no_layer", "no_temporal", "full"]
+
+
+def test_a_single_text_where_a_list_is_taken_is_a_list_of_one():
+    assert compose_config(["report.cells=a2dad0b3"]).report.cells == ["a2dad0b3"]
+    assert compose_config(["report.cells=[]"]).report.cells == []

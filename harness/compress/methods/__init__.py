@@ -1,1 +1,1 @@
-"""One file per compression method; its `build(options, family)` returns the `Method`. A file here is all it takes."""
+"""One module per compression method: its class is `METHOD`. A module here and a yaml in `conf/method` are enough."""

@@ -43,7 +43,7 @@ class Window(Method):
 
 
 @dataclass
-class State:
+class _State:
     """Of one question.
 
     Attributes:
@@ -87,7 +87,7 @@ class ReKV(Reloading):
         window = Window(chunk_frames=self.chunk_frames, window=self.window)
         store = run.of_video((video_key(run), window), lambda: stored_grids(run, window))
         run.trace.host_bytes = store.nbytes
-        run.state = State(store, min(count, prompt.n_grids))
+        run.state = _State(store, min(count, prompt.n_grids))
 
     def feed(self, run: Prefill, segment: Segment) -> torch.Tensor | None:
         if not run.compress or segment.tokens.stop == run.prompt.n_prompt:

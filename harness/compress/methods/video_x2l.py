@@ -115,7 +115,7 @@ class Levels:
 
 
 @dataclass
-class State:
+class _State:
     """Of one question.
 
     Attributes:
@@ -181,7 +181,7 @@ class VideoX2L(Reloading):
             (video_key(run), *prefills), lambda: Levels(*(store_video(run, prefill) for prefill in prefills))
         )
         run.trace.host_bytes = levels.nbytes
-        run.state = State(levels, low, high, reloads)
+        run.state = _State(levels, low, high, reloads)
 
     def _reloads(self, run: Prefill, low: Sequence[int], high: Sequence[int]) -> int:
         """How many chunks come at low compression, whichever they are.
@@ -211,7 +211,7 @@ class VideoX2L(Reloading):
     def before_question(self, run: Prefill) -> None:
         if not run.compress:
             return
-        state: State = run.state
+        state: _State = run.state
         chosen = self._choose(run, [a > b for a, b in zip(state.low, state.high, strict=True)])
         sizes = [block[0].keys.shape[1] for block in state.levels.high.blocks]
         ends = list(itertools.accumulate(sizes, initial=run.prompt.video_start))

@@ -35,7 +35,7 @@ LABELLED = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": 
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """A question, however many cells were asked it.
 
     Args:
@@ -55,7 +55,7 @@ class Answers:
     """Cells and their questions, those that several cells were asked once."""
 
     cells: Sequence[CellResult]
-    rows: list[Row]
+    rows: list[AnswerRow]
     asked: list[list[int]]
     """Per cell the rows of its questions, in the order asked; cells that asked the same share the list."""
 
@@ -63,7 +63,7 @@ class Answers:
     def of(cls, cells: Sequence[CellResult]) -> Answers:
         """Questions are the same where benchmark, split, id, video, options and right answer are."""
         places: dict[Any, int] = {}
-        rows: list[Row] = []
+        rows: list[AnswerRow] = []
         known: dict[tuple[str, int], list[int]] = {}
         asked = []
         for number, cell in enumerate(cells):
@@ -73,7 +73,7 @@ class Answers:
                 for q in cell.questions:
                     key = (group, q.question_id, q.video_id, q.answer, *q.options.items())
                     if (place := places.setdefault(key, len(rows))) == len(rows):
-                        rows.append(Row(group, source, q))
+                        rows.append(AnswerRow(group, source, q))
                     own.append(place)
             asked.append(own)
             for i, place in enumerate(own):
@@ -182,7 +182,7 @@ def seconds(found: Answers) -> list[float | None]:
     return [round(longest[video], 1) or None for video in videos]
 
 
-def question_texts(rows: Sequence[Row], data_root: Path) -> tuple[dict[tuple[str, str, str], str], list[str]]:
+def question_texts(rows: Sequence[AnswerRow], data_root: Path) -> tuple[dict[tuple[str, str, str], str], list[str]]:
     """(benchmark, split, question id) -> the question in words, from the annotations; and what could not be read.
 
     A cell keeps the digest of its prompts, not their words. A text is taken where the annotation's video, options and

@@ -36,7 +36,7 @@ def write_explorer(cells: Sequence[CellResult], report: Path, data_root: Path) -
     try:
         (draft / "data").mkdir(parents=True)
         files = {
-            PAGE: html(found),
+            PAGE: explorer_html(found),
             "explorer.js": (HERE / "explorer.js").read_text(encoding="utf-8"),
             **datatables(),
             "data/index.js": script("EXPLORER.index", index(found, data_root)),
@@ -57,7 +57,7 @@ def write_explorer(cells: Sequence[CellResult], report: Path, data_root: Path) -
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def html(found: Answers) -> str:
+def explorer_html(found: Answers) -> str:
     """The page without its data."""
     from jinja2 import Environment, StrictUndefined
 
@@ -78,7 +78,7 @@ def datatables() -> dict[str, str]:
     try:
         package = importlib.metadata.distribution("itables")
         bundle, style = (
-            Path(str(package.locate_file(f"itables/html/dt_bundle.{kind}"))).read_text(encoding="utf-8")
+            Path(str(package.locate_file(f"itables/explorer_html/dt_bundle.{kind}"))).read_text(encoding="utf-8")
             for kind in ("js", "css")
         )
     except (importlib.metadata.PackageNotFoundError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.subsets import SIZES
 from harness.errors import UserError
-from harness.evidence.loading import stored_names
+from harness.evidence.loading import is_stored
 from harness.models.families import find_adapter
 from harness.settings.cell import Cell
 from harness.settings.weights import find_weights
@@ -99,7 +99,7 @@ class Intermediates:
         """
         changed = cell.with_({**self.always, **changes}, lambda other: weights_of(other, self.known))
         changed.method.for_family(find_adapter(changed.model.adapter).family)
-        if changed.id not in stored_names(self.results / "runs"):
+        if not is_stored(self.results, changed.id):
             find_weights(changed.model.path, changed.model.fetch)
             reader_class(changed.video.backend)
         return changed

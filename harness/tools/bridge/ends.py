@@ -13,7 +13,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.imported import FOLDER, load_imported
-from harness.evidence.loading import bracketed, find_name, load_cells, matching, stored_names
+from harness.evidence.loading import bracketed, find_name, is_stored, load_cells, matching, stored_names
 from harness.settings.cell import Cell
 from harness.settings.groups import ModelConfig
 from harness.settings.matrix import cells_under
@@ -175,7 +175,7 @@ def _setting(name: str, ends: Ends) -> End:
             f"bridge: {name} is {len(cells)} cells; say more, such as task=mlvu,variant=full,context=1000:\n  {listed}"
         )
     (cell,) = cells
-    if cell.id in stored_names(Path(ends.results) / "runs"):
+    if is_stored(ends.results, cell.id):
         return _stored(cell.id, ends)
     parser = benchmark(cell.task.data).protocol(cell.task.protocol).parser
     return End(cell.id, cell.id, cell.task.data, parser, cell=cell)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.evidence.cells import FAILED, OK, CellResult
-from harness.evidence.loading import load_cells, stored_names
+from harness.evidence.loading import is_stored, load_cells
 from harness.evidence.replicates import published_letters
 from harness.evidence.statistics import Difference, Estimate, Floats, difference, main_metric, sample, score
 from harness.settings.cell import Cell
@@ -114,7 +114,7 @@ class StoredCells:
         return [cell for cell in listed.values() if (result := self.get(cell)) is None or not result.complete]
 
     def _load(self, name: str) -> CellResult | None:
-        if name not in self._read and name in stored_names(self._results / "runs"):
+        if name not in self._read and is_stored(self._results, name):
             (self._read[name],) = load_cells(self._results, [name])
         return self._read.get(name)
 

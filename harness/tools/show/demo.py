@@ -110,7 +110,7 @@ TOY_SHARE = 8
 
 
 @dataclass(frozen=True)
-class Asked:
+class DemoQuestion:
     """What is asked about which video; `answer` is the right letter where it is known."""
 
     video: Path
@@ -182,7 +182,7 @@ def main(config: Config, demo: DemoConfig) -> int:
     return 0
 
 
-def tell(asked: Asked, text: str, video: Video, heading: str, console: Console) -> None:
+def tell(asked: DemoQuestion, text: str, video: Video, heading: str, console: Console) -> None:
     """Print what was asked and answered; nothing that a file or a model says reaches the terminal as a command."""
     letter = parse_letter(text, asked.options) if asked.options else None
     info, plan = video.info, video.plan
@@ -198,7 +198,7 @@ def tell(asked: Asked, text: str, video: Video, heading: str, console: Console) 
     console.print(f"answer: [bold]{shown or '(empty)'}[/bold]", soft_wrap=True)
 
 
-def what_is_asked(demo: DemoConfig, profile: str, task: TaskConfig, data_root: Path) -> Asked:
+def what_is_asked(demo: DemoConfig, profile: str, task: TaskConfig, data_root: Path) -> DemoQuestion:
     """Video and question: those of the command line; on the toy profile what is missing comes from the toy.
 
     Raises:
@@ -232,17 +232,17 @@ def what_is_asked(demo: DemoConfig, profile: str, task: TaskConfig, data_root: P
     else:
         video = Path(demo.video)
     question = (demo.question or "").strip()  # not empty: a video of one's own comes with a question
-    return Asked(video, question, choice_prompt(question, options) if options else question, options)
+    return DemoQuestion(video, question, choice_prompt(question, options) if options else question, options)
 
 
-def toy_question(task: TaskConfig, data_root: Path) -> Asked:
+def toy_question(task: TaskConfig, data_root: Path) -> DemoQuestion:
     """A question of the toy's benchmark `task` about one of its longest videos."""
     from harness.benchmarks.questions import load_questions
 
     questions = load_questions(task, data_root)
     question = max(questions, key=lambda question: question.video_s or 0.0)
     text = question.prompt.splitlines()[0]
-    return Asked(question.video, text, question.prompt, question.options, question.answer)
+    return DemoQuestion(question.video, text, question.prompt, question.options, question.answer)
 
 
 def _given(words: Sequence[str], key: str) -> bool:

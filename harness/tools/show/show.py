@@ -18,7 +18,7 @@ from harness.advice import harness
 from harness.errors import UserError, printable
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import Ids, find_name, find_names, load_cells, references_of, stored_names
-from harness.plan.plan import AskedOnce
+from harness.plan.plan import QuestionsOnce
 from harness.report.explorer.page import hang_pictures
 from harness.report.style import BESIDE, picture, words_of
 from harness.run.opening import prompt_digest
@@ -117,7 +117,7 @@ def main(config: Config, show: ShowConfig) -> int:
     for _, of_question in itertools.groupby(answer_again(asks), lambda again: again.ask.question.question_id):
         shown = list(of_question)
         tell(shown, console)
-        for path in draw_all(shown, config.report.folder(config.results)):
+        for path in draw_answers(shown, config.report.folder(config.results)):
             console.print(f"  picture: {path}", markup=False)
         others += sum(bool(again.differs) and not again.tie for again in shown)
         total += len(shown)
@@ -149,7 +149,7 @@ def chosen_asks(
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5) or sorted(known)[:5]
             raise UserError(f"no chosen cell has a question {name!r}; there are, for example: {', '.join(near)}")
-    annotated, asks = AskedOnce(data_root.absolute()), []
+    annotated, asks = QuestionsOnce(data_root.absolute()), []
     for cell in stored:
         asked, again = {question.question_id: question for question in cell.questions}, None
         for name in (name for name in questions if name in asked):
@@ -231,7 +231,7 @@ def verdict(again: Again) -> str:
     return f"[red]not the stored answer[/red] ({', '.join(again.differs)} differ; stored text: {stored or '(empty)'})"
 
 
-def draw_all(shown: Sequence[Again], report: Path) -> Iterable[Path]:
+def draw_answers(shown: Sequence[Again], report: Path) -> Iterable[Path]:
     """Write the pictures of one question; returns their paths as they come."""
     name = shown[0].ask.question.question_id
     cells = [again.ask.stored for again in shown]

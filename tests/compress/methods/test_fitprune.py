@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.compress.allocation import allocate
 from harness.compress.generate import generate
 from harness.compress.method import build_method
-from harness.compress.recipe import TARGETS, Recipe, Row, fit_command, fit_recipe, read_recipe, removed_at
+from harness.compress.recipe import TARGETS, Recipe, RecipeRow, fit_command, fit_recipe, read_recipe, removed_at
 from harness.errors import UserError
 from harness.models.families import open_model
 from harness.settings.compose import compose_config
@@ -44,7 +44,7 @@ def cross_and_own(chunk: Chunk, layer: int) -> tuple[list[float], list[float]]:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.json"
-    Recipe("w", 1, [Row(0.5, 0.1, [0.9, 0.4, 0.2]), Row(0.25, 0.3, [0.6, 0.1, 0.05])]).write(path)
+    Recipe("w", 1, [RecipeRow(0.5, 0.1, [0.9, 0.4, 0.2]), RecipeRow(0.25, 0.3, [0.6, 0.1, 0.05])]).write(path)
     return path
 
 
@@ -165,7 +165,7 @@ def test_a_changed_recipe_makes_another_cell_and_a_missing_one_is_a_problem(tmp_
     assert len(problems) == 1 and problems[0].endswith("method=fitprune")
     with pytest.raises(UserError, match="does not exist"):
         cells()
-    row = Row(0.5, 0.1, [0.9, 0.4, 0.2, 0.1])
+    row = RecipeRow(0.5, 0.1, [0.9, 0.4, 0.2, 0.1])
     weights = cells(problems)[0].weights
     ids = []
     for rows in ([row], [dataclasses.replace(row, alpha=0.2)], [row]):
