@@ -147,8 +147,8 @@ def make_results(store: Path, settings: int) -> int:
     """Write every cell of the store's matrix, answered; returns the number of answers."""
     from harness.benchmarks.questions import load_questions
     from harness.gate.baseline import read_baseline
-    from harness.run.opening import make_manifest, record
     from harness.run.run import Execution
+    from harness.run.work import make_manifest, record
     from harness.settings.compose import compose_config
     from harness.settings.matrix import as_groups, build_cells
     from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions

@@ -6,7 +6,7 @@ python scripts/write_subsets.py NAME task=mlvu data.root=DIR
 import sys
 from pathlib import Path
 
-from harness.benchmarks.subsets import write
+from harness.benchmarks.questions import write
 from harness.settings.compose import compose_config
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ import json
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.prompts import choice_prompt
+from harness.benchmarks.subtitles import choice_prompt
 
 
 def load(folder: Folder, split: str) -> list[Row]:

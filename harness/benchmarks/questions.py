@@ -6,18 +6,99 @@ import dataclasses
 import hashlib
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
-from harness.benchmarks.files import Folder
+from harness.benchmarks.files import TASKS, Folder
+from harness.benchmarks.metrics import values
 from harness.benchmarks.parse import Parser
-from harness.benchmarks.subsets import select
 from harness.errors import QuestionError, UserError
 from harness.settings.groups import TaskConfig
+
+SIZES = {"ci": 150, "mini": 30}
+
+
+def select(items: Sequence[Item], task: TaskConfig, asked: Benchmark) -> set[str]:
+    """The ids of `task.subset`.
+
+    Args:
+        items: all questions of the benchmark's first protocol.
+        task: its setting.
+        asked: its benchmark.
+
+    Raises:
+        UserError: the subset is not known.
+    """
+    if task.subset not in SIZES:
+        raise UserError(f"task.subset={task.subset} is not known; allowed: null, {', '.join(SIZES)}")
+    pinned = pinned_ids(task, {item.question_id for item in items})
+    return set(subset_ids(items, asked, SIZES[task.subset])) if pinned is None else pinned
+
+
+def subset_ids(items: Sequence[Item], asked: Benchmark, size: int) -> list[str]:
+    """The ids that the rule takes, sorted: about `size` of them, and at most half of all."""
+    units: dict[str, list[str]] = defaultdict(list)  # what is taken together -> question ids
+    strata: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for item in items:
+        unit = str(item.tags[asked.together]) if asked.together else item.question_id
+        units[unit].append(item.question_id)
+        # A question with several values of a tag belongs to the stratum of the first.
+        strata[tuple((values(item.tags.get(tag)) or ["None"])[0] for tag in asked.strata)].add(unit)
+    per_unit = max(len(names) for names in units.values())
+    shares = largest_remainders(
+        {key: len(found) for key, found in strata.items()}, max(1, min(size, len(items) // 2) // per_unit)
+    )
+    taken = [unit for key, n in shares.items() for unit in sorted(strata[key], key=_rank)[:n]]
+    return sorted(name for unit in taken for name in units[unit])
+
+
+def largest_remainders(sizes: dict[tuple[str, ...], int], total: int) -> dict[tuple[str, ...], int]:
+    """Shares of `total` in proportion to `sizes`, as integers that add up to it and exceed no size."""
+    whole = sum(sizes.values())
+    total = min(total, whole)
+    shares = {key: total * n // whole for key, n in sizes.items()}
+    rest = sorted(sizes, key=lambda key: (-(total * sizes[key] % whole), _rank("/".join(key))))
+    for key in rest[: total - sum(shares.values())]:
+        shares[key] += 1
+    return shares
+
+
+def _rank(name: str) -> str:
+    return hashlib.sha256(f"subset 0 {name}".encode(errors="replace")).hexdigest()
+
+
+def pinned_ids(task: TaskConfig, known: set[str]) -> set[str] | None:
+    """The ids in the file of this subset for the annotation whose ids are `known`; None without one."""
+    for path in sorted((TASKS / task.data / "subsets").glob(f"*_{task.split}_{task.subset}.txt")):
+        head, *ids = path.read_text(encoding="utf-8").splitlines()
+        if head == heading(known):
+            return set(ids)
+    return None
+
+
+def heading(known: set[str]) -> str:
+    """First line of a subset's file."""
+    digest = hashlib.sha256("\n".join(sorted(known)).encode(errors="replace")).hexdigest()[:16]
+    return f"# of the annotation with {len(known)} questions, digest of their ids {digest}"
+
+
+def write(name: str, task: TaskConfig, root: Path) -> list[Path]:
+    """Write the files of both subsets for the annotation below `root`, under `name`."""
+    asked = benchmark(task.data)
+    rows = asked.load(Folder(root, task.data, task.name), task.split)
+    items = [asked.item(row) for row in rows if asked.evaluated(row, next(iter(asked.protocols)))]
+    paths = []
+    for subset, size in SIZES.items():
+        path = TASKS / task.data / "subsets" / f"{name}_{task.split}_{subset}.txt"
+        path.parent.mkdir(exist_ok=True)
+        lines = [heading({item.question_id for item in items}), *subset_ids(items, asked, size)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
 
 
 def order_of(question_id: str, letters: Iterable[str], replicate: int) -> dict[str, str]:

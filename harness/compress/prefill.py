@@ -11,13 +11,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from harness.compress.allocation import grid_distances
 from harness.compress.attention import Observer
 from harness.compress.cache import CompressedCache, Kept, mean
 from harness.compress.language import Alive, LanguageModel, LayerInput
 from harness.compress.method import Method
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.scorers import check_nothing_evicted, no_number, slots
-from harness.compress.temporal import grid_distances
 from harness.compress.trace import Trace
 from harness.late import torch
 

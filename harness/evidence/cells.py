@@ -20,7 +20,7 @@ from harness.benchmarks.parse import Parser
 from harness.errors import UserError
 from harness.settings.weights import mismatch
 from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_questions
-from harness.store.questions import FILE
+from harness.store.manifest import QUESTIONS_FILE
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class AskedOnce:
 
     def of(self, folder: Path) -> Asked:
         """The questions of the cell in a folder. Raises as `read_questions`."""
-        path = folder / FILE
+        path = folder / QUESTIONS_FILE
         content = path.read_bytes() if path.is_file() else b""
         if content not in self._found:
             self._found[content] = Asked(read_questions(folder))

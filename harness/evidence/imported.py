@@ -19,7 +19,7 @@ from harness.evidence.cells import Asked, CellResult, subtitles
 from harness.evidence.loading import find_names, stored_names
 from harness.store import FrameRecords, Manifest, QuestionRecord, read_answers, read_questions, write_atomic
 from harness.store.answers import Answer
-from harness.store.questions import as_file
+from harness.store.manifest import as_file
 from harness.store.records import EditedError, NotRecordError, seal, unseal
 
 NOT_SAID = "not said"

@@ -6,19 +6,21 @@ import difflib
 import fnmatch
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.advice import aside
+from harness.benchmarks.questions import as_published
 from harness.errors import UserError
 from harness.evidence.cells import SCORE, AskedOnce, CellResult
 from harness.settings.cell import Cell, setting_key
 from harness.store import FrameRecords, read_answers, read_manifest
 from harness.store.manifest import FILE as MANIFEST
-from harness.store.questions import FILE as QUESTIONS
-from harness.store.questions import written_anew
+from harness.store.manifest import QUESTIONS_FILE as QUESTIONS
+from harness.store.manifest import written_anew
 from harness.store.records import EditedError, NotRecordError, unseal
 
 DIGEST = re.compile(r"[0-9a-f]{4,16}")
@@ -252,3 +254,52 @@ def _key_text(cell: CellResult) -> str:
 def key_of(cell: CellResult) -> dict[str, Any]:
     """The `setting_key` of a cell."""
     return cell.once("key", lambda: setting_key(cell.cell))
+
+
+RANDOM: dict[str, tuple[str, ...]] = {
+    "replicate": ("task.replicate", "method.seed"),
+    "numerics": ("model.dtype", "model.numerics"),
+    "prompt": ("task.name", "task.protocol"),
+}
+"""What a reproduction may draw anew -> the settings in which such cells differ."""
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Cells alike but for one kind of chance, in the order of the tables; ``kind`` is a key of `RANDOM`."""
+
+    kind: str
+    cells: tuple[CellResult, ...]
+
+
+def replicates(cells: Sequence[CellResult]) -> list[Replicates]:
+    """Every set of two cells or more that differ in one kind of chance only.
+
+    Of cells of one setting the newest counts. A cell may stand in one set of each kind.
+    """
+    found = []
+    for kind in RANDOM:
+        sets: dict[str, list[CellResult]] = defaultdict(list)
+        for cell in newest(cells):
+            sets[family(cell, kind)].append(cell)
+        found += [Replicates(kind, tuple(each)) for each in sets.values() if len(each) > 1]
+    return found
+
+
+def family(cell: CellResult, kind: str) -> str:
+    """The cell's setting without what this kind of chance draws: equal for replicates of one another."""
+    return cell.once(("family", kind), lambda: _family(cell, kind))
+
+
+def _family(cell: CellResult, kind: str) -> str:
+    kept = {}
+    for group, values in key_of(cell).items():
+        whole = not isinstance(values, dict)
+        kept[group] = values if whole else {k: v for k, v in values.items() if f"{group}.{k}" not in RANDOM[kind]}
+    return json.dumps([cell.benchmark, kept], sort_keys=True)
+
+
+def published_letters(cell: CellResult, parser: str | None = None) -> list[str | None]:
+    """`CellResult.letters` as letters of the published order of the options."""
+    asked = [(question.question_id, question.options) for question in cell.questions]
+    return as_published(cell.letters(parser), asked, cell.cell["task"].get("replicate", 0))

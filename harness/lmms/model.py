@@ -28,9 +28,8 @@ from harness.errors import UserError
 from harness.places import find
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder, check_videos
-from harness.run.opening import open_folder
 from harness.run.run import Execution, carry_out
-from harness.run.work import Siblings, find_work
+from harness.run.work import Siblings, find_work, open_folder
 from harness.settings.cell import Cell
 from harness.settings.compose import CONF, Recomposed, compose_config, options
 from harness.settings.groups import Config, TaskConfig

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,9 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+PROCESSOR_FILES = {".json", ".jinja", ".txt", ".model"}
+PROCESSOR_LIBRARIES = {"torchvision": "torchvision", "pillow": "PIL", "tokenizers": "tokenizers"}
+"""Distribution -> module, of what a processor needs besides transformers."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 SHOWN = 3
 """Tensors named in a message."""
@@ -144,8 +148,9 @@ def check_processor(folder: Path) -> None:
             json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(path, f"is cut short or damaged ({_first_line(error)})") from error
-    files = sorted(path for path in folder.iterdir() if path.suffix != ".safetensors" and path.is_file())
-    note = _note("processor", *(part for path in files for part in (path.name, _read(path))))
+    files = sorted(path for path in folder.iterdir() if path.suffix in PROCESSOR_FILES and path.is_file())
+    libraries = [f"{name}:{_version(name)}" for name in PROCESSOR_LIBRARIES]
+    note = _note("processor", *libraries, *(part for path in files for part in (path.name, _read(path))))
     if note is not None and note.exists():
         return
     from transformers import AutoProcessor
@@ -211,10 +216,13 @@ def _check_file(path: Path) -> None:
 
 
 def _finite_tensor(path: Path, name: str) -> bool:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        return finite(file.get_tensor(name))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return finite(file.get_tensor(name))
+    except SafetensorError as error:
+        raise WeightsError(path, f"is cut short or damaged ({error})") from error
 
 
 def finite(tensor: torch.Tensor) -> bool:
@@ -236,6 +244,14 @@ def check_loaded(model: torch.nn.Module, path: str) -> None:
     bad = next((name for name, value in model.named_parameters() if not value.is_meta and not finite(value)), None)
     if bad is not None:
         raise UserError(f"weights: model.path={path}: {bad} holds NaN or infinity; fetch the weights again")
+
+
+def _version(library: str) -> str:
+    """Its version where it can be imported, else empty."""
+    try:
+        return importlib.metadata.version(library) if importlib.util.find_spec(PROCESSOR_LIBRARIES[library]) else ""
+    except (importlib.metadata.PackageNotFoundError, ValueError, ImportError):
+        return ""
 
 
 def _note(kind: str, *state: str | bytes) -> Path | None:

@@ -21,10 +21,19 @@ from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
 from harness.run.engines import Engine, Handle, build_engine
-from harness.run.opening import Recorded, open_folder, record
 from harness.run.progress import Display, summary
 from harness.run.status import Status, StatusFile, read_status, status_path, take_snapshot
-from harness.run.work import OpenCell, Order, Siblings, check_present, find_work, share_of
+from harness.run.work import (
+    OpenCell,
+    Order,
+    Recorded,
+    Siblings,
+    check_present,
+    find_work,
+    open_folder,
+    record,
+    share_of,
+)
 from harness.run.worker import INTERRUPTED, STOPPED, answer_share, interrupt_on_term, log_to, worker_log
 from harness.settings.groups import Config, EngineConfig, RunConfig
 from harness.settings.matrix import build_cells

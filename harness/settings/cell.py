@@ -31,7 +31,7 @@ VARIANTS = {"no_both": (False, False), "no_layer": (True, False), "no_temporal":
 """Ablation variant -> (temporal allocation, layer allocation); of methods that have both options."""
 
 ANSWERING_CODE = ("harness/compress", "harness/models", "harness/video")
-PROMPT_CODE = ("harness/benchmarks/prompts.py", "harness/benchmarks/subtitles.py")
+PROMPT_CODE = ("harness/benchmarks/subtitles.py",)
 """Code whose digest is noted with a cell. Only the declared versions enter the identity, see `declared_versions`."""
 
 

@@ -136,7 +136,7 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
 
-DEVICE_FILES = ("nvidia*", "kfd", "dri/renderD*", "davinci*", "dxg", "accel*", "hl*")
+DEVICE_FILES = ("nvidia*", "nvhost*", "nvgpu*", "kfd", "dri/renderD*", "davinci*", "dxg", "accel*", "hl*")
 """Files below /dev of the accelerators that torch knows: CUDA, ROCm, XPU, NPU, CUDA under WSL, HPU and others."""
 
 

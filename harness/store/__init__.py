@@ -16,8 +16,17 @@ from harness.store.answers import (
     read_outcomes,
 )
 from harness.store.frames import FrameRecords, SeenFrames
-from harness.store.manifest import Manifest, note_start, open_cell, read_manifest, set_status, write_manifest
-from harness.store.questions import QuestionRecord, read_questions, write_questions
+from harness.store.manifest import (
+    Manifest,
+    QuestionRecord,
+    note_start,
+    open_cell,
+    read_manifest,
+    read_questions,
+    set_status,
+    write_manifest,
+    write_questions,
+)
 from harness.store.records import StoreError, hold, write_atomic
 
 __all__ = [

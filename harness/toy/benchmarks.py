@@ -18,7 +18,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from harness.benchmarks.prompts import choice_prompt
+from harness.benchmarks.subtitles import choice_prompt
 from harness.store import write_atomic
 from harness.toy import questions, render
 from harness.toy.layout import Layout, Made, ToyItem, Wanted

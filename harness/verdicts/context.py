@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.evidence.cells import FAILED, CellResult, Once
-from harness.evidence.replicates import replicates
+from harness.evidence.loading import replicates
 from harness.evidence.statistics import Difference, Estimate, difference, main_metric, sample, score, shared
 from harness.gate.baseline import Baseline, BaselineCell
 from harness.settings.groups import ReportConfig

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import special
 
-from harness.evidence.loading import newest
-from harness.evidence.replicates import Replicates, replicates
+from harness.evidence.loading import Replicates, newest, replicates
 from harness.evidence.section import Section
 from harness.evidence.statistics import POINTS, main_metric
 from harness.settings.groups import ReportConfig

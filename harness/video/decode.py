@@ -9,8 +9,7 @@ from pathlib import Path
 
 from harness.errors import VideoError
 from harness.settings.groups import DEFAULT_READER
-from harness.video.container import Track, VideoInfo
-from harness.video.readers import FrameReader, check_format, reader_class
+from harness.video.container import FrameReader, Track, VideoInfo, check_format, reader_class
 from harness.video.sampling import (
     MAX_ASPECT,
     Policy,
@@ -23,8 +22,7 @@ from harness.video.sampling import (
 )  # fmt: skip
 from harness.video.scan import scan
 from harness.video.stock import LEAST, open_stock, stock_count, stock_size
-from harness.video.time_limit import TimeLimit
-from harness.video.windows import FramePass, Video, too_long
+from harness.video.windows import FramePass, TimeLimit, Video, too_long
 
 TIMEOUT_S = 600.0
 RATE = 25.0  # of a video of which only the length is known

@@ -16,8 +16,7 @@ from harness.advice import install
 from harness.errors import UserError, VideoError
 from harness.video.container import Frame, Track
 from harness.video.sampling import MAX_ASPECT, FramePlan, StockPolicy
-from harness.video.time_limit import TimeLimit
-from harness.video.windows import Video, too_long
+from harness.video.windows import TimeLimit, Video, too_long
 
 LEAST = 2  # frames, one temporal grid
 FACTOR = 28  # pixels per side of one token

@@ -1,16 +1,77 @@
 """The sampled frames of one video, read window by window."""
 
+import queue
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Protocol
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 from PIL import Image
 
 from harness.errors import VideoError
-from harness.video.container import Frame, Track
-from harness.video.readers import FrameReader
+from harness.video.container import Frame, FrameReader, Track
 from harness.video.sampling import FramePlan
-from harness.video.time_limit import TimeLimit
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TimeLimit:
+    """One thread that runs calls one after the other; waiting for them may take `seconds` in all.
+
+    Time that the consumer spends between the calls does not count. Not to be shared between threads.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds_left = seconds
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=_serve, args=(self._calls, self._results), daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs function(*args, **kwargs) in the thread and returns its result or raises its exception.
+
+        Raises:
+            TimeoutError: the limit is used up. The thread is abandoned; call nothing more.
+        """
+        self._calls.put(partial(function, *args, **kwargs))
+        start = time.monotonic()
+        try:
+            result, error = self._results.get(timeout=max(0.0, self.seconds_left))
+        except queue.Empty:
+            self.seconds_left = 0.0
+            raise TimeoutError from None
+        self.seconds_left -= time.monotonic() - start
+        if error is not None:
+            raise error
+        return cast(R, result)
+
+    def close(self, last: Callable[[], Any] | None = None) -> None:
+        """Lets the thread end after its current call and a last one, without waiting for them."""
+        if last is not None:
+            self._calls.put(last)
+        self._calls.put(None)
+
+    def __enter__(self) -> "TimeLimit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serve(calls: queue.SimpleQueue[Any], results: queue.SimpleQueue[Any]) -> None:
+    while (call := calls.get()) is not None:
+        outcome: tuple[Any, BaseException | None]
+        try:
+            outcome = (call(), None)
+        except BaseException as error:  # handed to the consumer, whatever it is
+            outcome = (None, error)
+        results.put(outcome)
+        # Nothing of the last call may stay alive while waiting for the next: windows are large.
+        del call, outcome
 
 
 class Pass(Protocol):

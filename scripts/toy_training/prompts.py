@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.benchmarks.prompts import ANSWER
+from harness.benchmarks.subtitles import ANSWER
 from harness.toy.questions import LETTERS
 
 STYLES = ("videomme", "mlvu", "longvideobench", "lvbench")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from harness.benchmarks.prompts import ANSWER
+from harness.benchmarks.subtitles import ANSWER
 from harness.toy.questions import BOTH, COUNTS, LETTERS, NEITHER, NOT_BOTH, SUBTITLES, TEXTS, TOGETHER
 from harness.toy.world import BACKGROUNDS, COLOURS, SHAPES
 

@@ -17,7 +17,7 @@ from typing import Any
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
 from harness.benchmarks.parse import first_capital
-from harness.benchmarks.prompts import ANSWER, LETTERS, choice_prompt, lettered, without_placeholder
+from harness.benchmarks.subtitles import ANSWER, LETTERS, choice_prompt, lettered, without_placeholder
 from harness.benchmarks.questions import Answered
 from harness.benchmarks.subtitles import json_text
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.prompts import ANSWER, without_placeholder
+from harness.benchmarks.subtitles import ANSWER, without_placeholder
 from harness.benchmarks.questions import Answered
 from harness.errors import QuestionError
 

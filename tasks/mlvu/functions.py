@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.prompts import choice_prompt, lettered, without_placeholder
+from harness.benchmarks.subtitles import choice_prompt, lettered, without_placeholder
 from harness.benchmarks.questions import Answered
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.prompts import ANSWER, without_placeholder
+from harness.benchmarks.subtitles import ANSWER, without_placeholder
 from harness.benchmarks.questions import Answered
 from harness.benchmarks.subtitles import cut_to_tokens, srt_text
 

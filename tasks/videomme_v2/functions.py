@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
 from harness.benchmarks.metrics import Item as Scored
-from harness.benchmarks.prompts import LETTERS
+from harness.benchmarks.subtitles import LETTERS
 from harness.errors import QuestionError
 
 LMMS_EVAL_TAIL = (

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.prompts import ANSWER, lettered
+from harness.benchmarks.subtitles import ANSWER, lettered
 from harness.benchmarks.questions import Answered
 
 

@@ -7,11 +7,10 @@ from collections import Counter
 
 import pytest
 
-from harness.benchmarks import subsets
+from harness.benchmarks import questions as subsets
 from harness.benchmarks.benchmark import Item, benchmark, benchmark_names
 from harness.benchmarks.files import TASKS
-from harness.benchmarks.questions import load_questions, load_rows
-from harness.benchmarks.subsets import SIZES, largest_remainders, select, subset_ids
+from harness.benchmarks.questions import SIZES, largest_remainders, load_questions, load_rows, select, subset_ids
 from harness.errors import UserError
 
 LVBENCH = benchmark("lvbench")

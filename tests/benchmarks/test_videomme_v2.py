@@ -12,8 +12,7 @@ import pytest
 from videomme_v2_rows import videomme_v2_row
 
 from harness.benchmarks.benchmark import benchmark, differences
-from harness.benchmarks.questions import load_rows
-from harness.benchmarks.subsets import subset_ids
+from harness.benchmarks.questions import load_rows, subset_ids
 from harness.errors import UserError
 from harness.evidence.statistics import difference, score
 from harness.settings.compose import compose_config

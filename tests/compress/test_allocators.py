@@ -10,11 +10,10 @@ import pytest
 import torch
 from tiny_models import Sample
 
-from harness.compress.allocation import pooled, pooled_margin, top_hits
+from harness.compress.allocation import by_distance, chunk_distances, grid_distances, pooled, pooled_margin, top_hits
 from harness.compress.evict import highest
 from harness.compress.methods.adaretake.release import half_of_a_short_video
 from harness.compress.prompt import whole_grids
-from harness.compress.temporal import by_distance, chunk_distances, grid_distances
 from harness.errors import QuestionError, UserError
 
 CPU = torch.device("cpu")
@@ -38,7 +37,7 @@ def test_a_still_pair_has_distance_zero_in_spite_of_rounding() -> None:
 def test_windows_of_grids_do_not_show(monkeypatch) -> None:
     features = torch.randn(30, 8)
     whole = grid_distances(features, 2, CPU)
-    monkeypatch.setattr("harness.compress.temporal._WINDOW", 4)
+    monkeypatch.setattr("harness.compress.allocation._WINDOW", 4)
     assert grid_distances(features, 2, CPU) == pytest.approx(whole)
     assert len(whole) == 14
 

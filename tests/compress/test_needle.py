@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from method_cases import CASES, Case
 
-from harness.benchmarks.prompts import ANSWER
+from harness.benchmarks.subtitles import ANSWER
 from harness.compress.method import Method, build_method
 from harness.errors import QuestionError
 from harness.models.adapter import Adapter

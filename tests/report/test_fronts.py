@@ -6,7 +6,7 @@ from cell_folders import context, questions, rewrite, write_cell
 from harness.evidence.loading import load_cells
 from harness.evidence.statistics import score
 from harness.report.costs import entries
-from harness.report.fronts import MEASURES, Point, draw, front, points_of
+from harness.report.figures import MEASURES, Point, draw, front, points_of
 from harness.store import read_manifest, write_manifest
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cell_folders import cell_record, questions, write_cell
 
-from harness.evidence.loading import load_cells
-from harness.evidence.replicates import published_letters, replicates
+from harness.evidence.loading import load_cells, published_letters, replicates
 
 ASKED = questions("lvbench", 4)
 RIGHT = [True, False, True] * 4

@@ -7,7 +7,7 @@ import pytest
 from fake_model import make_cell, make_questions, make_video
 
 from harness.errors import UserError
-from harness.run.opening import open_folder
+from harness.run.work import open_folder
 from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import Answer, AnswerLog, StoreError, hold, read_manifest, read_questions
 from harness.video.digest import video_digest

@@ -16,13 +16,13 @@ import pytest
 import torch
 from readers import READERS
 
-from harness.benchmarks.prompts import ANSWER
+from harness.benchmarks.subtitles import ANSWER
 from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import CHECKPOINT, render
 from harness.toy.world import compose
 from harness.video import decode
-from harness.video.readers import reader_class
+from harness.video.container import reader_class
 from harness.video.sampling import SamplingPolicy
 
 STORED = Path(__file__).with_name("pinned_logits.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.benchmarks.prompts import ANSWER
+from harness.benchmarks.subtitles import ANSWER
 from harness.compress.method import build_method
 from harness.models.qwen2_5_vl import Qwen25VL
 from harness.toy import CHECKPOINT, render

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.video.readers import BACKENDS, reader_class
+from harness.video.container import BACKENDS, reader_class
 
 ENCODING = {
     "libx264": {"preset": "ultrafast", "crf": "12"},

@@ -12,8 +12,8 @@ import pytest
 
 from harness.errors import UserError, VideoError
 from harness.video import decode
+from harness.video.container import BACKENDS, reader_class
 from harness.video.decode import check_video, open_video, probe
-from harness.video.readers import BACKENDS, reader_class
 from harness.video.sampling import SamplingPolicy
 from harness.video.scan import scan
 

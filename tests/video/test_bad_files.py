@@ -14,10 +14,10 @@ from readers import READERS
 
 from harness.errors import VideoError
 from harness.video import decode
+from harness.video.container import BACKENDS
 from harness.video.decode import check_video, open_video
-from harness.video.readers import BACKENDS
 from harness.video.sampling import SamplingPolicy
-from harness.video.time_limit import TimeLimit
+from harness.video.windows import TimeLimit
 
 POLICY = SamplingPolicy(fps=2, max_frames=64)
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from harness import video as room
 from harness.video import decode, windows
+from harness.video.container import reader_class
 from harness.video.decode import open_video
-from harness.video.readers import reader_class
 from harness.video.sampling import SamplingPolicy, StockPolicy
 
 STORED = Path(__file__).with_name("pinned_frames.json")

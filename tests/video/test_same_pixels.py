@@ -94,7 +94,7 @@ def test_colours_and_order(tmp_path, backend, made):
 
 
 def test_swapped_channels_and_shifted_frames_would_be_noticed(tmp_path, backend, monkeypatch):
-    from harness.video.readers import reader_class
+    from harness.video.container import reader_class
 
     path = write(tmp_path / "video.mkv")
     reader = reader_class(backend)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.compress.dropping import FORMS, StateDropper, in_native_form
+from harness.compress.dropping import FORMS, StagedEvictor, StateDropper, in_native_form
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.scorers import LayerView, received
-from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
 from harness.late import torch
 from harness.settings.rules import setting

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
+from harness.compress.dropping import StagedEvictor
 from harness.compress.evict import Counts
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
 from harness.compress.recipe import Recipe, fit_command, read_recipe, removed_at
 from harness.compress.scorers import LayerView, causal_weights, guide_rows, together, video_columns
-from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
 from harness.late import torch
 from harness.settings.rules import setting

@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from harness.compress.allocation import allocate
 from harness.compress.method import Method
-from harness.compress.prune import density_peaks, means
-from harness.compress.two_shares import TwoShares
+from harness.compress.prune import TwoShares, density_peaks, means
 from harness.late import F, torch
 from harness.settings.rules import setting
 

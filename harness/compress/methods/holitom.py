@@ -15,8 +15,7 @@ from typing import ClassVar, NamedTuple
 
 from harness.compress.allocation import allocate
 from harness.compress.prompt import Prompt
-from harness.compress.prune import counted_anew, density_peaks, means
-from harness.compress.two_shares import TwoShares
+from harness.compress.prune import TwoShares, counted_anew, density_peaks, means
 from harness.late import F, torch
 from harness.settings.rules import setting
 

@@ -9,8 +9,8 @@ from harness.compress.cache import Kept
 from harness.compress.evict import ChunkEvictor, Counts
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView, received
+from harness.compress.whole_context import WINDOWS, has_window, highest_and_newest
 from harness.late import F, torch
 from harness.settings.rules import setting
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.compress.allocation import allocate
-from harness.compress.dropping import FORMS, StateDropper, in_native_form
+from harness.compress.dropping import FORMS, StagedEvictor, StateDropper, in_native_form
 from harness.compress.evict import video_budget
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView, received
-from harness.compress.staged import StagedEvictor
 from harness.errors import QuestionError
 from harness.late import torch
 from harness.settings.rules import setting

@@ -9,13 +9,12 @@ from typing import ClassVar
 
 from harness.compress.allocation import allocate
 from harness.compress.cache import Kept
-from harness.compress.dropping import FORMS, StateDropper, in_native_form
+from harness.compress.dropping import FORMS, StagedEvictor, StateDropper, in_native_form
 from harness.compress.evict import Counts
 from harness.compress.method import Method
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.compress.scorers import LayerView, causal_weights, guide_rows, received, together, video_columns
-from harness.compress.staged import StagedEvictor
 from harness.errors import UserError
 from harness.late import torch
 from harness.settings.rules import setting

@@ -10,8 +10,8 @@ from harness.compress.cache import Kept
 from harness.compress.evict import ChunkEvictor, Counts
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.compress.recent import WINDOWS, has_window, highest_and_newest
 from harness.compress.scorers import LayerView, causal_weights, guide_rows, together, video_columns
+from harness.compress.whole_context import WINDOWS, has_window, highest_and_newest
 from harness.late import torch
 from harness.settings.rules import setting
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.benchmarks.benchmark import benchmark
-from harness.benchmarks.subsets import SIZES
+from harness.benchmarks.questions import SIZES
 from harness.errors import UserError
 from harness.evidence.loading import is_stored
 from harness.models.families import find_adapter
@@ -18,7 +18,7 @@ from harness.settings.weights import find_weights
 from harness.tools.bridge.ends import End, weights_of
 from harness.tools.bridge.factors import ChangeCell, Factor, candidate_factors, declared_cell, factors_between
 from harness.tools.verbs import DENOMINATORS, BridgeConfig
-from harness.video.readers import reader_class
+from harness.video.container import reader_class
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.evidence.cells import FAILED, OK, CellResult
-from harness.evidence.loading import is_stored, load_cells
-from harness.evidence.replicates import published_letters
+from harness.evidence.loading import is_stored, load_cells, published_letters
 from harness.evidence.statistics import Difference, Estimate, Floats, difference, main_metric, sample, score
 from harness.settings.cell import Cell
 from harness.tools.bridge.chain import Bridge, Chain

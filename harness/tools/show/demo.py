@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.benchmarks.parse import parse_letter
-from harness.benchmarks.prompts import choice_prompt, lettered
+from harness.benchmarks.subtitles import choice_prompt, lettered
 from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.run.answer import load_model, needs_attention, needs_pixels

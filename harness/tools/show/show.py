@@ -21,7 +21,7 @@ from harness.evidence.loading import Ids, find_name, find_names, load_cells, ref
 from harness.plan.plan import QuestionsOnce
 from harness.report.explorer.page import hang_pictures
 from harness.report.style import BESIDE, picture, words_of
-from harness.run.opening import prompt_digest
+from harness.run.work import prompt_digest
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells, ids_under

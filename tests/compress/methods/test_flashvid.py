@@ -17,8 +17,7 @@ from tiny_models import Sample, decoder, tiny_model
 from harness.compress.generate import generate
 from harness.compress.method import build_method
 from harness.compress.methods.flashvid import Settings, exactly, merged_over_time, picked, segments
-from harness.compress.prune import density_peaks, means
-from harness.compress.two_shares import two_shares
+from harness.compress.prune import density_peaks, means, two_shares
 from harness.errors import UserError
 from harness.models.families import open_model
 

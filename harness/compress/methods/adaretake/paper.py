@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compress.allocation import pooled, pooled_margin
+from harness.compress.allocation import by_distance, pooled, pooled_margin
 from harness.compress.evict import Counts, video_budget
 from harness.compress.method import Method, checked_quirks
 from harness.compress.methods.adaretake.release import AdaReTaKe
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
-from harness.compress.temporal import by_distance
 from harness.errors import UserError
 from harness.late import torch
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from harness.compress.allocation import by_distance
 from harness.compress.evict import video_budget
 from harness.compress.methods.adaretake.release import SHARED_QUIRKS, Release
 from harness.compress.positions import after_temporal_row
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Prompt, Segment
-from harness.compress.temporal import by_distance
 from harness.errors import UserError
 from harness.late import torch
 
