@@ -250,7 +250,8 @@ def _hydra_word(word: str, root: type[Config]) -> str:
         raise UserError(_no_option(key, value))
     kind = _check_key(key, root)
     if kind not in NUMBERS:
-        value = DIGEST.sub(lambda digits: quoted(digits[0]), value)
+        if value.startswith("[") or DIGEST.fullmatch(value):
+            value = DIGEST.sub(lambda digits: quoted(digits[0]), value)
         value = f"[{value}]" if kind == list[str] and value and not value.startswith("[") else value
         word = f"{key}={value}"
     try:

@@ -80,7 +80,7 @@ def test_siblings_share_one_reading_of_the_annotation_and_no_search_for_garbage(
     read, frozen, load = [], [], lmms_task.load_asked
     monkeypatch.setattr(lmms_task, "load_asked", lambda *of: read.append(of) or load(*of))
     compare = score.compare_metrics
-    monkeypatch.setattr(score, "compare", lambda *of: frozen.append(gc.get_freeze_count()) or compare(*of))
+    monkeypatch.setattr(score, "compare_metrics", lambda *of: frozen.append(gc.get_freeze_count()) or compare(*of))
     assert score.main(configuration(tmp_path)) == 0
     assert len(read) == 1 and len(frozen) == 3 and min(frozen) > 10_000
     assert gc.get_freeze_count() == 0

@@ -20,7 +20,7 @@ from harness.verdicts.verdicts import (
     judge_here,
     judge_numbers,
     margin_of,
-    settle,
+    settle_numbers,
 )
 
 CONFIG = ReportConfig()
@@ -90,8 +90,8 @@ def test_correction_decides_over_the_numbers_of_a_table(tmp_path):
     assert 0.01 < gaps[0].p < 0.025
     tight = replace(number, margin=0.5)
     measured = [NumberVerdict(tight, "", "", None, found, gap, None, given(0.01)) for gap in gaps]
-    assert settle(measured[:1], settings)[0].verdict == "differs"
-    (first, *rest) = settle(measured, settings)
+    assert settle_numbers(measured[:1], settings)[0].verdict == "differs"
+    (first, *rest) = settle_numbers(measured, settings)
     assert first.verdict == "cannot tell" and "not after Holm over 4" in first.reason
     assert first.p_holm == pytest.approx(4 * gaps[0].p)
     assert all(v.verdict != "differs" for v in rest)

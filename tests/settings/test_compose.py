@@ -178,3 +178,8 @@ def test_the_printed_configuration_composes_again():
 def test_a_single_text_where_a_list_is_taken_is_a_list_of_one():
     assert compose_config(["report.cells=a2dad0b3"]).report.cells == ["a2dad0b3"]
     assert compose_config(["report.cells=[]"]).report.cells == []
+
+
+def test_several_cells_in_one_text_stay_as_they_were_written():
+    assert composed("show", "show.cell=lvbench-293eba22,848d5694")[1].cell == "lvbench-293eba22,848d5694"
+    assert composed("show", "show.cell=84800694,12345678")[1].cell == "84800694,12345678"

@@ -78,7 +78,7 @@ def datatables() -> dict[str, str]:
     try:
         package = importlib.metadata.distribution("itables")
         bundle, style = (
-            Path(str(package.locate_file(f"itables/explorer_html/dt_bundle.{kind}"))).read_text(encoding="utf-8")
+            Path(str(package.locate_file(f"itables/html/dt_bundle.{kind}"))).read_text(encoding="utf-8")
             for kind in ("js", "css")
         )
     except (importlib.metadata.PackageNotFoundError, OSError) as error:
