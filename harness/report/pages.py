@@ -15,7 +15,7 @@ from harness.evidence.cells import CellResult
 from harness.evidence.section import interval_text, plain
 from harness.evidence.statistics import main_metric
 from harness.report.costs import Entry, account_section
-from harness.report.tables import ScoreRow, claims, costs, differences, numbers, over_context, scores
+from harness.report.tables import ScoreRow, claims, cost_table, difference_table, numbers, over_context, scores
 from harness.verdicts import power
 from harness.verdicts.context import Context
 from harness.verdicts.expected import Published, PublishedTable
@@ -235,7 +235,7 @@ def markdown(found: Findings) -> str:
         scores(found.rows, settings),
         over_context(found.rungs, found.pairs, settings),
         account_section(found.entries, settings.confidence),
-        differences(found.pairs, settings),
+        difference_table(found.pairs, settings),
         numbers(found.numbers, settings),
         claims(found.claims, settings),
         power.power_section(found.context),
@@ -274,7 +274,7 @@ def html(found: Findings, figures: Figures) -> str:
         remarks=scores(found.rows, settings).remarks,
         ladder=over_context(found.rungs, found.pairs, settings),
         account=account_section(found.entries, settings.confidence),
-        pairs=differences(found.pairs, settings),
+        pairs=difference_table(found.pairs, settings),
         numbers=numbers(judged, settings),
         incomparable=numbers(incomparable, settings),
         numbers_left=len(found.numbers) - len(judged) - len(incomparable),
@@ -286,7 +286,7 @@ def html(found: Findings, figures: Figures) -> str:
         spread=power.spread_section(context),
         reasons=why_not(found.numbers),
         figures=figures,
-        costs=costs(context),
+        costs=cost_table(context),
         table_notes=[(table.id, table.title, note) for table in context.tables for note in table.notes],
         provenance=_provenance(cells),
         totals={

@@ -57,9 +57,9 @@ def main(config: Config) -> int:
         console.print(f"{config.results}/runs holds no cell yet: {harness('run', config.words)}", soft_wrap=True)
         return 1
     made_folder(config.report.folder(config.results), "report.output=<folder>")
-    found = find(chosen.stored, config.report)
+    found = gather(chosen.stored, config.report)
     shown = chosen.cells or chosen.stored
-    only = found if len(shown) == len(chosen.stored) else find(shown, config.report, found.context)
+    only = found if len(shown) == len(chosen.stored) else gather(shown, config.report, found.context)
     print_findings(only, console)
     if not all(cell.toy for cell in shown):
         print_verdicts(found, console)
@@ -84,7 +84,7 @@ def main(config: Config) -> int:
     return 0
 
 
-def find(cells: Sequence[CellResult], settings: ReportConfig, more: Context | None = None) -> Findings:
+def gather(cells: Sequence[CellResult], settings: ReportConfig, more: Context | None = None) -> Findings:
     """Judge every published number and claim by these cells; of cells with the same setting, by the newest.
 
     Args:
@@ -124,7 +124,7 @@ def print_findings(found: Findings, console: Console) -> None:
         along.setdefault(pair.axis, []).append(pair)
     along = {axis: pairs for axis, pairs in along.items() if len(pairs) <= TOO_MANY}
     for pairs in list(along.values()) or ([[]] if not found.pairs else []):
-        section = tables.differences(pairs, settings)
+        section = tables.difference_table(pairs, settings)
         section.show(console, leave_out=("p",), hoist=(*SETTING, "method", "axis"))
     if rest := len(found.pairs) - sum(map(len, along.values())):
         console.print(f"{rest} more paired differences are in report.md and differences.csv")
@@ -147,7 +147,7 @@ def write_report_files(found: Findings, output: Path) -> str:
     frames = {
         "scores": scores_frame(found.context),
         "account": account.account_section(found.entries, settings.confidence).frame,
-        "differences": tables.differences(found.pairs, settings).frame,
+        "differences": tables.difference_table(found.pairs, settings).frame,
         "numbers": tables.numbers(found.numbers, settings).frame,
         "claims": tables.claims(found.claims, settings).frame,
         "power": power.power_section(found.context).frame,

@@ -213,7 +213,7 @@ def silent(rows: Sequence[ScoreRow]) -> list[str]:
     return names + ([] if any(row.others_differ for row in rows) else ["parser", "other parsers"])
 
 
-def differences(pairs: Sequence[Pair], config: ReportConfig) -> Section:
+def difference_table(pairs: Sequence[Pair], config: ReportConfig) -> Section:
     """Paired differences, question by question."""
     title = "Paired differences"
     if not pairs:
@@ -359,7 +359,7 @@ def claims(verdicts: Sequence[ClaimVerdict], config: ReportConfig) -> Section:
     )
 
 
-def costs(context: Context) -> Section:
+def cost_table(context: Context) -> Section:
     """What one answer of each cell costs on average."""
     frame = pd.DataFrame([_cost(cell, cost(cell)) for cell in context.cells])
     note = (

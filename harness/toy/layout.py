@@ -66,7 +66,7 @@ def times(n: int, scale: float) -> int:
     return max(1, round(n * scale))
 
 
-def clock(seconds: float, *, decimal: str = ".") -> str:
+def toy_clock(seconds: float, *, decimal: str = ".") -> str:
     whole = int(seconds)
     milli = round((seconds - whole) * 1000)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}{decimal}{milli:03d}"

@@ -17,9 +17,8 @@ from typing import Any
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
 from harness.benchmarks.parse import first_capital
-from harness.benchmarks.subtitles import ANSWER, LETTERS, choice_prompt, lettered, without_placeholder
 from harness.benchmarks.questions import Answered
-from harness.benchmarks.subtitles import json_text
+from harness.benchmarks.subtitles import ANSWER, LETTERS, choice_prompt, json_text, lettered, without_placeholder
 
 ANNOTATIONS = {
     "val": ("lvb_val.json", "validation.parquet"),

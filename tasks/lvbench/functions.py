@@ -16,8 +16,8 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.subtitles import ANSWER, without_placeholder
 from harness.benchmarks.questions import Answered
+from harness.benchmarks.subtitles import ANSWER, without_placeholder
 from harness.errors import QuestionError
 
 

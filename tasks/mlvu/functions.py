@@ -19,8 +19,8 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.subtitles import choice_prompt, lettered, without_placeholder
 from harness.benchmarks.questions import Answered
+from harness.benchmarks.subtitles import choice_prompt, lettered, without_placeholder
 
 
 def load(folder: Folder, split: str) -> list[Row]:

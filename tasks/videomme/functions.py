@@ -13,9 +13,8 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.subtitles import ANSWER, without_placeholder
 from harness.benchmarks.questions import Answered
-from harness.benchmarks.subtitles import cut_to_tokens, srt_text
+from harness.benchmarks.subtitles import ANSWER, cut_to_tokens, srt_text, without_placeholder
 
 LMMS_EVAL_HEAD = (
     "Select the best answer to the following multiple-choice question based on the video and the subtitles. "

@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.benchmarks.benchmark import Item, Row
 from harness.benchmarks.files import Folder
-from harness.benchmarks.subtitles import ANSWER, lettered
 from harness.benchmarks.questions import Answered
+from harness.benchmarks.subtitles import ANSWER, lettered
 
 
 def load(folder: Folder, split: str) -> list[Row]:

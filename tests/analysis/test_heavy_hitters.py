@@ -13,7 +13,7 @@ import torch
 from harness.cli import main
 from harness.models.adapter import Adapter
 from harness.models.families import open_model
-from harness.tools.analysis.heavy_hitters import count, encode_to_files, heavy_hitters, received
+from harness.tools.analysis.heavy_hitters import count, encode_to_files, heavy_hitters, received_attention
 from harness.tools.analysis.heavy_study import chosen, per_layer
 from harness.tools.analysis.spilled import Spill
 from harness.toy import CHECKPOINT
@@ -45,7 +45,7 @@ def test_the_streamed_ratio_is_that_of_the_stock_attention(toy: Adapter, tmp_pat
     )
     guide = slice(prompt.video_stop, prompt.n_prompt)
     stock = torch.stack([weights[0, :, guide].sum(1).mean(0) for weights in states.attentions])
-    mass, hidden = received(toy.language, prompt, (video.features,), spill, chunk_frames=16)
+    mass, hidden = received_attention(toy.language, prompt, (video.features,), spill, chunk_frames=16)
     assert torch.allclose(mass, stock, atol=2e-6)
     assert torch.allclose(hidden, states.last_hidden_state[0, -1], atol=1e-4)
 

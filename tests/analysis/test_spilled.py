@@ -12,7 +12,7 @@ from tiny_models import Sample, decoder, tiny_model
 from harness.compress.attention import eager_attention
 from harness.errors import UserError
 from harness.tools.analysis import spilled
-from harness.tools.analysis.heavy_hitters import received
+from harness.tools.analysis.heavy_hitters import received_attention
 from harness.tools.analysis.spilled import Allocations, Spill, attention_mass, spilled_attention
 
 
@@ -59,7 +59,7 @@ def test_chunks_do_not_show(spill: Spill, chunk_frames: int) -> None:
 
 @torch.inference_mode()
 def with_numbers(model, sample: Sample, spill: Spill, chunk_frames: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    return received(decoder(model), sample.prompt(), (sample.features,), spill, chunk_frames=chunk_frames)
+    return received_attention(decoder(model), sample.prompt(), (sample.features,), spill, chunk_frames=chunk_frames)
 
 
 def test_memory_does_not_grow_with_the_video(spill: Spill, monkeypatch) -> None:
@@ -72,7 +72,7 @@ def test_memory_does_not_grow_with_the_video(spill: Spill, monkeypatch) -> None:
         features.copy_(sample.features)
         prompt = sample.prompt()
         with torch.inference_mode(), Allocations() as found:
-            received(decoder(model), prompt, (features,), spill, chunk_frames=64)
+            received_attention(decoder(model), prompt, (features,), spill, chunk_frames=64)
         peaks.append(found.peak)
         tokens.append(sample.n_prompt)
     # Of the longer one, only the prompt itself is longer: its tokens, three rows of ids, and places of the video.
@@ -95,7 +95,7 @@ def test_the_count_sees_what_is_held_and_nothing_in_files(spill: Spill) -> None:
     with torch.inference_mode(), Allocations() as found:
         in_memory = SimpleNamespace(new=lambda shape, dtype: torch.zeros(shape, dtype=dtype), buffer=None)
         in_memory.buffer = lambda like, capacity: torch.zeros(*like.shape[:2], capacity, like.shape[3])
-        received(decoder(model), big.prompt(), (big.features,), in_memory)
+        received_attention(decoder(model), big.prompt(), (big.features,), in_memory)
     # keys and values of 3 layers, 2 heads of 8 numbers; and what is asked for
     assert found.peak > 4 * big.n_prompt * (3 * 2 * 2 * 8 + 3)
 

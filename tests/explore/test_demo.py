@@ -22,7 +22,7 @@ from harness.settings.compose import compose_config
 from harness.settings.matrix import build_cells
 from harness.tools.show import demo
 from harness.tools.show.figure import lit
-from harness.tools.show.kept import HeldFrames, Timeline, choose_grids, chunk_ends, clock, kept_of
+from harness.tools.show.kept import HeldFrames, Timeline, choose_grids, chunk_ends, kept_of, video_clock
 
 QUESTION = ["--question", "What moves?", "--options", "a ball", "a box"]
 
@@ -122,7 +122,7 @@ def test_control_codes_of_a_question_or_an_answer_do_not_reach_the_terminal(caps
     shown = demo.DemoQuestion(Path("v\x1b]0;x\x07.mp4"), "What\x1b[2J?", "", {"A": "a\x1b[31m box", "B": "b"}, "B")
     plan = SimpleNamespace(indices=range(4), sampling_fps=2.0)
     video = SimpleNamespace(path=shown.video, info=SimpleNamespace(duration_s=2.0), plan=plan, width=28, height=28)
-    demo.tell(shown, "B \x1b[1A\x9b2J", video, "toy", Console(highlight=False))
+    demo.print_answer(shown, "B \x1b[1A\x9b2J", video, "toy", Console(highlight=False))
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\x9b" not in out and "\x07" not in out
     assert r"What\x1b[2J?" in out and "B. b  <- right" in out
@@ -232,7 +232,7 @@ def test_chunks_have_times_also_where_they_end_inside_a_grid():
 
 
 def test_clock():
-    assert [clock(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
+    assert [video_clock(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
 
 
 def test_a_question_is_required_with_a_video(video):

@@ -12,7 +12,7 @@ from cell_folders import VARIANTS, cell_record, configuration, questions, rewrit
 
 from harness.evidence.loading import load_cells
 from harness.report.pages import published_markdown, published_table, tone
-from harness.report.report import find, main
+from harness.report.report import gather, main
 from harness.settings.groups import ReportConfig
 
 
@@ -127,7 +127,7 @@ def test_of_two_cells_of_one_setting_the_newest_is_judged(tmp_path):
     for digest, share in (("old", 0.2), ("new", 0.485)):
         right = [i < share * 1549 for i in np.random.default_rng(0).permutation(1549)]
         write_cell(tmp_path, asked, right, digest=digest, code=digest)
-    found = find(load_cells(tmp_path), ReportConfig())
+    found = gather(load_cells(tmp_path), ReportConfig())
     judged = [v for v in found.numbers if v.published.id == "B.full.lvbench"]
     assert len(found.context.cells) == 2
     assert [v.cell.manifest.digest for v in judged] == ["new"] and judged[0].verdict != "differs"
@@ -135,7 +135,7 @@ def test_of_two_cells_of_one_setting_the_newest_is_judged(tmp_path):
 
 def test_toy_numbers_never_reach_a_published_table(report):
     settings = ReportConfig()
-    found = find([cell for cell in load_cells(report) if cell.toy], settings)
+    found = gather([cell for cell in load_cells(report) if cell.toy], settings)
     for table in found.context.tables:
         frame = published_table(table, found.numbers, settings.confidence)
         assert set(frame.xs("ours", axis=1, level=1).to_numpy().ravel()) == {"-"}

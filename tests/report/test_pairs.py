@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cell_folders import configuration, context, questions, rewrite, write_cell
 
-from harness.report.report import find, main
+from harness.report.report import gather, main
 from harness.report.tables import over_context
 from harness.verdicts.pairs import axis_of, find_pairs, ladder, unequal_budget
 
@@ -96,4 +96,6 @@ def test_accuracy_over_context_is_one_table_with_the_effect_of_the_variants(tmp_
 
 def test_one_context_is_no_ladder(tmp_path):
     ladder_of(tmp_path, contexts=(259,))
-    assert ladder(context(tmp_path), "context") == [] == find(context(tmp_path).cells, context(tmp_path).settings).rungs
+    assert (
+        ladder(context(tmp_path), "context") == [] == gather(context(tmp_path).cells, context(tmp_path).settings).rungs
+    )

@@ -64,7 +64,7 @@ def encode_to_files(
     return VideoFeatures(whole[0], shape, part.tokens_per_grid, second_per_grid, tuple(whole[1:]))
 
 
-def received(
+def received_attention(
     language: Decoder, prompt: Prompt, features: Sequence[torch.Tensor], spill: Spill, *, chunk_frames: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What each token of the prompt gets from the text behind the video, without compression.
@@ -110,7 +110,7 @@ def count(
     """Video tokens per stretch [K], and how many of them are heavy hitters, by layer [L][K].
 
     Args:
-        mass: [L, N] from `received`.
+        mass: [L, N] from `received_attention`.
         prompt: its prompt.
         grid_seconds: when each grid is shown [G].
         seconds: length of a stretch; one in which no grid is shown has no tokens.
@@ -154,11 +154,11 @@ def heavy_hitters(
         spill: makes the files of what attention reads.
         grid_seconds: when each grid is shown [G]; as the features say if not given.
         seconds, threshold: see `count`.
-        chunk_frames: see `received`.
+        chunk_frames: see `received_attention`.
     """
     prompt = adapter.prompt(question, video)
     features = (video.features, *video.deepstack)
-    mass, hidden = received(adapter.language, prompt, features, spill, chunk_frames=chunk_frames)
+    mass, hidden = received_attention(adapter.language, prompt, features, spill, chunk_frames=chunk_frames)
     times = video.grid_seconds(adapter.frames_per_grid) if grid_seconds is None else grid_seconds
     tokens, heavy = count(mass, prompt, times, seconds=seconds, threshold=threshold)
     return HeavyHitters(tokens, heavy, hidden)

@@ -24,7 +24,7 @@ from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
 from harness.tools.show.figure import draw
-from harness.tools.show.kept import HeldFrames, Timeline, chunk_ends, clock, kept_of
+from harness.tools.show.kept import HeldFrames, Timeline, chunk_ends, kept_of, video_clock
 from harness.tools.show.verbs import DemoConfig
 from harness.video.decode import open_video
 from harness.video.sampling import sampling_policy
@@ -70,7 +70,7 @@ def chunk_table(trace: Trace, timeline: Timeline) -> Table:
         each = [f"{n:,}" for n in kept] if narrow else [f"{min(kept):,} to {max(kept):,}"]
         table.add_row(
             str(i + 1),
-            clock(timeline.edges[i]),
+            video_clock(timeline.edges[i]),
             f"{length:,}",
             f"{budget:,}",
             f"{mean:,.0f}",
@@ -162,7 +162,7 @@ def main(config: Config, demo: DemoConfig) -> int:
     words = (cell.model.name, cell.method.name, getattr(cell.method, "semantics", None))
     heading = " · ".join(word for word in words if word)
     console = open_console()
-    tell(asked, text, video, heading, console)
+    print_answer(asked, text, video, heading, console)
     grid_times = (*video.plan.timestamps[:: adapter.frames_per_grid], video.info.duration_s)
     kept = kept_of(trace, features)
     ends = chunk_ends(trace.chunk_lengths) if kept is None else kept.ends
@@ -182,7 +182,7 @@ def main(config: Config, demo: DemoConfig) -> int:
     return 0
 
 
-def tell(asked: DemoQuestion, text: str, video: Video, heading: str, console: Console) -> None:
+def print_answer(asked: DemoQuestion, text: str, video: Video, heading: str, console: Console) -> None:
     """Print what was asked and answered; nothing that a file or a model says reaches the terminal as a command."""
     letter = parse_letter(text, asked.options) if asked.options else None
     info, plan = video.info, video.plan

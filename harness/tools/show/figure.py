@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.tools.show.kept import Kept, Timeline, choose_grids, clock
+from harness.tools.show.kept import Kept, Timeline, choose_grids, video_clock
 
 COLUMNS, ROWS = 6, 2  # of frames
 DARKEST = 0.22  # brightness of a token that no layer kept
@@ -60,7 +60,9 @@ def draw(
         axis.set_axis_off()
     for axis, grid in zip(axes, chosen, strict=False):
         tile_of(axis, frames[grid], share[grid])
-        axis.set_title(f"{clock(timeline.grids[grid])}   {share[grid].mean():.0%} kept", fontsize=9, color="#333333")
+        axis.set_title(
+            f"{video_clock(timeline.grids[grid])}   {share[grid].mean():.0%} kept", fontsize=9, color="#333333"
+        )
     (curve, beside), (heat, scale) = plots.subplots(2, 2, width_ratios=[1, 0.012])
     beside.set_axis_off()
     budget(curve, kept, timeline, chosen)
@@ -146,4 +148,4 @@ def layers(axis: Any, kept: Kept, timeline: Timeline, most: float | None = None)
 
 
 def _time_axis(axis: Any) -> None:
-    axis.xaxis.set_major_formatter(lambda value, _: clock(value))
+    axis.xaxis.set_major_formatter(lambda value, _: video_clock(value))

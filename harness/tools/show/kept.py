@@ -124,7 +124,7 @@ def chunk_ends(lengths: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(lengths).tolist()]
 
 
-def clock(seconds: float) -> str:
+def video_clock(seconds: float) -> str:
     """``1:05`` or ``1:02:03``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)

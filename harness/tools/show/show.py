@@ -28,7 +28,7 @@ from harness.settings.matrix import build_cells, ids_under
 from harness.tools.show.again import PLACES, Again, Ask, answer_again, stored_cell
 from harness.tools.show.demo import NOT_RECORDED
 from harness.tools.show.figure import budget, draw, layers, one_line, tile_of
-from harness.tools.show.kept import choose_grids, clock
+from harness.tools.show.kept import choose_grids, video_clock
 from harness.tools.show.verbs import ShowConfig
 
 COLUMNS = 6
@@ -76,7 +76,9 @@ def _row(area: Any, again: Again, label: str, chosen: Sequence[int], most: float
     share = again.kept.share
     for axis, grid in zip(axes, chosen, strict=False):
         tile_of(axis, again.frames[grid], share[grid])
-        axis.set_title(f"{clock(again.timeline.grids[grid])}  {share[grid].mean():.0%}", fontsize=9, color="#333333")
+        axis.set_title(
+            f"{video_clock(again.timeline.grids[grid])}  {share[grid].mean():.0%}", fontsize=9, color="#333333"
+        )
     budget(axes[-2], again.kept, again.timeline, chosen)
     mesh = layers(axes[-1], again.kept, again.timeline, most)
     area.colorbar(mesh, ax=axes[-1], format=lambda value, _: f"{value:.0%}")

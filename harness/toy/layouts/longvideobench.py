@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.toy.layout import Layout, Made, Wanted, clock, mixed, subtitle_lines, times, write_json
+from harness.toy.layout import Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock, write_json
 
 CATEGORIES = {
     "colour": ("S2A", "L1-Perception"),
@@ -61,7 +61,7 @@ def annotate(root: Path, videos: Sequence[Made]) -> None:
         lines = subtitle_lines(made)
         subtitles: list[dict[str, object]]
         if i % 2:
-            subtitles = [{"start": clock(a), "end": clock(b), "line": line} for a, b, line in lines]
+            subtitles = [{"start": toy_clock(a), "end": toy_clock(b), "line": line} for a, b, line in lines]
         else:
             subtitles = [{"timestamp": [a, None if line == lines[-1][2] else b], "text": line} for a, b, line in lines]
         write_json(root / "subtitles" / f"{stem}_en.json", subtitles)

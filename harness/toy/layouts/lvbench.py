@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.toy.layout import Layout, Made, Wanted, clock, mixed, times
+from harness.toy.layout import Layout, Made, Wanted, mixed, times, toy_clock
 from harness.toy.questions import LETTERS
 from harness.toy.world import FPS
 
@@ -33,7 +33,7 @@ def annotate(root: Path, videos: Sequence[Made]) -> None:
             uid += 1
             listed = "".join(f"\n({letter}) {option}" for letter, option in zip(LETTERS, asked.options, strict=False))
             moments = [event.start / FPS for event in asked.question.evidence] or [0.0, made.wanted.seconds - 2.0]
-            span = (clock(t)[3:8] for t in (min(moments), max(moments) + 2))
+            span = (toy_clock(t)[3:8] for t in (min(moments), max(moments) + 2))
             qa.append(
                 {
                     "uid": str(uid),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.toy.layout import Layout, Made, Wanted, clock, mixed, subtitle_lines, times
+from harness.toy.layout import Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock
 from harness.toy.questions import LETTERS
 
 TASKS = {
@@ -59,7 +59,7 @@ def annotate(root: Path, videos: Sequence[Made]) -> None:
             )
         if made.wanted.group == "long" or i % 3:
             blocks = (
-                f"{k}\n{clock(start, decimal=',')} --> {clock(end, decimal=',')}\n{line}\n"
+                f"{k}\n{toy_clock(start, decimal=',')} --> {toy_clock(end, decimal=',')}\n{line}\n"
                 for k, (start, end, line) in enumerate(subtitle_lines(made), start=1)
             )
             target = root / "subtitles" / f"{made.wanted.stem}.srt"
