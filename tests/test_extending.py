@@ -21,7 +21,7 @@ from harness.settings.matrix import build_cells
 from harness.toy.benchmarks import build
 
 METHOD = '''
-"""Keeps every so many tokens of a chunk, evenly over layers."""
+"""Keeps every n-th token of a chunk, evenly over layers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from harness.compress.scorers import LayerView
 @dataclass(frozen=True)
 class EveryNth(ChunkEvictor):
     """Attributes:
-    stride: one token in so many is kept.
+    stride: one token in this many is kept.
     """
 
     uses_guide: ClassVar[bool] = False

@@ -21,7 +21,7 @@ ACTS: dict[str, type[Method]] = {
     "tokens, before the language model": Pruner,
     "cache, before the question": WholeContextEvictor,
     "cache, loaded for the question": Reloading,
-    "cache, behind every chunk": ChunkEvictor,
+    "cache, after every chunk": ChunkEvictor,
 }
 GOLDEN = {
     path.parent.name.removesuffix("_vllm").removesuffix("_ttm").removesuffix("_windows")
