@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import QuestionError
@@ -12,9 +14,16 @@ from harness.run.environment import device_peak
 from harness.store import Answer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from harness.benchmarks.questions import Question
+    from harness.compress.trace import Generation
     from harness.models.adapter import Adapter
+    from harness.models.features import VideoFeatures
     from harness.settings.cell import Cell
+    from harness.settings.groups import VideoConfig
+    from harness.video.sampling import FramePlan
+    from harness.video.windows import Video
 
 
 MEASURED = (
@@ -46,18 +55,74 @@ def load_model(cell: Cell) -> Adapter:
     )
 
 
-def needs_pixels(cells: Iterable[Cell]) -> bool:
-    """Whether a method of these cells looks at the frames, so that they are kept beside their features."""
-    return any(cell.method.needs_frames for cell in cells)
+def open_sampled(path: Path, setting: VideoConfig) -> Video:
+    """A video and which of its frames the setting samples.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    from harness.video.decode import open_video
+    from harness.video.sampling import sampling_policy
+
+    return open_video(path, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
 
 
-def needs_attention(cells: Iterable[Cell]) -> bool:
-    """Whether a method of these cells chooses by what tokens got in the vision tower, so that it is kept."""
-    return any(cell.method.needs_attention for cell in cells)
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A loaded model and the cells that it answers, which sample the same frames of a video."""
+
+    adapter: Adapter
+    cells: Sequence[Cell]
+
+    @classmethod
+    def load(cls, *cells: Cell) -> Session:
+        """Load the model of the cells; see `load_model`."""
+        return cls(load_model(cells[0]), cells)
+
+    def encode(self, plan: FramePlan, windows: Iterable[np.ndarray]) -> VideoFeatures:
+        """Features of a video's sampled frames, with all that the cells' methods need: pixels, encoder attention."""
+        return self.adapter.encode(
+            windows,
+            len(plan.indices),
+            float(plan.second_per_grid),
+            keep_frames=any(cell.method.needs_frames for cell in self.cells),
+            keep_attention=any(cell.method.needs_attention for cell in self.cells),
+        )
+
+    def ask(
+        self,
+        features: VideoFeatures,
+        prompt: str,
+        cell: Cell,
+        *,
+        evidence: Sequence[tuple[float, float]] = (),
+        repeats: bool = False,
+        record: bool = False,
+    ) -> Generation:
+        """The answer of one cell to one question.
+
+        Args:
+            features: of the question's video.
+            prompt: the text after the video.
+            cell: method, context and length of the answer.
+            evidence: spans (from, to) in seconds, for the control that keeps nothing else.
+            repeats: whether the same question is asked next, under another method or context.
+            record: keep what the method scored and kept, see `harness.compress.trace.Recording`.
+        """
+        return self.adapter.answer(
+            features,
+            prompt,
+            cell.method,
+            cell.context,
+            max_new_tokens=cell.task.max_new_tokens,
+            evidence=evidence,
+            repeats=repeats,
+            record=record,
+        )
 
 
 def make_answer(
-    adapter: Adapter,
+    session: Session,
     features: Any,
     question: Question,
     cell: Cell,
@@ -71,7 +136,7 @@ def make_answer(
     """Ask one question under one cell's method and budget.
 
     Args:
-        adapter: the model.
+        session: the model.
         features: of the question's video.
         question: what is asked.
         cell: says how.
@@ -87,16 +152,8 @@ def make_answer(
     if question.problem:
         raise QuestionError(question.problem)
     began = time.perf_counter()
-    with device_peak(parameter.device for parameter in adapter.model.parameters()) as peak:
-        generation = adapter.answer(
-            features,
-            question.prompt,
-            cell.method,
-            cell.context,
-            max_new_tokens=cell.task.max_new_tokens,
-            repeats=repeats,
-            evidence=question.evidence,
-        )
+    with device_peak(parameter.device for parameter in session.adapter.model.parameters()) as peak:
+        generation = session.ask(features, question.prompt, cell, evidence=question.evidence, repeats=repeats)
         peak_memory = peak()
     seconds = {**seconds, "generate": time.perf_counter() - began}
     return Answer(

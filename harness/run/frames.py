@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.run.answer import open_sampled
 from harness.store import SeenFrames
 from harness.video.digest import video_digest
 
@@ -57,15 +58,14 @@ class Frames:
     memory; features come from and go to `run.feature_dir` where it is set.
 
     Args:
-        cell: one of the siblings that see them.
+        cells: the siblings that see them. Where a method needs pixels or the encoder's attention as well, features
+            are not stored.
         run: settings of the run.
-        more: whether a method wants more than features of a video, pixels or attention; then they are not stored.
     """
 
-    def __init__(self, cell: Cell, run: RunConfig, more: bool = False) -> None:
-        from harness.video.sampling import sampling_policy
-
-        self._video, self._run, self._policy = cell.video, run, sampling_policy(cell.video)
+    def __init__(self, cells: Sequence[Cell], run: RunConfig) -> None:
+        cell, more = cells[0], any(cell.method.needs_frames or cell.method.needs_attention for cell in cells)
+        self._video, self._run = cell.video, run
         self._store = _Stored(cell, run) if run.feature_dir and not more else None
         self._digests: dict[Path, str] = {}
 
@@ -109,11 +109,9 @@ class Frames:
             return error
 
     def _open(self, path: Path) -> Any:
-        from harness.video.decode import open_video
-
         with contextlib.suppress(OSError):  # opening says better what is wrong
             self._digests[path] = video_digest(path)
-        return open_video(path, self._policy, backend=self._video.backend, timeout_s=self._video.timeout_s)
+        return open_sampled(path, self._video)
 
 
 class _Stored:

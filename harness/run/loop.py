@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from harness.errors import VideoError
-from harness.run.answer import make_answer, needs_attention, needs_pixels
+from harness.run.answer import Session, make_answer
 from harness.run.failures import Failure, Streak, failure_of, release_memory
 from harness.run.frames import Frames, OpenVideo
 from harness.run.status import StatusFile
@@ -47,9 +47,9 @@ class Loop:
         streak: Streak,
         start: str,
     ) -> None:
-        self.siblings, self.adapter, self.logs, self.frames = siblings, adapter, logs, frames
+        self.siblings, self.logs, self.frames = siblings, logs, frames
         self.status, self.streak, self.start = status, streak, start
-        self.pixels, self.attention = needs_pixels(siblings.cells), needs_attention(siblings.cells)
+        self.session = Session(adapter, siblings.cells)
         self.records = FrameRecords.beside(siblings.folders[0])
 
     def run(self) -> None:
@@ -103,13 +103,7 @@ class Loop:
         start, waited = time.perf_counter(), counters.seconds_waiting
         counters.videos_decoded += 1
         with contextlib.closing(self._timed(opened.windows(self.siblings.cells[0].video.window))) as windows:
-            features = self.adapter.encode(
-                windows,
-                len(opened.plan.indices),
-                float(opened.plan.second_per_grid),
-                keep_frames=self.pixels,
-                keep_attention=self.attention,
-            )
+            features = self.session.encode(opened.plan, windows)
         if video_digest(opened.path) != opened.digest:
             raise VideoError(f"{opened.path} was replaced while it was read; start again with run.retry=failed")
         counters.videos_encoded += 1
@@ -145,7 +139,7 @@ class Loop:
             cell, answer, start = self.siblings.cells[ask.cell], None, time.perf_counter()
             try:
                 answer = make_answer(
-                    self.adapter, features, ask.question, cell, known, seconds, self.start,
+                    self.session, features, ask.question, cell, known, seconds, self.start,
                     repeats=repeats, timestamps=timestamps,
                 )  # fmt: skip
             except Exception as error:

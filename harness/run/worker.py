@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.run.answer import load_model, needs_attention, needs_pixels
+from harness.run.answer import load_model
 from harness.run.environment import device_name, git_state, instruction_set, versions
 from harness.run.failures import Streak, release_memory
 from harness.run.frames import Frames
@@ -117,7 +117,7 @@ def answer_share(order: Order, index: int, status: StatusFile) -> None:
                 siblings,
                 held[1],
                 logs,
-                Frames(cell, order.run, needs_pixels(siblings.cells) or needs_attention(siblings.cells)),
+                Frames(siblings.cells, order.run),
                 status,
                 streak,
                 order.start,

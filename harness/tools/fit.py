@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.advice import aside
 from harness.compress.methods.fitprune import FitPrune
@@ -15,14 +14,12 @@ from harness.errors import UserError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
 from harness.places import find
-from harness.run.answer import load_model
+from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
 from harness.tools.verbs import FitConfig
-from harness.video.decode import open_video
-from harness.video.sampling import sampling_policy
 
 EXAMPLE = '{"video": "FILE", "question": "What happens?"}'
 
@@ -78,11 +75,10 @@ def toy_videos(count: int, adapter: Adapter, cell: Cell) -> Iterator[tuple[Video
 
 def videos(listed: list[tuple[Path, str]], adapter: Adapter, cell: Cell) -> Iterator[tuple[VideoFeatures, str]]:
     """The listed videos, sampled and encoded as the cell says, and the question about each."""
-    setting = cell.video
+    session = Session(adapter, [cell])
     for path, question in listed:
-        opened = open_video(path, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
-        windows: Any = opened.windows(setting.window)
-        yield adapter.encode(windows, len(opened.plan.indices), opened.plan.second_per_grid), question
+        video = open_sampled(path, cell.video)
+        yield session.encode(video.plan, video.windows(cell.video.window)), question
 
 
 def read_samples(name: str | None, data_root: str) -> list[tuple[Path, str]]:

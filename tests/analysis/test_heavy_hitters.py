@@ -109,18 +109,18 @@ def test_the_verb_writes_figures_and_numbers(root: Path, tmp_path: Path, capsys)
 def test_a_broken_video_is_left_out_and_said(root: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     from harness.tools.analysis import heavy_study
 
-    opened = heavy_study.open_video
+    opened = heavy_study.open_sampled
     seen: list[Path] = []
 
-    def breaks_first(path: Path, *args, **options):
+    def breaks_first(path: Path, *args):
         seen.append(path)
-        return opened(path if len(seen) > 1 else tmp_path / "no.mp4", *args, **options)
+        return opened(path if len(seen) > 1 else tmp_path / "no.mp4", *args)
 
-    monkeypatch.setattr(heavy_study, "open_video", breaks_first)
+    monkeypatch.setattr(heavy_study, "open_sampled", breaks_first)
     words = [f"data.root={root}", f"results={tmp_path / 'r'}", "video.max_frames=16", "videos=2", "model.device=cpu"]
     assert main(["analyze", "heavy_hitters", *words]) == 1
     assert "left out: toy" in capsys.readouterr().out
-    monkeypatch.setattr(heavy_study, "open_video", lambda path, *args, **options: opened(tmp_path / "no.mp4", *args))
+    monkeypatch.setattr(heavy_study, "open_sampled", lambda path, *args: opened(tmp_path / "no.mp4", *args))
     assert main(["analyze", "heavy_hitters", *words]) == 2
     assert "none of 2 videos could be analysed" in capsys.readouterr().err
 

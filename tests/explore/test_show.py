@@ -40,8 +40,8 @@ def toy(tmp_path_factory) -> tuple[Path, Path]:
 def show(toy, tmp_path, monkeypatch):
     """Runs the verb on a copy of the results; counts the videos that are opened."""
     opened = []
-    open_video = again.open_video
-    monkeypatch.setattr(again, "open_video", lambda path, *a, **k: opened.append(path) or open_video(path, *a, **k))
+    open_sampled = again.open_sampled
+    monkeypatch.setattr(again, "open_sampled", lambda path, *a: opened.append(path) or open_sampled(path, *a))
     shutil.copytree(toy[1], tmp_path / "results")
 
     def call(*words: str) -> int:

@@ -32,7 +32,7 @@ def videos(tmp_path):
 def test_videos_come_in_order_with_their_digest_and_a_damaged_one_as_its_error(tmp_path, videos, prefetch):
     make_video(tmp_path, "v1", frames=8, fail="decode")
     missing = tmp_path / "absent.mp4"
-    frames = Frames(make_cell(), RunConfig(prefetch=prefetch))
+    frames = Frames([make_cell()], RunConfig(prefetch=prefetch))
     found = []
     for opened in frames.open([*videos, missing, videos[0]]):
         found.append(opened if isinstance(opened, Exception) else (opened.path, opened.digest, len(pixels(opened))))
@@ -44,25 +44,25 @@ def test_videos_come_in_order_with_their_digest_and_a_damaged_one_as_its_error(t
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_stored_features_come_back_with_the_same_facts_and_no_frame_is_decoded(tmp_path, videos, prefetch, monkeypatch):
     run = RunConfig(prefetch=prefetch, feature_dir=str(tmp_path / "features"))
-    frames, decoded = Frames(make_cell(), run), []
+    frames, decoded = Frames([make_cell()], run), []
     for i, opened in enumerate(frames.open(videos)):
         pixels(opened)
         decoded.append(opened.facts())
         if i != 1:
             frames.keep(opened, features(i))
-    again = list(Frames(make_cell(), run).open([videos[0], videos[2]]))
+    again = list(Frames([make_cell()], run).open([videos[0], videos[2]]))
     assert [opened.facts() for opened in again] == [decoded[0], decoded[2]]
     for opened, i in zip(again, (0, 2), strict=True):
         assert opened.video is None
         for found, wanted in zip(dataclasses.astuple(opened.features), dataclasses.astuple(features(i)), strict=True):
             torch.testing.assert_close(found, wanted)
-    mixed = list(Frames(make_cell(), RunConfig(prefetch=0, feature_dir=run.feature_dir)).open(videos))
+    mixed = list(Frames([make_cell()], RunConfig(prefetch=0, feature_dir=run.feature_dir)).open(videos))
     assert [opened.features is None for opened in mixed] == [False, True, False]
 
 
 def test_features_of_a_replaced_video_another_window_of_time_or_weights_are_not_found(tmp_path, videos):
     run = RunConfig(prefetch=0, feature_dir=str(tmp_path / "features"))
-    frames = Frames(make_cell(), run)
+    frames = Frames([make_cell()], run)
     (opened,) = frames.open(videos[:1])
     frames.keep(opened, features(0))
     cell = make_cell()
@@ -76,14 +76,14 @@ def test_features_of_a_replaced_video_another_window_of_time_or_weights_are_not_
         dataclasses.replace(cell, versions={"adapter": 1, "decoding": 2}),
     ]
     for other in others:
-        assert next(Frames(other, run).open(videos[:1])).features is None
+        assert next(Frames([other], run).open(videos[:1])).features is None
     make_video(tmp_path, "v0", frames=6, size=8)
     assert next(frames.open(videos[:1])).features is None
 
 
 def test_features_evicted_after_they_were_seen_are_computed_again(tmp_path, videos):
     run = RunConfig(prefetch=0, feature_dir=str(tmp_path / "features"))
-    frames = Frames(make_cell(), run)
+    frames = Frames([make_cell()], run)
     for opened in frames.open(videos[:2]):
         frames.keep(opened, features(0))
     opening = frames.open(videos[:2])

@@ -23,7 +23,7 @@ def run(order, adapter=None, limit=5, log=AnswerLog, frames=Frames):
     status = StatusFile(status_path(order.logs, 0, 0), "0")
     logs = [log(folder) for folder in siblings.folders]
     try:
-        frames = frames(siblings.cells[0], order.run)
+        frames = frames(siblings.cells, order.run)
         Loop(siblings, adapter or FakeAdapter(), logs, frames, status, Streak(limit), order.start).run()
     finally:
         for each in logs:

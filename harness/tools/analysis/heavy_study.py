@@ -13,14 +13,12 @@ import pandas as pd
 
 from harness.console import open_console
 from harness.errors import QuestionError, UserError, VideoError
-from harness.run.answer import load_model
+from harness.run.answer import load_model, open_sampled
 from harness.run.environment import device_peak
 from harness.store.records import made_folder
 from harness.tools.analysis import figures
 from harness.tools.analysis.figures import write_figure
 from harness.tools.analysis.verbs import AnalyzeConfig
-from harness.video.decode import open_video
-from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,12 +96,11 @@ def analysed(
     from harness.tools.analysis.heavy_hitters import encode_to_files, heavy_hitters
     from harness.tools.analysis.spilled import Spill
 
-    setting = cell.video
     started = time.perf_counter()
-    video = open_video(question.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
+    video = open_sampled(question.video, cell.video)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".spill-") as place, peak_memory(adapter) as peak:
         spill, n_frames = Spill(Path(place)), len(video.plan.indices)
-        windows: Any = video.windows(setting.window)
+        windows = video.windows(cell.video.window)
         features = encode_to_files(adapter, windows, n_frames, video.plan.second_per_grid, spill)
         found = heavy_hitters(
             adapter,

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import QuestionError, UserError
 from harness.evidence.cells import CellResult
 from harness.gate.compare import tied
-from harness.run.answer import load_model, needs_attention, needs_pixels
+from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.cell import Cell
 from harness.settings.weights import find_weights, weights_identity
 from harness.store import Answer, SeenFrames
 from harness.tools.show.kept import HeldFrames, Kept, Timeline, chunk_ends, kept_of
-from harness.video.decode import open_video
 from harness.video.digest import video_digest
-from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,28 +138,21 @@ def _load(ask: Ask) -> Any:
 
 
 def _of_video(adapter: Any, asks: Sequence[Ask]) -> Iterator[Again]:
-    cells, path, setting = [ask.cell for ask in asks], Path(asks[0].question.video), asks[0].cell.video
-    video = open_video(path, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
+    path, setting = Path(asks[0].question.video), asks[0].cell.video
+    video, session = open_sampled(path, setting), Session(adapter, [ask.cell for ask in asks])
     plan = video.plan
     held = HeldFrames(video.windows(setting.window), len(plan.indices), adapter.frames_per_grid)
-    features = adapter.encode(
-        held,
-        len(plan.indices),
-        float(plan.second_per_grid),
-        keep_frames=needs_pixels(cells),
-        keep_attention=needs_attention(cells),
-    )
+    features = session.encode(plan, held)
     seen = SeenFrames(tuple(map(int, plan.indices)), tuple(map(float, plan.timestamps)))
     facts = video_digest(path), seen.digest
     times = [*map(float, plan.timestamps[:: adapter.frames_per_grid]), video.info.duration_s]
     following = [ask.question.question_id for ask in asks[1:]] + [None]
     for ask, after in zip(asks, following, strict=True):
         try:
-            generation = adapter.answer(
-                features, ask.question.prompt, ask.cell.method, ask.cell.context,
-                max_new_tokens=ask.cell.task.max_new_tokens, record=True,
-                repeats=ask.question.question_id == after, evidence=ask.question.evidence,
-            )  # fmt: skip
+            repeats = ask.question.question_id == after
+            generation = session.ask(
+                features, ask.question.prompt, ask.cell, evidence=ask.question.evidence, repeats=repeats, record=True
+            )
         except QuestionError as error:
             raise UserError(
                 f"{ask.stored.id} cannot answer question {ask.question.question_id} again: {error}"

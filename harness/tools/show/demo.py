@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import textwrap
 import time
@@ -19,15 +20,13 @@ from harness.benchmarks.parse import parse_letter
 from harness.benchmarks.subtitles import choice_prompt, lettered
 from harness.console import open_console
 from harness.errors import UserError, printable
-from harness.run.answer import load_model, needs_attention, needs_pixels
+from harness.run.answer import Session, open_sampled
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
 from harness.tools.show.figure import draw
 from harness.tools.show.kept import HeldFrames, Timeline, chunk_ends, kept_of, video_clock
 from harness.tools.show.verbs import DemoConfig
-from harness.video.decode import open_video
-from harness.video.sampling import sampling_policy
 
 if TYPE_CHECKING:
     from harness.compress.trace import Trace
@@ -135,27 +134,18 @@ def main(config: Config, demo: DemoConfig) -> int:
     made_folder(output.parent, "--output FILE")
 
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
-    setting = cell.video
-    video = open_video(asked.video, sampling_policy(setting), backend=setting.backend, timeout_s=setting.timeout_s)
-    adapter = load_model(cell)
+    video = open_sampled(asked.video, cell.video)
+    session = Session.load(cell)
+    adapter = session.adapter
     started = time.perf_counter()
-    n_frames = len(video.plan.indices)
-    held = HeldFrames(video.windows(setting.window), n_frames, adapter.frames_per_grid)
-    features = adapter.encode(
-        held,
-        n_frames,
-        video.plan.second_per_grid,
-        keep_frames=needs_pixels([cell]),
-        keep_attention=needs_attention([cell]),
-    )
+    held = HeldFrames(video.windows(cell.video.window), len(video.plan.indices), adapter.frames_per_grid)
+    features = session.encode(video.plan, held)
     encoded = time.perf_counter()
-    context = cell.context
     if config.profile == "toy" and not _given(config.words, "context"):
         n_video = len(features.features)
         context = adapter.prompt(asked.prompt, features).n_text + max(1, n_video // TOY_SHARE)
-    generation = adapter.answer(
-        features, asked.prompt, cell.method, context, max_new_tokens=cell.task.max_new_tokens, record=True
-    )
+        cell = dataclasses.replace(cell, context=context)
+    generation = session.ask(features, asked.prompt, cell, record=True)
     seconds = {"decode and encode": encoded - started, "answer": time.perf_counter() - encoded}
     text, trace = generation.text.strip(), generation.trace
 
