@@ -191,7 +191,7 @@ def check_read(command: Command) -> None:
     read = {*(SCHEMAS if verb.reads is None else verb.reads), *OF_ALL, "data", verb.section}
     for word in command.settings:
         group = re.split(r"[.=]", word)[0]
-        axis = group in AXES and verb.reads is None
+        axis = group in AXES and AXES[group][0].split(".")[0] in read
         if group not in read and not axis and (group in known or group in AXES):
             schema = verb.schema or SCHEMAS.get(verb.section)
             own = [f"{verb.section}.{field.name}" for field in dataclasses.fields(schema)] if schema else []

@@ -74,11 +74,6 @@ class Session:
     adapter: Adapter
     cells: Sequence[Cell]
 
-    @classmethod
-    def load(cls, *cells: Cell) -> Session:
-        """Load the model of the cells; see `load_model`."""
-        return cls(load_model(cells[0]), cells)
-
     def encode(self, plan: FramePlan, windows: Iterable[np.ndarray]) -> VideoFeatures:
         """Features of a video's sampled frames, with all that the cells' methods need: pixels, encoder attention."""
         return self.adapter.encode(
@@ -89,36 +84,10 @@ class Session:
             keep_attention=any(cell.method.needs_attention for cell in self.cells),
         )
 
-    def ask(
-        self,
-        features: VideoFeatures,
-        prompt: str,
-        cell: Cell,
-        *,
-        evidence: Sequence[tuple[float, float]] = (),
-        repeats: bool = False,
-        record: bool = False,
-    ) -> Generation:
-        """The answer of one cell to one question.
-
-        Args:
-            features: of the question's video.
-            prompt: the text after the video.
-            cell: method, context and length of the answer.
-            evidence: spans (from, to) in seconds, for the control that keeps nothing else.
-            repeats: whether the same question is asked next, under another method or context.
-            record: keep what the method scored and kept, see `harness.compress.trace.Recording`.
-        """
-        return self.adapter.answer(
-            features,
-            prompt,
-            cell.method,
-            cell.context,
-            max_new_tokens=cell.task.max_new_tokens,
-            evidence=evidence,
-            repeats=repeats,
-            record=record,
-        )
+    def ask(self, features: VideoFeatures, prompt: str, cell: Cell, **options: Any) -> Generation:
+        """The answer of one cell to a prompt; options as of `Adapter.answer`."""
+        length = cell.task.max_new_tokens
+        return self.adapter.answer(features, prompt, cell.method, cell.context, max_new_tokens=length, **options)
 
 
 def make_answer(

@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
 from harness.settings.compose import Recomposed
 from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config, EngineConfig, ModelConfig, TaskConfig
+from harness.settings.matrix import build_cells
 from harness.settings.rules import MatrixConfig
 from harness.settings.weights import has_accelerator
 
@@ -72,6 +73,7 @@ def checks_of(config: Config) -> dict[str, Callable[[], Iterator[Finding]]]:
         "attention": lambda: attention(config.model),
         "decoder": lambda: decoder(config.video.backend),
         "engine": lambda: engine(config.engine, config.model.device),
+        "matrix": lambda: matrix(config),
         "results": lambda: results(Path(config.results)),
         "weights": lambda: weights(_each(config.matrix, config.words, "model") or [config.model]),
         "data": lambda: data(
@@ -93,6 +95,12 @@ def run_check(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding
     except Exception as error:
         found.append(Finding(name, PROBLEM, f"the check itself failed: {type(error).__name__}: {error}"))
     return found
+
+
+def matrix(config: Config) -> Iterator[Finding]:
+    """Whether the settings name cells; missing weights are the subject of another line."""
+    count = len(build_cells(config, []))
+    yield Finding("matrix", OK, f"{count} cell{'s' * (count != 1)}")
 
 
 def python() -> Iterator[Finding]:

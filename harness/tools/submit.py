@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from harness.benchmarks.benchmark import Row, benchmark, benchmark_names, differ
 from harness.benchmarks.questions import Answered, Question, load_asked, score_choice
 from harness.errors import UserError
 from harness.evidence.loading import cell_names
-from harness.settings.matrix import ids_under
+from harness.settings.matrix import build_cells, ids_under
+from harness.settings.words import AXES
 from harness.store import read_answers, read_manifest
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ def main(config: Config) -> int:
         raise UserError(f"task.replicate={task.replicate}: a leaderboard wants the published order; task.replicate=0")
     words = [word for word in config.words if not word.startswith(("task=", "report."))]
     names = cell_names(config.results, config.report.cells, ids_under(config.words))
+    if {re.split("[.=]", word.removeprefix("matrix."))[0] for word in words} & {*AXES, "video"}:
+        asked = {cell.id for cell in build_cells(config, [])}
+        names = [name for name in names if name in asked]
     cell = find_cell(Path(config.results), task, names, words)
     answers = stored_answers(cell, load_asked(task, Path(config.data.root)), task, words)
     scored = [score_choice(each.text, each.question, spec.parser(task.protocol)) for each in answers]

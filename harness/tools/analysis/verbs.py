@@ -24,6 +24,6 @@ class AnalyzeConfig:
 VERBS = [
     Verb(
         "analyze", "harness.tools.analysis.analyze", "what the paper says of attention, measured",
-        "analyze", AnalyzeConfig,
+        "analyze", AnalyzeConfig, reads=("task", "model", "video"), single=("task", "model", "frames", "fps"),
     ),
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from harness.benchmarks.parse import parse_letter
 from harness.benchmarks.subtitles import choice_prompt, lettered
 from harness.console import open_console
 from harness.errors import UserError, printable
-from harness.run.answer import Session, open_sampled
+from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
 from harness.store.records import made_folder
@@ -135,7 +135,7 @@ def main(config: Config, demo: DemoConfig) -> int:
 
     # Opened before the model is loaded: a wrong path or a damaged file shows at once.
     video = open_sampled(asked.video, cell.video)
-    session = Session.load(cell)
+    session = Session(load_model(cell), [cell])
     adapter = session.adapter
     started = time.perf_counter()
     held = HeldFrames(video.windows(cell.video.window), len(video.plan.indices), adapter.frames_per_grid)
