@@ -174,7 +174,7 @@ def check_once(command: Command) -> None:
     """
     given: dict[str, tuple[str, str]] = {}
     axes = {*(f"matrix.{axis}" for axis in AXES), *(name for names in AXES.values() for name in names), *SCHEMAS}
-    for word, full in zip(command.settings, spelled(command.settings, ()), strict=True):
+    for word, full in zip(command.settings, spelled(command.settings, {}), strict=True):
         key, _, value = full.partition("=")
         first, before = given.setdefault(key, (word, value))
         if before != value and key in axes:

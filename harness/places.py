@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -12,6 +13,14 @@ INSTALLED = SHIPPED.is_dir()
 """Whether this is an installed package: setup.py puts `conf`, `tasks` and the numbers of `results` into it."""
 HOME = SHIPPED if INSTALLED else ROOT
 """The folder of `conf`, `tasks`, `results/expected`, `results/baselines` and `results/recipes`."""
+
+
+def cache_folder() -> Path | None:
+    """Where findings about files are remembered for this user; None where there is no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaretake"
+    except RuntimeError:
+        return None
 
 
 def find(path: Path | str) -> Path:

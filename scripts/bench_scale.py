@@ -146,13 +146,13 @@ def write_json(path: Path, content: Any) -> None:
 def make_results(store: Path, settings: int) -> int:
     """Write every cell of the store's matrix, answered; returns the number of answers."""
     from harness.benchmarks.questions import load_questions
+    from harness.digest import file_digest
     from harness.gate.baseline import read_baseline
     from harness.run.run import Execution
     from harness.run.work import make_manifest, record
     from harness.settings.compose import compose_config
     from harness.settings.matrix import as_groups, build_cells
     from harness.store import FrameRecords, SeenFrames, set_status, write_manifest, write_questions
-    from harness.video.digest import video_digest
     from harness.video.sampling import plan_frames, sampling_policy
 
     config = compose_config(overrides(store, settings))
@@ -161,7 +161,7 @@ def make_results(store: Path, settings: int) -> int:
     total = 0
     for group in as_groups(build_cells(config)):
         questions = load_questions(group.cells[0].task, store / "data")
-        digests = {path: video_digest(path) for path in {question.video for question in questions}}
+        digests = {path: file_digest(path) for path in {question.video for question in questions}}
         recorded = record(questions)
         policy = sampling_policy(group.cells[0].video)
         plans = {seconds: plan_frames(seconds, policy) for seconds in {q.video_s or 128.0 for q in questions}}
@@ -181,7 +181,7 @@ def make_results(store: Path, settings: int) -> int:
                     row, seconds = chosen[i % len(chosen)], question.video_s or 128.0
                     facts = {"video_digest": digests[question.video], "frames": seen[seconds].digest}
                     facts |= {key: getattr(plans[seconds], key) for key in ("sampling_fps", "second_per_grid")}
-                    stream.write(answer(question, row, facts, i).to_line())
+                    stream.write(answer(question, row, facts, i).to_line(folder.name))
             set_status(folder, "complete")
             total += len(questions)
     return total
@@ -192,7 +192,7 @@ def answer(question: Any, row: dict[str, Any], facts: dict[str, Any], number: in
     from harness.store import Answer
 
     return Answer(
-        question.question_id, question.video_id, "ok", text=row["text"], n_prompt=row["prompt"],
+        question.question_id, question.video_id, "ok", prompt_digest=question.digest, text=row["text"], n_prompt=row["prompt"],
         n_encoded=row["video"], n_video=row["video"], cache_length=[row["kept"]] * 4,
         chunk_budget=[round(row["kept"] / 8)] * 8, kept_digest=row["indices"], kept_margin=row["margin"],
         next_position=row["next"], backend="decord", **facts,

@@ -135,7 +135,7 @@ def test_a_setting_that_the_verb_would_not_read_is_refused(words, read, capsys):
         ("fit method=[fitprune,none]", ["method=[fitprune,none]", "fit method=fitprune"]),
         ("demo context=[33,65]", ["context=[33,65]", "demo context=33"]),
         ("plan frames=banana", ["frames", "banana", "at least 2 and at most 100000"]),
-        ("plan context=[16k]", ["context", "16k", "at least 1"]),
+        ("plan context=[16x]", ["context", "16x", "at least 1"]),
         ("plan frames={a:1}", ["frames", "'a': 1", "not allowed"]),
         ("plan context=" + "9" * 5000, ["context", "999", "too long"]),
         ("plan context=１６", ["context=１６", "allowed: 16k"]),

@@ -273,6 +273,6 @@ def test_a_benchmark_without_metrics_is_refused_before_it_runs(tree: Tree) -> No
     facts = yaml.safe_load(path.read_text())
     del facts["metrics"]
     path.write_text(yaml.safe_dump(facts))
-    refused = tree.harness("plan", "task=lvbench", "task.data=bare", f"data.root={tree.data}")
+    refused = tree.harness("plan", "task=lvbench", "task.data=bare", "task.name=bare", f"data.root={tree.data}")
     assert refused.returncode == 2
     assert "bare/facts.yaml" in refused.stderr and "metrics" in refused.stderr and "Traceback" not in refused.stderr

@@ -9,9 +9,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
+from harness.advice import aside
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
 from harness.benchmarks.files import TASKS, Folder
 from harness.benchmarks.metrics import values
@@ -190,6 +192,35 @@ class Question:
     video_s: float | None = None
     evidence: tuple[tuple[float, float], ...] = ()
     problem: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the text that is asked, prompt and options; answers carry it, so that a changed annotation shows."""
+        text = repr((self.prompt, sorted(self.options.items())))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def check_prompts(folder: Path, questions: Iterable[Question], digests: Mapping[str, str | None]) -> None:
+    """Every answer was given to the text that its question asks now.
+
+    Args:
+        folder: of the cell.
+        digests: of the prompts that were answered, by question id.
+
+    Raises:
+        UserError: annotations or prompts have changed since.
+    """
+    changed = [
+        question.question_id
+        for question in questions
+        if question.question_id in digests and digests[question.question_id] != question.digest
+    ]
+    if changed:
+        raise UserError(
+            f"question {changed[0]} of {folder.name} reads differently from when it was answered ({len(changed)} do): "
+            f"annotations or prompts have changed. Put the data back, or move the old answers away ({aside(folder)}) "
+            "and start the same command again."
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from harness import advice
 from harness.errors import UserError
 from harness.late import torch
 from harness.places import find
-from harness.store.records import write_atomic
+from harness.records import write_atomic
 
 TARGETS = tuple(2 ** (-step / 2) for step in range(1, 17))
 """Shares kept on average over layers that a recipe has a row for: from 0.71 down to 1/256."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from harness.compress.cache import CompressedCache
 from harness.late import torch
+
+
+def digest_of(tensor: torch.Tensor) -> str:
+    """Sixteen hexadecimal digits of a tensor on the host: its format, shape and numbers."""
+    content = f"{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Trace:
         kept_margin: how near the closest of these choices was: the smallest gap between a score that was kept and one
             that was not, as a share of the largest score of its layer.
         next_position: id of the first new token.
+        ids_digest: of the token ids of the prompt, the video's placeholders included.
+        positions_digest: of their position ids.
     """
 
     n_prompt: int
@@ -73,6 +82,8 @@ class Trace:
     kept_digest: str | None = None
     kept_margin: float | None = None
     next_position: int | None = None
+    ids_digest: str | None = None
+    positions_digest: str | None = None
     recording: Recording | None = None
 
 

@@ -17,10 +17,10 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import Asked, CellResult, subtitles
 from harness.evidence.loading import find_names, stored_names
+from harness.records import EditedError, NotRecordError, seal, unseal
 from harness.store import FrameRecords, Manifest, QuestionRecord, read_answers, read_questions, write_atomic
 from harness.store.answers import Answer
 from harness.store.manifest import as_file
-from harness.store.records import EditedError, NotRecordError, seal, unseal
 
 NOT_SAID = "not said"
 """Value of a setting that a file does not declare; nothing is guessed."""
@@ -138,7 +138,7 @@ def write_imported(
             )
         (folder / MANIFEST).unlink()
     write_atomic(folder / "questions.jsonl", as_file(questions))
-    write_atomic(folder / "answers.jsonl", b"".join(answer.to_line() for answer in answers))
+    write_atomic(folder / "answers.jsonl", b"".join(answer.to_line(folder.name) for answer in answers))
     lines = (seal({"question_id": name, **vars(each)}) for name, each in said.items())
     write_atomic(folder / SAID, b"".join(lines))
     write_atomic(folder / MANIFEST, seal({"kind": KIND, "schema": SCHEMA, **record}, indent=2))

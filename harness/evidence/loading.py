@@ -16,12 +16,12 @@ from harness.advice import aside
 from harness.benchmarks.questions import as_published
 from harness.errors import UserError
 from harness.evidence.cells import SCORE, AskedOnce, CellResult
+from harness.records import EditedError, NotRecordError, unseal
 from harness.settings.cell import Cell, setting_key
 from harness.store import FrameRecords, read_answers, read_manifest
 from harness.store.manifest import FILE as MANIFEST
 from harness.store.manifest import QUESTIONS_FILE as QUESTIONS
 from harness.store.manifest import written_anew
-from harness.store.records import EditedError, NotRecordError, unseal
 
 DIGEST = re.compile(r"[0-9a-f]{4,16}")
 Ids = Callable[[Sequence[str]], list[str]]
@@ -159,6 +159,12 @@ def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:
             f"short; {written_anew(folder)}\nWhere the annotations have lost them, move it away: {aside(folder)}"
         )
     frames.check(answers.values())
+    asked_as = {question.question_id: question.prompt_digest for question in own.questions}
+    if changed := [name for name, answer in answers.items() if answer.prompt_digest != asked_as[name]]:
+        raise UserError(
+            f"{folder / QUESTIONS} has another prompt for {len(changed)} answered questions (the first: {changed[0]}): "
+            f"annotations changed after the answers. Put the data back and the file: {written_anew(folder)}"
+        )
     return CellResult(folder, manifest, own, answers, frames, _read_score(folder))
 
 

@@ -173,7 +173,7 @@ class HarnessModel(lmms):
                 opened[key] = open_folder(cell, folder, unique, execution.runtime, locks, keep_others=True)
                 answers = read_answers(folder)
                 FrameRecords(self.config.results).check(answers.values())
-                check_videos(Path(self.config.results), [(folder, unique, answers)])
+                check_videos([(folder, unique, answers)])
             for names in _groups(cells):
                 title = "+".join(name for name, _ in names)
                 work.append(find_work(title, [opened[key] for key in names], self.config.run))

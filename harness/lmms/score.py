@@ -17,11 +17,11 @@ from harness.evidence.cells import SCORE, CellResult
 from harness.evidence.loading import cell_names, each_cell, wanted
 from harness.evidence.statistics import main_metric
 from harness.places import PACKAGE
+from harness.records import seal
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
 from harness.store.answers import now
-from harness.store.records import seal
 
 if TYPE_CHECKING:
     from harness.lmms.task import Scorer

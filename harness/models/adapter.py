@@ -14,7 +14,7 @@ from harness.compress.generate import generate
 from harness.compress.method import Candidates, Method
 from harness.compress.positions import check_rule
 from harness.compress.prompt import Prompt
-from harness.compress.trace import Generation
+from harness.compress.trace import Generation, digest_of
 from harness.errors import QuestionError, UserError
 from harness.late import inference_mode, torch
 from harness.models.checkpoint import check_loaded, check_processor, check_tensors
@@ -313,8 +313,10 @@ class Adapter(ABC):
             memo=video.memo,
             repeats=repeats,
         )
+        trace = generation.trace
+        trace.ids_digest, trace.positions_digest = digest_of(prompt.input_ids), digest_of(prompt.positions)
         if not anew and method.needs_features:
-            generation.trace.n_encoded = encoded
+            trace.n_encoded = encoded
         return dataclasses.replace(generation, text=self.decode_text(generation.tokens))
 
     def _chosen(

@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.places import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -50,18 +50,57 @@ def weight_files(folder: Path) -> list[Path]:
         if not whole.exists():
             raise WeightsError(folder, "has neither model.safetensors nor model.safetensors.index.json")
         return [whole]
-    files = [folder / name for name in sorted(set(_weight_map(index).values()))]
+    names = sorted(set(_weight_map(index).values()))
+    if away := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise WeightsError(index, f"names {away[0]!r}, which is outside the folder")
+    files = [folder / name for name in names]
     for path in files:
         if not path.exists():
             raise WeightsError(path, f"is missing; {index.name} names it")
     return files
 
 
+OPENED = (
+    "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
+    "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+)  # fmt: skip
+"""Patterns of the files besides the weights that transformers opens in a model's folder."""
+REDIRECTS = {
+    "config.json": ("transformers_weights", "configuration_files"),
+    "tokenizer_config.json": ("fast_tokenizer_files",),
+}
+"""File -> keys by which transformers opens other files than those of these names."""
+
+
+def opened_files(folder: Path) -> list[Path]:
+    """All files that loading a checkpoint opens: weights, their index, configurations, tokenizer, chat template.
+
+    Raises:
+        WeightsError: files of the checkpoint are missing, or it sends the loader elsewhere.
+    """
+    for name, keys in REDIRECTS.items():
+        with suppress(OSError, ValueError, RecursionError):  # the checks of the processor say what is wrong
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            if turned := [key for key in keys if isinstance(content, dict) and content.get(key)]:
+                raise WeightsError(
+                    folder / name, f"has the key {turned[0]!r}, which makes transformers load other files; remove it"
+                )
+    if (folder / "adapter_config.json").exists():
+        raise WeightsError(folder / "adapter_config.json", "loads an adapter over the weights; merge it into them")
+    texts = [path for pattern in OPENED for path in sorted(folder.glob(pattern)) if path.is_file()]
+    weights = weight_files(folder)
+    index = [folder / "model.safetensors.index.json"] if weights != [folder / "model.safetensors"] else []
+    return [*texts, *index, *weights]
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return names
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["metadata"]  # transformers reads it
+        return {str(name): Path(str(file)).as_posix() for name, file in content["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(index, f"is no index of a checkpoint ({error!r})") from error
 
 
@@ -82,11 +121,40 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 own = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(path, f"is cut short or damaged ({error})") from error
-        absent = [name for name, file_name in promised.items() if file_name == path.name and name not in own]
+        place = path.relative_to(folder).as_posix()
+        absent = [name for name, file_name in promised.items() if file_name == place and name not in own]
         if absent:
             raise WeightsError(path, f"lacks {_listed(absent)}, which the index says it has")
+        strange = [name for name in own if promised and promised.get(name) != place]
+        if strange:
+            raise WeightsError(path, f"holds {_listed(strange)}, which the index does not say it has")
         shapes |= own
     return shapes
+
+
+def own_scaling(rope: Any) -> str:
+    """How rope settings of a configuration stretch the rotary embedding, in words; empty where they do not."""
+    kind = (rope.get("rope_type") or rope.get("type") or "default") if isinstance(rope, dict) else "default"
+    if kind in ("default", "mrope"):
+        return ""
+    return (
+        f"stretches the rotary embedding itself ({kind}, factor {rope.get('factor')}), which no cell would say; remove "
+        "rope_scaling there and set model.yarn_factor"
+    )
+
+
+def check_rope(folder: Path) -> None:
+    """Does the checkpoint leave scaling of the rotary embedding to `model.yarn_factor`?
+
+    Raises:
+        WeightsError: no.
+    """
+    with suppress(OSError, ValueError, RecursionError):  # other checks say what is wrong with the file
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for part in (config, config.get("text_config")):
+            for key in ("rope_scaling", "rope_parameters"):
+                if isinstance(part, dict) and (scaled := own_scaling(part.get(key))):
+                    raise WeightsError(folder / "config.json", scaled)
 
 
 @lru_cache
@@ -186,7 +254,7 @@ AT_ONCE = 2**24
 
 
 def _check_file(path: Path) -> None:
-    """Look at the bits of every number of a file; formats of eight bits, which few checkpoints have, through torch.
+    """Look at the bits of every number of a file.
 
     The file is laid out as safetensors documents it: the length of the header in eight bytes, the header in JSON with
     the place of each tensor, the numbers.
@@ -200,28 +268,20 @@ def _check_file(path: Path) -> None:
         header.pop("__metadata__", None)
         for name, tensor in header.items():
             begin, end = tensor["data_offsets"]
-            if tensor["dtype"] in EXPONENTS:
+            if tensor["dtype"] not in EXPONENTS:
+                raise WeightsError(
+                    path, f"{name} is of the format {tensor['dtype']}; allowed: {', '.join(EXPONENTS)}, not quantized"
+                )
+            else:
                 kind, exponent = EXPONENTS[tensor["dtype"]]
                 count = (end - begin) // np.dtype(kind).itemsize
                 bits = np.memmap(path, kind, "r", start + begin, (count,)) if count else np.empty(0, kind)
                 mask = np.array(exponent, kind)
                 blocks = (bits[at : at + AT_ONCE] for at in range(0, count, AT_ONCE))
                 good = not any(((block & mask) == mask).any() for block in blocks)
-            else:
-                good = not tensor["dtype"].startswith("F") or _finite_tensor(path, name)
             if not good:
                 raise WeightsError(path, f"{name} holds NaN or infinity")
     except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(path, f"is cut short or damaged ({error})") from error
-
-
-def _finite_tensor(path: Path, name: str) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return finite(file.get_tensor(name))
-    except SafetensorError as error:
         raise WeightsError(path, f"is cut short or damaged ({error})") from error
 
 
@@ -267,10 +327,8 @@ def _note(kind: str, *state: str | bytes) -> Path | None:
     for part in state:
         content = part if isinstance(part, bytes) else part.encode()
         digest.update(len(content).to_bytes(8, "little") + content)
-    with suppress(RuntimeError):  # no home folder
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return base / "adaretake" / kind / digest.hexdigest()[:32]
-    return None
+    folder = cache_folder()
+    return None if folder is None else folder / kind / digest.hexdigest()[:32]
 
 
 def _remember(note: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.advice import install
 from harness.errors import UserError
 from harness.late import torch
+from harness.models.checkpoint import own_scaling
 
 _YARN = {"rope_type": "yarn", "beta_fast": 32.0, "beta_slow": 1.0}
 
@@ -65,6 +66,8 @@ def scale_rope(text_config: Any, factor: float) -> None:
     """
     if factor < 1:
         raise UserError(f"model.yarn_factor={factor} must be 1 (no scaling) or more; the releases use 4")
+    if scaled := own_scaling(getattr(text_config, "rope_parameters", None)):
+        raise UserError(f"the checkpoint's config.json {scaled}")
     if factor == 1:
         return
     kept = {k: v for k, v in text_config.rope_parameters.items() if k != "type"}

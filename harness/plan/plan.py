@@ -14,7 +14,8 @@ import psutil
 from rich.console import Console
 
 from harness.advice import harness
-from harness.benchmarks.questions import Question, load_questions
+from harness.benchmarks.questions import Question, check_prompts, load_questions
+from harness.digest import digest_now
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
@@ -37,7 +38,6 @@ from harness.store import (
     read_manifest,
 )
 from harness.store.manifest import FILE as MANIFEST
-from harness.video.digest import Digests
 
 Key = tuple[Any, ...]
 UNKNOWN_DEVICE = "device not recorded"
@@ -241,7 +241,7 @@ def make_plan(
         except UserError as error:
             problems.append(str(error))
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
-        notes += [wrong] if (wrong := mismatch(cell.record())) else []
+        problems += [wrong] if (wrong := mismatch(cell.record())) else []
     work = [work for plan in plans for work in plan.work]
     rates = measured_rates(Path(results), [each.cell for each in work])
     taking = {device: [own.seconds(each) for each in work] for device, own in rates.items()}
@@ -287,11 +287,12 @@ def _plan_group(group: Group, results: str, run: RunConfig, asked: QuestionsOnce
             folder = cell_folder(results, cell)
             files = files_now(folder)
             answers = read_answers(folder)
+            check_prompts(folder, questions[cell.id], {name: a.prompt_digest for name, a in answers.items()})
             records.check(answers.values())
             outcomes[cell.id] = outcomes_of(answers, files)
             yield folder, questions[cell.id], answers
 
-    check_videos(Path(results), held())
+    check_videos(held())
     cells, todo = [], {}
     for cell in group.cells:
         own, of = questions[cell.id], outcomes[cell.id].of
@@ -326,18 +327,16 @@ def report_problems(plan: Plan) -> None:
         raise UserError("this cannot run yet:\n" + "\n".join(f"- {problem}" for problem in plan.problems))
 
 
-def check_videos(results: Path, cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, Answer]]]) -> None:
+def check_videos(cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, Answer]]]) -> None:
     """Every answer was given to the file that its question names now; an absent file changes nothing.
 
     Args:
-        results: its `video_digests.json` remembers digests, so that only new and changed files are read.
         cells: the folder of each, its questions and its answers; taken one by one, so that they may come from a
             generator that holds one cell at a time.
 
     Raises:
         UserError: videos were replaced, or questions point at other files.
     """
-    digests = Digests(results / "video_digests.json")
     found: dict[Path, str | None] = {}
     changed: dict[tuple[Path, str], str] = {}
     folders = []
@@ -348,11 +347,10 @@ def check_videos(results: Path, cells: Iterable[tuple[Path, Sequence[Question], 
             if answer is None or not answer.ok or answer.video_digest is None:
                 continue
             if question.video not in found:
-                found[question.video] = digests.of(question.video)
+                found[question.video] = digest_now(question.video)
             now = found[question.video]
             if now is not None and now != answer.video_digest:
                 changed[question.video, answer.video_digest] = now
-    digests.save()
     if not changed:
         return
     (path, before), now = next(iter(changed.items()))

@@ -14,6 +14,7 @@ from harness.console import open_console
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import choose, newest
 from harness.gate.baseline import load_baselines
+from harness.records import made_folder
 from harness.report import costs as account
 from harness.report import pages, tables
 from harness.report.explorer.page import write_explorer
@@ -22,7 +23,6 @@ from harness.report.tables import score_rows, scores_frame
 from harness.settings.groups import Config, ReportConfig
 from harness.settings.matrix import build_cells, ids_under
 from harness.store import write_atomic
-from harness.store.records import made_folder
 from harness.verdicts import power
 from harness.verdicts.context import Context
 from harness.verdicts.expected import load_tables

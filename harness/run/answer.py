@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MEASURED = (
     "n_prompt", "n_encoded", "n_video", "cache_length", "chunk_budget", "kept_digest", "kept_margin", "next_position",
+    "ids_digest", "positions_digest",
     "prefilled", "attended", "cache_peak", "host_bytes", "moved_bytes",
 )  # fmt: skip
 """Fields of the trace that are stored with the answer."""
@@ -130,6 +131,7 @@ def make_answer(
         question.video_id,
         "ok",
         text=generation.text,
+        prompt_digest=question.digest,
         n_new=len(generation.tokens),
         peak_memory=peak_memory,
         seconds={name: round(value, 6) for name, value in seconds.items()},

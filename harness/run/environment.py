@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "lmms-eval", "decord", "av", "torchcodec", "flash-attn",
-    "numpy",
+    "numpy", "torchvision", "pillow", "qwen-vl-utils", "jinja2", "pysubs2",
 )  # fmt: skip
 """Those whose version can change an answer, or explain a difference."""
 

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.digest import file_digest
 from harness.run.answer import open_sampled
 from harness.store import SeenFrames
-from harness.video.digest import video_digest
 
 if TYPE_CHECKING:
     from harness.settings.cell import Cell
@@ -110,7 +110,7 @@ class Frames:
 
     def _open(self, path: Path) -> Any:
         with contextlib.suppress(OSError):  # opening says better what is wrong
-            self._digests[path] = video_digest(path)
+            self._digests[path] = file_digest(path)
         return open_sampled(path, self._video)
 
 
@@ -137,7 +137,7 @@ class _Stored:
 
     def holds(self, path: Path) -> bool:
         """Whether a video's features are there; they may be gone when they are wanted."""
-        return path.is_file() and self._key_of(video_digest(path)) in self._folder
+        return path.is_file() and self._key_of(file_digest(path)) in self._folder
 
     def find(self, path: Path) -> OpenVideo | None:
         """A video with its stored features."""
@@ -146,7 +146,7 @@ class _Stored:
 
         if not path.is_file():
             return None
-        digest = video_digest(path)
+        digest = file_digest(path)
         held = self._folder.find(self._key_of(digest))
         if held is None:
             return None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
+from harness.digest import file_digest
 from harness.errors import VideoError
 from harness.run.answer import Session, make_answer
 from harness.run.failures import Failure, Streak, failure_of, release_memory
@@ -19,7 +20,6 @@ from harness.run.frames import Frames, OpenVideo
 from harness.run.status import StatusFile
 from harness.run.work import Siblings, VideoWork, WorkItem
 from harness.store import Answer, AnswerLog, FrameRecords
-from harness.video.digest import video_digest
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Loop:
         counters.videos_decoded += 1
         with contextlib.closing(self._timed(opened.windows(self.siblings.cells[0].video.window))) as windows:
             features = self.session.encode(opened.plan, windows)
-        if video_digest(opened.path) != opened.digest:
+        if file_digest(opened.path) != opened.digest:
             raise VideoError(f"{opened.path} was replaced while it was read; start again with run.retry=failed")
         counters.videos_encoded += 1
         counters.seconds_encoding += time.perf_counter() - start - (counters.seconds_waiting - waited)
@@ -161,8 +161,8 @@ class Loop:
         if failure.out_of_memory:
             release_memory()
         for ask in asks:
-            name, video = ask.question.question_id, ask.question.video_id
-            self._store(ask, Answer(name, video, "failed", error=failure.record, start=self.start, **known))
+            asked: dict[str, Any] = {"prompt_digest": ask.question.digest, "error": failure.record, "start": self.start}
+            self._store(ask, Answer(ask.question.question_id, ask.question.video_id, "failed", **asked, **known))
 
     def _store(self, ask: WorkItem, answer: Answer) -> None:
         self.logs[ask.cell].append(answer)

@@ -135,7 +135,8 @@ class Supervisor:
                 if missing:
                     with AnswerLog(folder, RECORDER) as record:
                         for q in missing:
-                            record.append(Answer(q.question_id, q.video_id, "failed", error=error, start=order.start))
+                            asked: dict[str, Any] = {"prompt_digest": q.digest, "error": error, "start": order.start}
+                            record.append(Answer(q.question_id, q.video_id, "failed", **asked))
 
     def _see(self, share: _Share) -> str:
         where = worker_log(self.order.logs, share.index)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.advice import aside
+from harness.benchmarks.questions import check_prompts
 from harness.errors import UserError
 from harness.run.environment import git_state, versions
 from harness.store import (
@@ -223,16 +222,10 @@ def open_folder(
     open_cell(folder, make_manifest(cell, runtime))
     outcomes, recorded = read_outcomes(folder, known), recorded or record(questions)
     path = folder / QUESTIONS
+    check_prompts(folder, questions, {name: outcome.prompt_digest for name, outcome in outcomes.of.items()})
     if path.is_file() and path.read_bytes() != recorded.content:
-        held = {r.question_id: r for r in read_questions(folder)} if outcomes.of or keep_others else {}
-        for name, asked in recorded.records.items():
-            if name in outcomes.of and name in held and held[name].prompt_digest != asked.prompt_digest:
-                raise UserError(
-                    f"question {name} of {folder.name} reads differently from when it was answered: "
-                    f"its annotations or prompt have changed. Put the data back, or move the old answers away "
-                    f"({aside(folder)}) and answer anew."
-                )
-        others = [asked for name, asked in held.items() if name not in recorded.records] if keep_others else []
+        held = read_questions(folder) if keep_others else []
+        others = [asked for asked in held if asked.question_id not in recorded.records]
         write_questions(folder, [*others, *recorded.records.values()])
     elif not path.is_file():
         write_questions(folder, recorded.records.values())
@@ -250,9 +243,7 @@ class Recorded:
 def record(questions: Sequence[Question]) -> Recorded:
     """Questions as a cell records them."""
     records = {
-        q.question_id: QuestionRecord(
-            q.question_id, q.video_id, dict(q.options), q.answer, dict(q.tags), prompt_digest(q)
-        )
+        q.question_id: QuestionRecord(q.question_id, q.video_id, dict(q.options), q.answer, dict(q.tags), q.digest)
         for q in questions
     }
     return Recorded(records, as_file(records.values()))
@@ -268,9 +259,3 @@ def make_manifest(cell: Cell, runtime: Mapping[str, Any]) -> Manifest:
         git=git_state(),
         runtime=dict(runtime),
     )
-
-
-def prompt_digest(question: Question) -> str:
-    """Digest of what is asked: prompt and options. A changed annotation file shows here."""
-    text = repr((question.prompt, sorted(question.options.items())))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -20,7 +20,7 @@ from harness.settings.weights import architecture
 if TYPE_CHECKING:
     from harness.compress.method import Method
 
-IDENTITY_VERSION = 2
+IDENTITY_VERSION = 3
 """Raise it when the meaning of an identity field changes: old answers are then never matched to new cells."""
 
 GROUPS = ("model", "method", "video", "task")

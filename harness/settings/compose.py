@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -96,7 +97,7 @@ def compose_verb(verb: Verb, words: Sequence[str]) -> tuple[Config, Any]:
 
 def _composed(root: type[Config], words: Sequence[str]) -> Any:
     schema = OmegaConf.structured(root)
-    said = [_hydra_word(word, root) for word in spelled(words, options("context"))]
+    said = [_hydra_word(word, root) for word in _spelled(words)]
     ConfigStore.instance().store(name="schema", node=schema)
     GlobalHydra.instance().clear()
     try:
@@ -125,7 +126,10 @@ def _finished(root: type[Config], sections: Mapping[str, Any], words: Sequence[s
     """The configuration of composed sections: values checked, axes settled."""
     config = root(**{**sections, "words": list(words)})
     check_settings(config)
-    config.matrix = settle(config.matrix, config.profile, spelled(words, options("context")))
+    given = {_key(word) for word in words}
+    if "task.data" in given and "task.name" not in given:
+        raise UserError(f"task.data={config.task.data} makes another task: give it a name of its own with task.name=")
+    config.matrix = settle(config.matrix, config.profile, _spelled(words))
     return config
 
 
@@ -140,7 +144,7 @@ class Recomposed:
         """Raises UserError for a word that is no setting."""
         self.words = list(words)
         parser = OverridesParser.create()
-        said = [_hydra_word(word, Config).removeprefix("++") for word in spelled(words, options("context"))]
+        said = [_hydra_word(word, Config).removeprefix("++") for word in _spelled(words)]
         parsed = [parser.parse_override(word) for word in said]
         self._chosen = {each.key_or_group: str(each.value()) for each in parsed if (CONF / each.key_or_group).is_dir()}
         self._values = [(each.key_or_group, each.value()) for each in parsed if each.key_or_group not in self._chosen]
@@ -162,7 +166,7 @@ class Recomposed:
             made[name] = self._section(name, files, made)
         root = {key: value for file in files.values() for key, value in file.items() if key not in SCHEMAS}
         root |= {key: value for key, value in self._values if "." not in key}
-        kept = [word for word in spelled(self.words, options("context")) if _key(word) not in _axes_of(choice)]
+        kept = [word for word in _spelled(self.words) if _key(word) not in _axes_of(choice)]
         made |= {key: root[key] for key in OF_ALL if key in root}
         return _finished(Config, made, [*kept, *(f"{group}={option}" for group, option in choice.items())])
 
@@ -205,6 +209,46 @@ class Recomposed:
             return _opened(name, OmegaConf.to_object(found) if isinstance(found, DictConfig) else found)
         except OmegaConfBaseException as error:
             raise UserError(_explained(error, Config)) from error
+
+
+def _spelled(words: Sequence[str]) -> list[str]:
+    """The words as settings, see `harness.settings.words.spelled`; a mapping of axes as one word for each of its axes.
+
+    Raises:
+        UserError: a mapping that holds no axis of a place.
+    """
+    contexts = {name: _option(CONF, "context", name)[0]["context"]["tokens"] for name in options("context")}
+    found: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        place = next((place for place in OPEN if key == place or key.startswith(f"{place}.")), None)
+        found += _leaves(key, value) if place and value.startswith("{") else [word]
+    return spelled(found, contexts)
+
+
+def _leaves(key: str, value: str) -> list[str]:
+    """``matrix.by_task={mlvu:{fps:3}}`` as ``matrix.by_task.mlvu.fps=3``."""
+    try:
+        tree = OverridesParser.create().parse_override(f"{key}={value}").value()
+    except HydraException:
+        tree = None
+    leaves: list[str] = []
+
+    def walk(place: str, node: Any) -> None:
+        if isinstance(node, dict) and node:
+            for name, inner in node.items():
+                walk(f"{place}.{name}", inner)
+        elif place.count(".") == 3:
+            leaves.append(f"{place}={json.dumps(node) if not isinstance(node, str) else node}")
+        else:
+            leaves.clear()
+            raise UserError(
+                f"configuration: {key}={value} must hold axes of places, such as matrix.by_task={{mlvu:{{fps:3}}}}; "
+                "null leaves an axis out: matrix.by_task={mlvu:{fps:null}}"
+            )
+
+    walk(key, tree)
+    return leaves
 
 
 def _axes_of(choice: Mapping[str, str]) -> set[str]:

@@ -98,7 +98,7 @@ class TaskConfig:
     """
 
     name: str = setting(name=True, label="task", help="name in ids and tables")
-    data: str = setting(name=True, runtime=True, help="folder of the benchmark below tasks/")
+    data: str = setting(name=True, help="folder of the benchmark below tasks/")
     split: str = setting(name=True, help="split of the benchmark")
     protocol: str = setting(name=True, help="prompt and parser")
     subset: str | None = setting(None, name=True, axis="subset", help="part of the questions, such as mini")

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.advice import download, program
+from harness.digest import file_digest
 from harness.errors import UserError
 from harness.places import find
 
 if TYPE_CHECKING:
     from harness.settings.groups import ModelConfig
-
-WHOLE_FILE_BYTES = 64 * 2**20
-"""Files up to this size enter the identity whole; of larger ones size, header and samples do."""
-SAMPLES, SAMPLE_BYTES = 16, 2**16
-SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
-"""Files that can change an answer: weights, configurations, tokenizer, chat template."""
 
 
 def find_weights(path: str, fetch: str | None = None) -> Path:
@@ -85,10 +79,11 @@ def check_weights(model: ModelConfig) -> Path:
     Raises:
         UserError: no, naming file and tensor, with the command that fetches it again.
     """
-    from harness.models.checkpoint import WeightsError, check_finite, check_processor, check_tensors
+    from harness.models.checkpoint import WeightsError, check_finite, check_processor, check_rope, check_tensors
 
     folder = find_weights(model.path, model.fetch)
     try:
+        check_rope(folder.resolve())
         check_tensors(folder.resolve())
         check_processor(folder.resolve())
         check_finite(folder.resolve())
@@ -103,28 +98,21 @@ def _is_hub_id(path: str) -> bool:
 
 @lru_cache
 def weights_identity(folder: Path) -> str:
-    """Twelve hexadecimal digits that change when a file that can change an answer does.
+    """Twelve hexadecimal digits of all bytes of all files that loading the weights opens, and of no others.
 
     Args:
         folder: a model folder, see :func:`find_weights`.
+
+    Raises:
+        UserError: files are missing, or the checkpoint sends the loader to others.
     """
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()):
-        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()[:12]
+    from harness.models.checkpoint import opened_files
 
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= WHOLE_FILE_BYTES:
-            yield file.read()
-            return
-        for k in range(SAMPLES):
-            file.seek(k * (size - SAMPLE_BYTES) // (SAMPLES - 1), os.SEEK_SET)
-            yield file.read(SAMPLE_BYTES)
+    try:
+        lines = [f"{path.relative_to(folder).as_posix()}:{file_digest(path)}\n" for path in opened_files(folder)]
+    except OSError as error:
+        raise UserError(f"weights: {folder} cannot be read: {error}") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
 def resolve_dtype(dtype: str, device: str) -> str:

@@ -30,7 +30,7 @@ AXES: dict[str, tuple[str, ...]] = {axis: _settings_of(axis) for axis in (*CHOIC
 """Axis -> the settings that it stands for. One of these on the command line replaces the axis."""
 
 
-def spelled(words: Iterable[str], contexts: Iterable[str]) -> list[str]:
+def spelled(words: Iterable[str], contexts: Mapping[str, int | None]) -> list[str]:
     """The words of a command line with each axis as a setting.
 
     A list is the axis of the matrix (``frames=[64,128]``: ``matrix.frames=[64,128]``); a single value is the setting
@@ -38,16 +38,21 @@ def spelled(words: Iterable[str], contexts: Iterable[str]) -> list[str]:
 
     Args:
         words: ``key=value``.
-        contexts: options of the group `context`.
+        contexts: options of the group `context` and their tokens; in a list an option stands for its tokens.
     """
-    return [_spelled(word, {*contexts}) for word in words]
+    return [_spelled(word, contexts) for word in words]
 
 
-def _spelled(word: str, contexts: set[str]) -> str:
+def _spelled(word: str, contexts: Mapping[str, int | None]) -> str:
     key, _, value = word.partition("=")
     place, _, axis = key.rpartition(".")
     if axis not in AXES or not value:
         return word
+    if axis == "context" and value.startswith("["):
+        numbers = {name: "null" if tokens is None else str(tokens) for name, tokens in contexts.items()}
+        parts = (part.strip() for part in value.strip("[]").split(","))
+        value = f"[{','.join(numbers.get(part, part) for part in parts)}]"
+        word = f"{key}={value}"
     listed = value.startswith("[") or value == "null"
     if place == "matrix" or place.startswith("matrix.by_"):
         return word if listed else f"{key}=[{value}]"

@@ -1,5 +1,6 @@
 """Records on disk: answers, questions and the manifest of each cell. Standard library and filelock only."""
 
+from harness.records import StoreError, hold, write_atomic
 from harness.store.answers import (
     Answer,
     AnswerLog,
@@ -27,7 +28,6 @@ from harness.store.manifest import (
     write_manifest,
     write_questions,
 )
-from harness.store.records import StoreError, hold, write_atomic
 
 __all__ = [
     "Answer",

@@ -6,24 +6,23 @@ A process killed while appending leaves at most one torn line, the last of its o
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
+
+import msgspec
 
 from harness.advice import aside
 from harness.errors import UserError, printable
-from harness.store.records import EditedError, NotRecordError, StoreError, hold, seal, sync_folder, unseal
+from harness.records import EditedError, NotRecordError, StoreError, hold, seal, sealed_body, sync_folder, unseal
 
-SCHEMA = 3
+SCHEMA = 4
 OK = "ok"
 FAILED = "failed"
 
@@ -35,29 +34,28 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
-@dataclass(slots=True)
-class Answer:
-    """One question answered, or not, in one cell; never changed once made.
-
-    It is not declared frozen, because making a frozen one of so many fields takes five times longer, and a results
-    folder may hold a million.
-    """
+class Answer(msgspec.Struct, forbid_unknown_fields=True):
+    """One question answered, or not, in one cell; never changed once made."""
 
     question_id: str
     video_id: str
     status: str  # "ok" or "failed"
     text: str = ""  # what the model said, unchanged
-    video_digest: str | None = None  # of the file that was seen, see `harness.video.digest`
+    cell: str = ""  # id of the cell, the name of its folder; written by the log
+    prompt_digest: str | None = None  # of the text asked, see `harness.store.QuestionRecord`
+    ids_digest: str | None = None  # of the token ids of the whole prompt
+    positions_digest: str | None = None  # of their position ids
+    video_digest: str | None = None  # of the file that was seen, see `harness.digest`
     n_prompt: int | None = None  # tokens of the whole prompt before compression
-    n_encoded: int | None = None  # video tokens that the vision tower made
+    n_encoded: int | None = None  # video tokens that the vision encoder made
     n_video: int | None = None  # of these, the ones in the prompt
     prefilled: float | None = None  # tokens through the language model before the first new one, mean over layers
     attended: float | None = None  # keys that these looked at, in all, mean over layers
-    cache_peak: float | None = None  # most cache slots until then, mean over layers
-    cache_length: list[float] = field(default_factory=list)  # [L] cache slots of each layer after the prefill
+    cache_peak: float | None = None  # most KV cache entries until then, mean over layers
+    cache_length: list[float] = []  # [L] KV cache entries of each layer after the prefill
     host_bytes: int | None = None  # of keys and values that waited in host memory
     moved_bytes: int | None = None  # of these, copied to the accelerator
-    chunk_budget: list[int] = field(default_factory=list)  # [K] tokens to keep of each chunk, mean over layers
+    chunk_budget: list[int] = []  # [K] tokens to keep of each chunk, mean over layers
     kept_digest: str | None = None  # of all choices of tokens; None where nothing was chosen
     kept_margin: float | None = None  # how near the closest of these choices was, see `harness.compress.trace`
     next_position: int | None = None  # position id of the first new token
@@ -66,16 +64,16 @@ class Answer:
     evidence_seen: bool | None = None  # a frame lies in each span that shows the answer; None: the spans are not known
     frames: str | None = None  # name of the record of the frames that were seen, see `harness.store.frames`
     backend: str | None = None  # decoder that made the frames
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = {}
     n_new: int | None = None  # generated tokens
     peak_memory: int | None = None  # most bytes on the accelerators while this was answered
     error: dict[str, str] | None = None  # {"type", "message"} of a failed answer
     start: str | None = None  # which start of a run gave it: the name of that start's folder of logs
-    time: str = field(default_factory=now)
+    time: str = msgspec.field(default_factory=now)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        if self.status not in (OK, FAILED):
+        if self.status != OK and self.status != FAILED:
             raise ValueError(f"status {self.status!r} of question {self.question_id!r} must be '{OK}' or '{FAILED}'")
         if self.status == FAILED and not self.error:
             raise ValueError(f"question {self.question_id!r} failed without an error to show for it")
@@ -92,12 +90,12 @@ class Answer:
 
     @property
     def n_cache_mean(self) -> float | None:
-        """Cache slots after the prefill, mean over layers."""
+        """KV cache entries after the prefill, mean over layers."""
         return sum(self.cache_length) / len(self.cache_length) if self.cache_length else None
 
-    def to_line(self) -> bytes:
-        """The answer as one line of JSON, newline included."""
-        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    def to_line(self, cell: str) -> bytes:
+        """The answer as one line of JSON of a cell's file, newline included."""
+        record = {**msgspec.structs.asdict(self), "cell": cell}
         return seal({"schema": record.pop("schema"), **record})
 
 
@@ -144,108 +142,97 @@ def read_answers(cell_dir: Path | str) -> dict[str, Answer]:
 
 
 def parse_answers(path: Path, data: bytes) -> Iterator[tuple[Answer, int]]:
-    """Yield (answer, offset behind its line) of the content of the file `path`; a torn last line is passed over.
+    """Yield (answer, offset after its line) of the content of the file `path`; a torn last line is passed over.
 
-    Raises UserError naming file and line for any other damage.
+    Raises UserError naming file and line for any other damage, and for an answer of another cell.
     """
-    start, number = 0, 0
+    start, number, cell = 0, 0, path.absolute().parent.name
     while start < len(data):
         number += 1
         stop = data.find(b"\n", start)
         end = len(data) + 1 if stop < 0 else stop + 1
         line = data[start : end - 1]
         try:
-            record = unseal(line)
+            answer = _decode(line)
         except NotRecordError:
             if end >= len(data):
                 return
             raise UserError(
                 f"{path}, line {number} is damaged: {line[:60]!r} is not a record of an answer. Only a torn last line "
-                f"can be repaired. {_again(path, number)}"
+                f"can be repaired. {_drop(path, number)}"
             ) from None
         except EditedError as error:
-            record = error.record
-            if record.get("schema") == SCHEMA and "question_id" in record:
-                raise UserError(
-                    f"{path}, line {number}: {error}. Answers are never edited. {_again(path, number)}"
-                ) from None
-        try:
-            yield _to_answer(record), end
+            raise UserError(
+                f"{path}, line {number}: {error}. Answers are never edited. {_drop(path, number)}"
+            ) from None
         except ValueError as error:
             raise UserError(
                 f"{path}, line {number} {error}. Move the folder away ({aside(path.parent)}) or choose "
                 "another one with results=<folder>."
             ) from error
+        if answer.cell != cell:
+            raise UserError(
+                f"{path}, line {number} is an answer of the cell {answer.cell!r} and not of {cell!r}. Put the file "
+                f"back where it was, or move it away ({aside(path)}); then start the same command again."
+            )
+        yield answer, end
         start = end
 
 
-def _again(path: Path, number: int) -> str:
+def _drop(path: Path, number: int) -> str:
     return f"To answer that question again, delete the line: sed -i '{number}d' {shlex.quote(str(path))}"
 
 
-def _to_answer(record: dict[str, Any]) -> Answer:
-    """Raises ValueError saying what is wrong."""
+_DECODER = msgspec.json.Decoder(Answer)
+
+
+def _decode(line: bytes) -> Answer:
+    """The answer of a line.
+
+    Raises:
+        NotRecordError, EditedError: see `harness.records.unseal`.
+        ValueError: it is another record; says what is wrong.
+    """
+    body = sealed_body(line)
+    try:
+        answer = _DECODER.decode(body + b"}") if body is not None else _convert(line)
+    except msgspec.DecodeError:  # wrong types, or text that only Python's own reader takes
+        answer = _convert(line)
+    if answer.schema != SCHEMA:
+        raise ValueError(_other_schema(answer.schema))
+    for name in SHARED:
+        if (value := getattr(answer, name)) is not None:
+            setattr(answer, name, intern(value))
+    return answer
+
+
+def _other_schema(schema: Any) -> str:
+    return (
+        f"has schema {schema!r}; this version reads and writes schema {SCHEMA}, whose answers also know their cell "
+        "and their prompt"
+    )
+
+
+def _convert(line: bytes) -> Answer:
+    """The answer of a line that the fast decoder does not take. Raises as `_decode`."""
+    try:
+        record = unseal(line)
+    except EditedError as error:
+        record = error.record
+        if record.get("schema") == SCHEMA and "question_id" in record:
+            raise
     if "question_id" not in record:
         raise ValueError("is not a record of an answer")
     if record.get("schema") != SCHEMA:
-        raise ValueError(f"has schema {record.get('schema')!r}; this version reads and writes schema {SCHEMA}")
-    names, wrong, holding = _checked((*record, *map(type, record.values())))
-    if wrong:
-        raise ValueError(f"is not a record of an answer: {wrong}={record[wrong]!r} is no {_hint(wrong)}")
-    record = dict(zip(names, record.values(), strict=True))
-    for name, types in holding:
-        value = record[name]
-        if not types.issuperset(map(type, value.values() if type(value) is dict else value)):
-            raise ValueError(f"is not a record of an answer: {name}={value!r} is no {_hint(name)}")
-    for name in SHARED:
-        if (value := record.get(name)) is not None:
-            record[name] = intern(value)
-    if seconds := record.get("seconds"):
-        record["seconds"] = {intern(stage): value for stage, value in seconds.items()}
+        raise ValueError(_other_schema(record.get("schema")))
     try:
-        return Answer(**record)
-    except (TypeError, ValueError) as error:
+        return msgspec.convert(record, Answer)
+    except ValueError as error:
         raise ValueError(f"is not a record of an answer: {error}") from error
 
 
-SHARED = ("question_id", "video_id", "status", "video_digest", "frames", "backend", "start")
+SHARED = ("question_id", "video_id", "status", "cell", "video_digest", "frames", "backend", "start", "prompt_digest")
 """Texts that many answers have in common: one object each in memory."""
-_NONE = type(None)
-_JSON: dict[Any, set[type]] = {t: {t} for t in (str, int, bool, list, dict, _NONE)} | {float: {int, float}}
-"""Annotated type -> types under which JSON gives it back; whole numbers are numbers."""
-
-
-@cache
-def _types() -> dict[str, tuple[frozenset[type], frozenset[type]]]:
-    """Of every field of an answer: the types that its value may have, and those of the items of a list or of the values
-    of a dictionary, which are of one plain type."""
-    found = {}
-    for name, hint in get_type_hints(Answer).items():
-        own: set[type] = set()
-        inside: set[type] = set()
-        for each in get_args(hint) if isinstance(hint, UnionType) else (hint,):
-            own |= _JSON[get_origin(each) or each]
-            inside |= _JSON[get_args(each)[-1]] if get_args(each) else set()
-        found[name] = frozenset(own), frozenset(inside)
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _checked(shape: tuple[Any, ...]) -> tuple[list[str], str | None, list[tuple[str, frozenset[type]]]]:
-    """What a record's names, followed by the types of its values, come to: lines of one run have few different ones.
-
-    Returns:
-        The names, as the objects by which Python finds a function's arguments at once; a field whose value has a wrong
-        type; and what is left to look at: fields with items, and the types of these.
-    """
-    known, names = _types(), [intern(name) for name in shape[: len(shape) // 2]]
-    kinds = [(name, kind) for name, kind in zip(names, shape[len(names) :], strict=True) if name in known]
-    wrong = next((name for name, kind in kinds if kind not in known[name][0]), None)
-    return names, wrong, [(name, known[name][1]) for name, kind in kinds if kind in (list, dict)]
-
-
-def _hint(name: str) -> Any:
-    return get_type_hints(Answer)[name]
 
 
 Files = tuple[tuple[str, int, int, int], ...]
@@ -259,6 +246,7 @@ class Outcome:
     ok: bool
     start: str | None
     reason: str = ""  # why it failed
+    prompt_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -272,8 +260,8 @@ class Outcomes:
 def outcomes_of(answers: Mapping[str, Answer], files: Files) -> Outcomes:
     """The outcomes of answers that were read from files in that state; equal ones are one object."""
     one: dict[Outcome, Outcome] = {}
-    found = {name: Outcome(answer.ok, answer.start, answer.reason) for name, answer in answers.items()}
-    return Outcomes({name: one.setdefault(outcome, outcome) for name, outcome in found.items()}, files)
+    outcomes = ((name, Outcome(a.ok, a.start, a.reason, a.prompt_digest)) for name, a in answers.items())
+    return Outcomes({name: one.setdefault(outcome, outcome) for name, outcome in outcomes}, files)
 
 
 def files_now(cell_dir: Path | str) -> Files:
@@ -319,6 +307,7 @@ class AnswerLog:
         if worker is not None and not _WORKER.fullmatch(worker):
             raise UserError(f"worker name {worker!r} is not usable in a file name: letters, digits, '_' and '-' only")
         folder = Path(cell_dir)
+        self._cell = folder.absolute().name
         self.path = folder / ("answers.jsonl" if worker is None else f"answers.{worker}.jsonl")
         self._lock = hold(folder / f".{self.path.name}.lock", wait_s)
         self._descriptor = -1
@@ -337,7 +326,7 @@ class AnswerLog:
         """Write one answer; when this returns, it is on the disk."""
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
-        line = answer.to_line()
+        line = answer.to_line(self._cell)
         try:
             self._write(line)
             os.fsync(self._descriptor)

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.records import write_atomic
 from harness.store.answers import Answer
-from harness.store.records import write_atomic
 
 SCHEMA = 1
 

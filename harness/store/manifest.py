@@ -11,8 +11,8 @@ from typing import Any
 
 from harness.advice import aside, harness
 from harness.errors import UserError
+from harness.records import EditedError, NotRecordError, seal, unseal, write_atomic
 from harness.store.answers import answer_files, now
-from harness.store.records import EditedError, NotRecordError, seal, unseal, write_atomic
 
 SCHEMA_VERSION = 2
 FILE = "manifest.json"

@@ -30,11 +30,11 @@ from harness.evidence.section import Section, interval_text, number_text, p_text
 from harness.evidence.statistics import Difference, Estimate, main_metric, score
 from harness.gate.baseline import BaselineCell, answer_rows
 from harness.gate.compare import ALPHA, LADDER, NEAR, Comparison, compare_rows
+from harness.records import made_folder
 from harness.settings.cell import key_differences
 from harness.settings.groups import Config
 from harness.settings.matrix import ids_under
 from harness.store import Answer, write_atomic
-from harness.store.records import made_folder
 from harness.tools.verbs import CompareConfig
 from harness.verdicts.context import Context
 

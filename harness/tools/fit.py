@@ -14,11 +14,11 @@ from harness.errors import UserError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
 from harness.places import find
+from harness.records import made_folder
 from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells
-from harness.store.records import made_folder
 from harness.tools.verbs import FitConfig
 
 EXAMPLE = '{"video": "FILE", "question": "What happens?"}'

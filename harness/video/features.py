@@ -47,7 +47,7 @@ class Features:
 class FeatureKey:
     """Everything that can change a video's features.
 
-    video: `harness.video.digest.video_digest`; policy: which frames at which resolution; backend: decodes them
+    video: `harness.digest.file_digest`; policy: which frames at which resolution; backend: decodes them
     decoding: version of sampling and decoding
     weights: identity of the encoder's weights; dtype: of its computation
     encoder: whatever else of the encoder's set-up changes the result, such as its version or its window of frames

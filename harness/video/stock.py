@@ -20,6 +20,7 @@ from harness.video.windows import TimeLimit, Video, too_long
 
 LEAST = 2  # frames, one temporal grid
 FACTOR = 28  # pixels per side of one token
+MODEL_SEQ_LEN = 128_000  # tokens that qwen-vl-utils plans with where the environment does not say
 
 
 def open_stock(track: Track, policy: StockPolicy, backend: str, timeout_s: float) -> Video:
@@ -142,5 +143,10 @@ def _package() -> ModuleType:
         from qwen_vl_utils import vision_process
     except ImportError as error:
         raise UserError(f"video.sampler=stock needs qwen-vl-utils: `{install('qwen-vl-utils')}` ({error})") from error
+    if (given := os.environ.get("MODEL_SEQ_LEN")) is not None or vision_process.MODEL_SEQ_LEN != MODEL_SEQ_LEN:
+        raise UserError(
+            f"the environment's MODEL_SEQ_LEN={given} changes the sizes of frames in qwen-vl-utils, and lmms-eval sets "
+            f"none (then it is {MODEL_SEQ_LEN}); unset MODEL_SEQ_LEN"
+        )
     module: ModuleType = vision_process
     return module

@@ -54,7 +54,7 @@ def test_every_setting_of_the_identity_is_in_some_factor():
         for field in dataclasses.fields(own):
             if field.name not in identity_fields(dataclasses.replace(own, replicate=1) if group == "task" else own):
                 continue
-            if (group, field.name) in {("task", "name"), ("task", "split"), ("task", "subset")}:
+            if (group, field.name) in {("task", "name"), ("task", "data"), ("task", "split"), ("task", "subset")}:
                 continue  # the benchmark, whose questions may not differ, and which of them are asked
             value = getattr(own, field.name)
             other = (not value) if isinstance(value, bool) else new[str(field.type)]

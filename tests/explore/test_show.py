@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from cell_folders import rewrite
@@ -84,8 +84,8 @@ def test_only_kept_tokens_that_tie_are_no_finding():
         return again.Again(ask, generation, None, {}, None, other_video)
 
     assert found(stored).differs == ["kept_digest"] and found(stored).tie
-    assert not found(dataclasses.replace(stored, kept_margin=1e-3)).tie
-    assert not found(dataclasses.replace(stored, text="B")).tie
+    assert not found(msgspec.structs.replace(stored, kept_margin=1e-3)).tie
+    assert not found(msgspec.structs.replace(stored, text="B")).tie
     assert found(stored, True).differs == ["video", "kept_digest"] and not found(stored, True).tie
 
 
@@ -101,7 +101,10 @@ def test_flips_are_shown_up_to_the_limit(show, capsys):
 def test_what_is_stored_as_failed_is_said(show, capsys):
     for cell in show.cells:
         (record,) = [a for name, a in read_answers(cell).items() if name == show.names[0]]
-        line = failed_answer(record.question_id, record.video_id, RuntimeError("no frames")).to_line()
+        failed = failed_answer(
+            record.question_id, record.video_id, RuntimeError("no frames"), prompt_digest=record.prompt_digest
+        )
+        line = failed.to_line(cell.name)
         (cell / "answers.jsonl").write_bytes(line)
     assert show(show.names[0]) == 1
     assert capsys.readouterr().out.count("is stored as failed: RuntimeError: no frames") == 2 and not show.opened

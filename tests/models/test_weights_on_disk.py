@@ -10,8 +10,17 @@ from tiny_checkpoints import save_tiny
 
 from harness.errors import UserError
 from harness.models import checkpoint
-from harness.models.checkpoint import WeightsError, check_finite, check_processor, check_tensors, finite
+from harness.models.checkpoint import (
+    WeightsError,
+    check_finite,
+    check_processor,
+    check_rope,
+    check_tensors,
+    finite,
+    own_scaling,
+)
 from harness.models.qwen2_5_vl import Qwen25VL
+from harness.settings.weights import weights_identity
 
 NAME = "model.layers.0.mlp.down_proj.weight"
 
@@ -177,3 +186,100 @@ def test_one_bad_value_among_many_is_found(dtype):
     assert finite(values.to(dtype)) and finite(torch.tensor([3])) and finite(torch.empty(0, dtype=dtype))
     values[7777] = float("nan")
     assert not finite(values.to(dtype))
+
+
+def identity(folder):
+    weights_identity.cache_clear()
+    return weights_identity(folder)
+
+
+def test_identity_covers_what_loading_reads_and_nothing_else(folder):
+    split(folder)
+    first = identity(folder)
+    for name in ("README.txt", "LICENSE.md", "notes.json", "old.safetensors"):
+        (folder / name).write_text("{}")
+    assert identity(folder) == first
+    seen = {first}
+    for name in ("model-0.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        file = folder / name
+        whole = file.read_bytes()
+        for at in (len(whole) // 3, len(whole) // 2, -1):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at:][1:])
+            seen.add(identity(folder))
+        file.write_bytes(whole)
+    assert len(seen) == 13 and identity(folder) == first
+    (folder / "merges.txt").write_text("a b")
+    assert identity(folder) != first
+
+
+def test_weights_in_a_folder_below_are_identified_and_those_outside_are_refused(folder, tmp_path_factory):
+    weight_map = split(folder)
+    index = folder / "model.safetensors.index.json"
+    (folder / "sub").mkdir()
+    (folder / "model-0.safetensors").rename(folder / "sub" / "a.safetensors")
+    moved = {name: "sub/a.safetensors" if file == "model-0.safetensors" else file for name, file in weight_map.items()}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": moved}))
+    first = identity(folder)
+    check_tensors.cache_clear()
+    check_tensors(folder)
+    tensors = load_file(folder / "sub" / "a.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, folder / "sub" / "a.safetensors", {"format": "pt"})
+    assert identity(folder) != first
+    away = tmp_path_factory.mktemp("away") / "a.safetensors"
+    (folder / "sub" / "a.safetensors").rename(away)
+    for name in (str(away), f"../{away.parent.name}/a.safetensors"):
+        changed = {key: name if file.startswith("sub") else file for key, file in moved.items()}
+        index.write_text(json.dumps({"metadata": {}, "weight_map": changed}))
+        with pytest.raises(UserError, match="which is outside the folder"):
+            identity(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("config.json", "transformers_weights"),
+        ("config.json", "configuration_files"),
+        ("tokenizer_config.json", "fast_tokenizer_files"),
+        ("adapter_config.json", "base_model_name_or_path"),
+    ],
+)
+def test_what_sends_the_loader_to_other_files_is_refused(folder, file, key):
+    content = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps({**content, key: ["sub/x.safetensors"]}))
+    with pytest.raises(UserError, match=f"{file}: (has the key '{key}'|loads an adapter)"):
+        identity(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(folder):
+    split(folder)
+    one, two = (load_file(folder / f"model-{k}.safetensors") for k in (0, 1))
+    name = next(iter(one))
+    save_file({**two, name: one[name] + 1}, folder / "model-1.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=f"holds {name}, which the index does not say it has"):
+        check_tensors(folder)
+
+
+def test_an_index_without_metadata_is_refused(folder):
+    weight_map = split(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(WeightsError, match="is no index of a checkpoint.*metadata"):
+        check_tensors(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.complex64, torch.bool])
+def test_weights_that_are_no_plain_numbers_are_refused(folder, dtype):
+    change(folder, lambda tensors: tensors.update({NAME: tensors[NAME].to(dtype)}))
+    with pytest.raises(WeightsError, match=f"{NAME} is of the format .*; allowed: F64, F32, F16, BF16"):
+        check_finite(folder)
+
+
+@pytest.mark.parametrize("part", [None, "text_config"])
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_a_checkpoint_that_stretches_its_positions_itself_is_refused(folder, part, key):
+    check_rope(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config if part is None else config[part])[key] = {"rope_type": "yarn", "factor": 4.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"config.json: stretches the rotary embedding itself \(yarn, factor 4.0\)"):
+        check_rope(folder)
+    assert not own_scaling({"type": "mrope"}) and not own_scaling(None) and own_scaling({"rope_type": "linear"})

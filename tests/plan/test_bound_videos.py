@@ -4,13 +4,14 @@ import dataclasses
 import re
 import subprocess
 
+import msgspec
 import pytest
 from fake_model import make_questions, make_video
 
+from harness.digest import file_digest
 from harness.errors import UserError
 from harness.plan.plan import check_videos
 from harness.store import Answer, AnswerLog, read_answers
-from harness.video.digest import video_digest
 
 
 @pytest.fixture
@@ -24,12 +25,12 @@ def folder(tmp_path, videos):
     folder = tmp_path / "runs" / "the cell"
     with AnswerLog(folder) as log:
         for q in make_questions(videos):
-            log.append(Answer(q.question_id, q.video_id, "ok", "A", video_digest=video_digest(q.video)))
+            log.append(Answer(q.question_id, q.video_id, "ok", "A", video_digest=file_digest(q.video)))
     return folder
 
 
 def check(folder, questions, answers=None):
-    check_videos(folder.parents[1], [(folder, questions, read_answers(folder) if answers is None else answers)])
+    check_videos([(folder, questions, read_answers(folder) if answers is None else answers)])
 
 
 def test_the_same_videos_pass_wherever_they_lie_and_absent_ones_too(folder, videos):
@@ -61,6 +62,6 @@ def test_another_file_under_an_answered_question_is_an_error_whose_command_drops
 
 def test_failed_answers_bind_nothing(folder, videos, tmp_path):
     answers = read_answers(folder)
-    failed = {k: dataclasses.replace(a, status="failed", error={"type": "E"}) for k, a in answers.items()}
+    failed = {k: msgspec.structs.replace(a, status="failed", error={"type": "E"}) for k, a in answers.items()}
     make_video(tmp_path, "v1", frames=8)
     check(folder, make_questions(videos), failed)

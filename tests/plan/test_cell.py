@@ -45,7 +45,7 @@ def test_every_field_changes_the_digest_but_those_of_the_runtime(group, field):
         assert changed.digest == cell.digest
 
 
-PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-a2afd373"
+PINNED = "videomme-toy-adaretake-paper-full-f256-fps2-c264-76b8317b"
 
 
 def test_ids_are_pinned():

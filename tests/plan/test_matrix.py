@@ -174,7 +174,7 @@ def test_what_is_no_adapter_is_refused(model, path):
 
 def test_a_benchmark_that_is_not_there_is_refused(model):
     with pytest.raises(UserError, match="task.data=foo .*allowed: longvideobench"):
-        build_cells(compose_config([model, "task=mlvu", "task.data=foo"]))
+        build_cells(compose_config([model, "task=mlvu", "task.data=foo", "task.name=foo"]))
 
 
 def test_weights_under_a_wrong_name_are_said_in_words():

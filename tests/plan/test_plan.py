@@ -39,6 +39,12 @@ def overrides(tmp_path):
     return [*words, f"results={tmp_path / 'results'}", "matrix=ablation", "model.dtype=float32"]
 
 
+def answered(plan, name, status="ok", **fields):
+    """An answer to a question of the plan, to the prompt that it asks."""
+    question = next(q for asked in plan.groups[0].questions.values() for q in asked if q.question_id == name)
+    return Answer(name, question.video_id, status, prompt_digest=question.digest, **fields)
+
+
 def plan_of(config):
     problems = []
     cells = build_cells(config, problems)
@@ -64,8 +70,8 @@ def test_counts_follow_the_stored_answers(overrides):
 
     folder = planning.cell_folder(config.results, group.cells[0].cell)
     with AnswerLog(folder) as log:
-        log.append(Answer("00", "v0", "ok", text="A"))
-        log.append(Answer("01", "v0", "failed", error={"type": "VideoError", "message": "damaged"}))
+        log.append(answered(plan, "00", text="A"))
+        log.append(answered(plan, "01", "failed", error={"type": "VideoError", "message": "damaged"}))
     first = plan_of(config).groups[0].cells[0]
     assert (first.questions, first.answered, first.failed, first.to_answer) == (6, 1, 1, 4)
     retry = plan_of(compose_config([*overrides, "run.retry=failed"]))
@@ -112,10 +118,12 @@ def test_an_unmeasured_matrix_says_so_and_how_to_measure_it(overrides):
     assert "time: not known" in mini and "This measures them" not in mini  # it would be the plan itself
 
 
-def test_weights_of_another_model_are_noted(overrides):
-    assert "note: the weights are not those of qwen2_5_vl_7b: layers 4" in shown(plan_of(compose_config(overrides)))
+def test_weights_of_another_model_keep_a_matrix_from_running(overrides):
+    config = compose_config(overrides)
+    with pytest.raises(UserError, match="the weights are not those of qwen2_5_vl_7b: layers 4"):
+        planning.report_problems(plan_of(config))
     toy = [word for word in overrides if not word.startswith("model.path")]
-    assert not plan_of(compose_config([*toy, "model=toy"])).notes
+    assert not plan_of(compose_config([*toy, "model=toy"])).problems
 
 
 def test_ids_are_whole_on_a_narrow_screen(overrides):
@@ -128,13 +136,14 @@ def test_ids_are_whole_on_a_narrow_screen(overrides):
 
 def test_time_follows_what_is_left_of_each_cell(overrides):
     config = compose_config([*overrides, "matrix.variant=[full,no_both]"])
-    cells = [each.cell for each in plan_of(config).groups[0].cells]
+    plan = plan_of(config)
+    cells = [each.cell for each in plan.groups[0].cells]
     for cell, seconds in zip(cells, (10.0, 1.0), strict=True):
         folder = planning.cell_folder(config.results, cell)
         write_manifest(folder, Manifest(cell.id, cell.digest, cell.record(), device="cpu"))
         with AnswerLog(folder) as log:  # one question of one video; both answers carry half of its 100 s
             times = {"frames": 0.0, "encode": 50.0, "generate": seconds}
-            log.append(Answer("00", "v0", "ok", text="A", n_video=73728, seconds=times))
+            log.append(answered(plan, "00", text="A", n_video=73728, seconds=times))
     plan = plan_of(config)
     assert plan.seconds_on["cpu"] == pytest.approx(2 * 100 + 5 * 10 + 5 * 1)
     apart = plan_of(compose_config([*overrides, "matrix.variant=[full,no_both]", "run.sharing=false"]))
@@ -151,7 +160,7 @@ def test_headers_are_read_only_of_videos_that_are_needed(overrides, monkeypatch)
     plan = plan_of(config)
     with AnswerLog(planning.cell_folder(config.results, plan.groups[0].cells[0].cell)) as log:
         for question in ("00", "01", "02"):
-            log.append(Answer(question, "v0", "ok", text="A"))
+            log.append(answered(plan, question, text="A"))
     read = []
     monkeypatch.setattr(planning, "read_header", lambda path, s: read.append(path.stem) or Header(s))
     assert plan_of(config).groups[0].videos_to_decode == 1
@@ -160,10 +169,11 @@ def test_headers_are_read_only_of_videos_that_are_needed(overrides, monkeypatch)
 
 def test_answers_whose_frames_are_lost_are_a_problem_of_the_plan(overrides):
     config = compose_config([*overrides, "matrix.variant=[full]"])
-    folder = planning.cell_folder(config.results, plan_of(config).groups[0].cells[0].cell)
+    plan = plan_of(config)
+    folder = planning.cell_folder(config.results, plan.groups[0].cells[0].cell)
     seen = SeenFrames((0, 12), (0.0, 0.5))
     with AnswerLog(folder) as log:
-        log.append(Answer("00", "v0", "ok", text="A", frames=seen.digest))
+        log.append(answered(plan, "00", text="A", frames=seen.digest))
     with pytest.raises(UserError, match=f"1 answers of a cell refer .*{seen.digest}.json is absent"):
         planning.report_problems(plan_of(config))
     FrameRecords(config.results).keep(seen)

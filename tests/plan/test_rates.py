@@ -1,7 +1,5 @@
 """Rates: measured at the same setting or not at all, per video and per answer."""
 
-import dataclasses
-
 import pytest
 
 from harness.plan.plan import Work, answer_key, clock, encode_key, measured_rates
@@ -91,7 +89,7 @@ def test_failed_answers_and_those_without_times_do_not_count(tmp_path):
         log.append(
             Answer("x", "v", "failed", error={"type": "E", "message": "m"}, n_video=1000, seconds={"generate": 9.0})
         )
-        log.append(dataclasses.replace(Answer("y", "v", "ok", text="A"), n_video=1000))
+        log.append(Answer("y", "v", "ok", text="A", n_video=1000))
     assert measured_rates(tmp_path, [record()])["cpu"].seconds(Work(record(), 0, 1000)) == pytest.approx(0.1)
 
 

@@ -78,7 +78,7 @@ def answer_all(results, tiny, method):
         budget = [int(kept) for kept in found.trace.chunk_budget]
         kept = {"kept_digest": found.trace.kept_digest, "kept_margin": found.trace.kept_margin}
         answer = Answer(f"q{i}", f"v{i}", "ok", text, cache_length=lengths, chunk_budget=budget, **kept)
-        lines.append(answer.to_line())
+        lines.append(answer.to_line(folder.name))
     (folder / "answers.jsonl").write_bytes(b"".join(lines))
 
 

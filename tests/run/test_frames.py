@@ -7,11 +7,11 @@ import pytest
 import torch
 from fake_model import make_cell, make_video
 
+from harness.digest import file_digest
 from harness.errors import VideoError
 from harness.models.features import VideoFeatures
 from harness.run.frames import Frames
 from harness.settings.groups import RunConfig
-from harness.video.digest import video_digest
 
 
 def features(seed: int) -> VideoFeatures:
@@ -36,8 +36,8 @@ def test_videos_come_in_order_with_their_digest_and_a_damaged_one_as_its_error(t
     found = []
     for opened in frames.open([*videos, missing, videos[0]]):
         found.append(opened if isinstance(opened, Exception) else (opened.path, opened.digest, len(pixels(opened))))
-    first = (videos[0], video_digest(videos[0]), 6)
-    assert found[0] == found[4] == first and found[2] == (videos[2], video_digest(videos[2]), 10)
+    first = (videos[0], file_digest(videos[0]), 6)
+    assert found[0] == found[4] == first and found[2] == (videos[2], file_digest(videos[2]), 10)
     assert isinstance(found[1], VideoError) and isinstance(found[3], VideoError)
 
 

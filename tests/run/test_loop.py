@@ -7,6 +7,7 @@ import fake_model
 import pytest
 from fake_model import FakeAdapter, make_order, make_video
 
+from harness.digest import file_digest
 from harness.errors import UserError
 from harness.run.failures import Streak
 from harness.run.frames import Frames
@@ -14,7 +15,6 @@ from harness.run.loop import Loop
 from harness.run.status import StatusFile, status_path
 from harness.settings.groups import DEFAULT_READER, RunConfig
 from harness.store import AnswerLog, FrameRecords, StoreError, iter_answers, read_answers
-from harness.video.digest import video_digest
 
 
 def run(order, adapter=None, limit=5, log=AnswerLog, frames=Frames):
@@ -60,7 +60,7 @@ def test_an_answer_carries_what_was_seen_and_kept(tmp_path):
     run(make_order(tmp_path, videos))
     answer = read_answers(folders(tmp_path)[0])["v-q1"]
     assert (answer.video_id, answer.status, answer.text, answer.start) == ("v", "ok", "(B)", "start")
-    assert answer.video_digest == video_digest(video)
+    assert answer.video_digest == file_digest(video)
     assert (answer.n_prompt, answer.n_video, answer.n_new, answer.n_cache_mean) == (100, 80, 2, 15.0)
     assert (answer.cache_length, answer.chunk_budget, answer.peak_memory) == ([10, 20], [5, 5], None)
     assert (answer.kept_digest, answer.n_encoded) == ("0123abcd", 80)

@@ -6,11 +6,11 @@ import dataclasses
 import pytest
 from fake_model import make_cell, make_questions, make_video
 
+from harness.digest import file_digest
 from harness.errors import UserError
 from harness.run.work import open_folder
 from harness.settings.groups import EngineConfig, RunConfig
 from harness.store import Answer, AnswerLog, StoreError, hold, read_manifest, read_questions
-from harness.video.digest import video_digest
 
 RUNTIME = {"overrides": ["a=b"], "run": vars(RunConfig()), "engine": vars(EngineConfig())}
 
@@ -32,7 +32,9 @@ def opened(tmp_path, videos):
     cell = call()
     with AnswerLog(cell.folder) as log:
         for q in cell.questions:
-            log.append(Answer(q.question_id, q.video_id, "ok", "A", video_digest=video_digest(q.video)))
+            log.append(
+                Answer(q.question_id, q.video_id, "ok", "A", prompt_digest=q.digest, video_digest=file_digest(q.video))
+            )
     return call
 
 
@@ -48,7 +50,7 @@ def test_what_the_plan_read_counts_until_something_is_written(opened):
     known = dataclasses.replace(cell.outcomes, of={})
     assert opened(known=known).outcomes is known
     with AnswerLog(cell.folder, "1") as log:
-        log.append(Answer("v0-q0", "v0", "ok", "A"))
+        log.append(Answer("v0-q0", "v0", "ok", "A", prompt_digest=cell.questions[0].digest))
     assert set(opened(known=known).outcomes.of) == set(cell.outcomes.of)
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.benchmarks.questions import load_questions
@@ -29,7 +30,6 @@ from harness.store import (
     read_manifest,
     read_questions,
     write_manifest,
-    write_questions,
 )
 
 FRAMES = 16
@@ -171,13 +171,31 @@ def test_features_that_cannot_fit_stop_the_run_before_the_first_video(run, tmp_p
         run("run.feature_memory_gb=0.00001", "run.prefetch=3", f"run.feature_dir={tmp_path / 'features'}")
 
 
-def test_answers_to_a_question_that_has_changed_are_refused(run, tmp_path):
-    assert run("matrix.variant=[full]") == 0
+@pytest.mark.parametrize("way", ["its file of questions was deleted", "it left the annotation for one run"])
+def test_a_reworded_question_never_meets_its_old_answer(run, toy, tmp_path, way):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    assert run("matrix.variant=[full]", data=data) == 0
     (cell,) = cells(tmp_path / "results")
-    first, *others = read_questions(cell)
-    write_questions(cell, [dataclasses.replace(first, prompt_digest="0" * 12), *others])
+    annotation = data / "videomme" / "test.parquet"
+    rows = pd.read_parquet(annotation)
+    if way == "it left the annotation for one run":
+        rows[1:].to_parquet(annotation)
+        assert run("matrix.variant=[full]", data=data) == 0
+    else:
+        (cell / "questions.jsonl").unlink()
+    pd.concat([rows[:1].assign(question="Which one is it?"), rows[1:]]).to_parquet(annotation)
     with pytest.raises(UserError, match="reads differently from when it was answered"):
-        run("matrix.variant=[full]")
+        run("matrix.variant=[full]", data=data)
+    assert cells(tmp_path / "results") == [cell] and len(read_answers(cell)) == len(rows)
+
+
+def test_answers_copied_from_another_cell_are_refused(run, tmp_path):
+    assert run("matrix.variant=[full]", "method=[adaretake,random]") == 0
+    one, other = cells(tmp_path / "results")
+    (one / "answers.jsonl").write_bytes((other / "answers.jsonl").read_bytes())
+    with pytest.raises(UserError, match=f"is an answer of the cell '{other.name}'"):
+        run("matrix.variant=[full]", "method=[adaretake,random]")
 
 
 def test_a_cell_folder_of_another_identity_is_refused(run, tmp_path):

@@ -1,6 +1,5 @@
 """nice python -m pytest tests/store"""
 
-import dataclasses
 import json
 import os
 import signal
@@ -11,8 +10,8 @@ import time
 import pytest
 
 from harness.errors import UserError
+from harness.records import seal, unseal
 from harness.store import Answer, AnswerLog, StoreError, failed_answer, is_needed, iter_answers, read_answers
-from harness.store.records import seal, unseal
 
 
 def answer(question: str, status: str = "ok", **fields) -> Answer:
@@ -37,14 +36,19 @@ def run_python(source: str, *arguments) -> subprocess.CompletedProcess:
 def test_what_was_appended_is_read_back(tmp_path):
     hard = answer("q1", text='line\nbreak \u2028 "quote" \ud800 中文', seconds={"decode": 0.5}, cache_length=[3, 4])
     write(tmp_path, hard, answer("q2"))
+    hard.cell = tmp_path.name
     assert read_answers(tmp_path) == {"q1": hard, "q2": read_answers(tmp_path)["q2"]}
     assert len((tmp_path / "answers.jsonl").read_bytes().splitlines()) == 2
 
 
 def test_a_line_carries_every_field_of_the_contract(tmp_path):
     record = json.loads(write(tmp_path, answer("q1")).read_text())
-    assert set(record) == {f.name for f in dataclasses.fields(Answer)} | {"check"}
-    assert record["schema"] == 3 and (list(record)[0], list(record)[-1]) == ("schema", "check")
+    assert set(record) == {*Answer.__struct_fields__, "check"}
+    assert (
+        record["schema"] == 4
+        and record["cell"] == tmp_path.name
+        and (list(record)[0], list(record)[-1]) == ("schema", "check")
+    )
 
 
 def test_an_empty_folder_has_no_answers(tmp_path):
@@ -133,7 +137,7 @@ def test_damage_before_the_last_line_names_file_and_line(tmp_path):
     AnswerLog(tmp_path, "0").close()  # and the lock on it is free again: the error above is not 'another process'
 
 
-@pytest.mark.parametrize("schema", [0, 1, 2, None, "3"])
+@pytest.mark.parametrize("schema", [0, 1, 2, 3, None, "4"])
 def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema):
     path = write(tmp_path, answer("q1"))
     record = {**json.loads(path.read_text()), "schema": schema}
@@ -146,8 +150,8 @@ def test_answers_of_another_schema_are_refused_with_the_way_out(tmp_path, schema
     ("line", "message"),
     [
         ("[1, 2]\n", "line 1 is damaged"),
-        ('{"schema": 3, "question": 1}', "line 1 is not a record of an answer"),
-        ('{"schema": 3, "question_id": "q"}', "line 1: it is not as it was written"),
+        ('{"schema": 4, "question": 1}', "line 1 is not a record of an answer"),
+        ('{"schema": 4, "question_id": "q"}', "line 1: it is not as it was written"),
     ],
 )
 def test_foreign_json_is_refused(tmp_path, line, message):
@@ -185,8 +189,17 @@ def test_a_record_of_wrong_types_is_refused_although_its_digest_is_right(tmp_pat
     path = write(tmp_path, answer("q1", cache_length=[3, 4.5], n_new=2, seconds={"encode": 1}))
     assert read_answers(tmp_path)["q1"].n_new == 2
     path.write_bytes(seal({**unseal(path.read_bytes()), name: value}))
-    with pytest.raises(UserError, match=rf"line 1 is not a record of an answer: {name}=.* is no "):
+    with pytest.raises(UserError, match=rf"line 1 is not a record of an answer: Expected .*`\$\.{name}"):
         read_answers(tmp_path)
+
+
+def test_answers_of_another_cell_are_refused_although_each_line_is_as_it_was_written(tmp_path):
+    path = write(tmp_path / "random", answer("q1"))
+    (tmp_path / "adaretake").mkdir()
+    (tmp_path / "adaretake" / path.name).write_bytes(path.read_bytes())
+    for reader in (read_answers, AnswerLog):
+        with pytest.raises(UserError, match="line 1 is an answer of the cell 'random' and not of 'adaretake'"):
+            reader(tmp_path / "adaretake")
 
 
 def test_a_digest_that_was_cut_off_or_taken_from_another_line_is_an_edit(tmp_path):

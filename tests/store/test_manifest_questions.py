@@ -174,7 +174,7 @@ def test_a_folder_lock_is_held_by_one_process_and_freed_at_its_end(tmp_path):
     assert second().stdout.strip() == "in"
 
 
-def test_the_store_needs_nothing_but_the_standard_library_and_filelock():
+def test_the_store_needs_nothing_but_the_standard_library_filelock_and_msgspec():
     check = (
         "import sys; before = set(sys.modules); import harness.store\n"
         "new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
@@ -182,4 +182,4 @@ def test_the_store_needs_nothing_but_the_standard_library_and_filelock():
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n" + check]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "['filelock']", done.stderr
+    assert done.stdout.strip() == "['filelock', 'msgspec', 'typing_extensions']", done.stderr

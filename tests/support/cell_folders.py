@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import load_cells
+from harness.records import seal, unseal
 from harness.settings.compose import compose_config
 from harness.settings.groups import Config, ReportConfig
 from harness.store import (
@@ -21,7 +22,6 @@ from harness.store import (
     write_manifest,
     write_questions,
 )
-from harness.store.records import seal, unseal
 from harness.verdicts.context import Context
 
 LETTERS = "ABCD"
@@ -173,7 +173,7 @@ def write_cell(
             )
     # In one go: the log's own append waits for the disk at every answer.
     name = "answers.jsonl" if worker is None else f"answers.{worker}.jsonl"
-    (folder / name).write_bytes(b"".join(answer.to_line() for answer in lines))
+    (folder / name).write_bytes(b"".join(answer.to_line(folder.name) for answer in lines))
     return folder
 
 

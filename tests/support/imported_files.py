@@ -131,5 +131,5 @@ def own_cell(results: Path, root: Path, name: str, texts: list[str], failed: int
         else Answer(q.question_id, q.video_id, "ok", text=texts[i % len(texts)])
         for i, q in enumerate(asked)
     ]
-    (folder / "answers.jsonl").write_bytes(b"".join(answer.to_line() for answer in answers))
+    (folder / "answers.jsonl").write_bytes(b"".join(answer.to_line(folder.name) for answer in answers))
     return folder

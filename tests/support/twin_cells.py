@@ -52,5 +52,5 @@ def write_twin(results: Path, cell: Cell, asked: Sequence[QuestionRecord], said:
         elif sign != " ":
             text = texts.get(sign, sign)
             lines.append(Answer(question.question_id, question.video_id, "ok", text=text, frames=SEEN.digest))
-    (folder / "answers.jsonl").write_bytes(b"".join(line.to_line() for line in lines))
+    (folder / "answers.jsonl").write_bytes(b"".join(line.to_line(folder.name) for line in lines))
     return folder

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.digest import file_digest
 from harness.errors import UserError
-from harness.video.digest import video_digest
 from harness.video.features import FeatureFolder, FeatureKey, Features, feature_bytes
 from harness.video.sampling import SamplingPolicy
 
@@ -84,10 +84,10 @@ def test_the_key_of_a_video_follows_its_bytes(tmp_path):
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     a.write_bytes(b"x" * 1000)
     b.write_bytes(b"x" * 1000)
-    assert video_digest(a) == video_digest(b)
+    assert file_digest(a) == file_digest(b)
     b.write_bytes(b"x" * 999 + b"y")
     os.utime(b, ns=(0, 12345))
-    assert video_digest(a) != video_digest(b)
+    assert file_digest(a) != file_digest(b)
 
 
 def damage_cut(path):

@@ -184,3 +184,10 @@ def test_the_model_sees_what_lmms_eval_shows_it(make_video, monkeypatch):
     torch.testing.assert_close(torch.cat(seen), wanted["pixel_values_videos"])
     assert list(features.grid) == wanted["video_grid_thw"][0].tolist()
     assert features.second_per_grid == pytest.approx(float(wanted["second_per_grid_ts"][0]), rel=1e-6)
+
+
+def test_a_variable_of_the_environment_that_changes_sizes_is_refused(make_video, monkeypatch):
+    path = make_video()
+    monkeypatch.setenv("MODEL_SEQ_LEN", "32000")
+    with pytest.raises(UserError, match="MODEL_SEQ_LEN=32000 changes the sizes of frames.*unset MODEL_SEQ_LEN"):
+        open_video(path, POLICY)

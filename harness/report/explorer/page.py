@@ -12,9 +12,9 @@ from urllib.parse import quote, unquote
 
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
+from harness.records import StoreError, write_atomic
 from harness.report.explorer.data import Answers, chunks, index, script
 from harness.report.style import picture
-from harness.store.records import StoreError, write_atomic
 
 HERE = Path(__file__).parent
 FOLDER, PAGE, LIST = "explorer", "index.html", "data/pictures.js"

@@ -22,9 +22,9 @@ from harness.compress.trace import Recording
 from harness.errors import QuestionError, UserError, VideoError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures
+from harness.records import made_folder
 from harness.run.answer import load_model
 from harness.settings.cell import Cell
-from harness.store.records import made_folder
 from harness.tools.analysis import figures
 from harness.tools.analysis.figures import GUARANTEE, write_figure
 from harness.tools.analysis.heavy_study import chosen

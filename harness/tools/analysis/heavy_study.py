@@ -13,9 +13,9 @@ import pandas as pd
 
 from harness.console import open_console
 from harness.errors import QuestionError, UserError, VideoError
+from harness.records import made_folder
 from harness.run.answer import load_model, open_sampled
 from harness.run.environment import device_peak
-from harness.store.records import made_folder
 from harness.tools.analysis import figures
 from harness.tools.analysis.figures import write_figure
 from harness.tools.analysis.verbs import AnalyzeConfig

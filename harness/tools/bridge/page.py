@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.records import made_folder
 from harness.report.figures import svg
 from harness.report.style import INK, MUTED, OURS, ROOM, ROW, STYLE, THEIRS, WIDTH, label_rows
-from harness.store.records import made_folder
 from harness.tools.bridge.chain import Bridge
 from harness.tools.bridge.measure import Step, Waterfall
 

@@ -14,10 +14,10 @@ from harness.benchmarks.questions import Question, load_asked
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import load_cells, references_of
+from harness.records import made_folder
 from harness.settings.groups import TaskConfig
 from harness.settings.matrix import ids_under
 from harness.store import write_atomic
-from harness.store.records import made_folder
 from harness.tools.exchange import inspect, lmms_eval, openvlm
 from harness.tools.exchange.rows import Exported
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.digest import file_digest
 from harness.errors import QuestionError, UserError
 from harness.evidence.cells import CellResult
 from harness.gate.compare import tied
@@ -18,7 +19,6 @@ from harness.settings.cell import Cell
 from harness.settings.weights import find_weights, weights_identity
 from harness.store import Answer, SeenFrames
 from harness.tools.show.kept import HeldFrames, Kept, Timeline, chunk_ends, kept_of
-from harness.video.digest import video_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +144,7 @@ def _of_video(adapter: Any, asks: Sequence[Ask]) -> Iterator[Again]:
     held = HeldFrames(video.windows(setting.window), len(plan.indices), adapter.frames_per_grid)
     features = session.encode(plan, held)
     seen = SeenFrames(tuple(map(int, plan.indices)), tuple(map(float, plan.timestamps)))
-    facts = video_digest(path), seen.digest
+    facts = file_digest(path), seen.digest
     times = [*map(float, plan.timestamps[:: adapter.frames_per_grid]), video.info.duration_s]
     following = [ask.question.question_id for ask in asks[1:]] + [None]
     for ask, after in zip(asks, following, strict=True):

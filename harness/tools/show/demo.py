@@ -20,10 +20,10 @@ from harness.benchmarks.parse import parse_letter
 from harness.benchmarks.subtitles import choice_prompt, lettered
 from harness.console import open_console
 from harness.errors import UserError, printable
+from harness.records import made_folder
 from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
-from harness.store.records import made_folder
 from harness.tools.show.figure import draw
 from harness.tools.show.kept import HeldFrames, Timeline, chunk_ends, kept_of, video_clock
 from harness.tools.show.verbs import DemoConfig

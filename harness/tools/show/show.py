@@ -21,7 +21,6 @@ from harness.evidence.loading import Ids, find_name, find_names, load_cells, ref
 from harness.plan.plan import QuestionsOnce
 from harness.report.explorer.page import hang_pictures
 from harness.report.style import BESIDE, picture, words_of
-from harness.run.work import prompt_digest
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells, ids_under
@@ -162,7 +161,7 @@ def chosen_asks(
                 continue
             again = again or stored_cell(cell, here)
             question = next((q for q in annotated.of(again.task) if q.question_id == name), None)
-            if question is None or (asked[name].prompt_digest or "") not in ("", prompt_digest(question)):
+            if question is None or (asked[name].prompt_digest or "") not in ("", question.digest):
                 raise UserError(f"question {name} of {cell.id} is not in {data_root} as it was asked then")
             asks.append(Ask(cell, again, question, answer))
     return asks

@@ -49,6 +49,12 @@ def seal(record: dict[str, Any], indent: int | None = None) -> bytes:
     return body + b',%s"check":"%s"}\n' % (gap, _digest(body))
 
 
+def sealed_body(data: bytes) -> bytes | None:
+    """A record of one line without its digest and closing brace, where the digest is right; else None."""
+    found = _SEAL.search(data, max(0, len(data) - _SEAL_ROOM))
+    return data[: found.start()] if found is not None and found[1] == _digest(data[: found.start()]) else None
+
+
 def unseal(data: bytes) -> dict[str, Any]:
     """The record that `seal` wrote.
 
@@ -62,8 +68,7 @@ def unseal(data: bytes) -> dict[str, Any]:
         raise NotRecordError("not JSON") from error
     if not isinstance(record, dict):
         raise NotRecordError("not a JSON object")
-    found = _SEAL.search(data, max(0, len(data) - _SEAL_ROOM))
-    if found is None or found[1] != _digest(data[: found.start()]):
+    if sealed_body(data) is None:
         raise EditedError(record)
     del record["check"]
     return record
