@@ -9,22 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import UserError
 from harness.evidence.cells import MISSING, CellResult
 from harness.evidence.loading import key_of
+from harness.evidence.statistics import main_metric, sample, score
 from harness.places import find
 from harness.settings.cell import setting_key
 from harness.store import Answer, FrameRecords
 from harness.store.answers import now
 
-SCHEMA = 2
+SCHEMA = 3
 MADE_WITH = ("weights", "versions", "code", "prompts")
 """Parts of a cell's record that say what answered it, not what was asked of it."""
 COLUMNS = (
     "text",  # None: the question failed
     "right",
-    "kept",  # cache slots, mean over layers
-    "shares",  # digest of the slots per layer and of the tokens per chunk
+    "kept",  # KV cache entries, mean over layers
+    "shares",  # digest of the entries per layer and of the tokens per chunk
     "indices",  # digest of the kept tokens themselves
     "margin",  # between the scores of the last token kept and the first one dropped, relative; the smallest of all
     "prompt",  # tokens
@@ -32,20 +35,27 @@ COLUMNS = (
     "next",  # position id of the first new token
     "frames",  # digest of the frame indices
     "times",  # digest of the timestamps, the sampling rate and the seconds per grid
+    "ids",  # digest of the prompt's token ids
+    "positions",  # digest of their position ids
 )
-"""Of an answer's row."""
+"""Of an answer's row. None: the answer does not say."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class BaselineCell:
-    """One cell of a baseline. ``answers``: question id -> its row, by column."""
+    """One cell of a baseline.
+
+    score: every metric in percent. interval: of the main metric, 95 %, clustered by video; empty where nothing is
+    scored. answers: question id -> its row, by column.
+    """
 
     name: str
     key: dict[str, Any]
     made_with: dict[str, Any]
     score: dict[str, float]
+    interval: list[float]
     answers: dict[str, Row]
 
 
@@ -108,8 +118,24 @@ def _row(answer: Answer, right: bool, frames: str | None, times: str | None) -> 
         answer.next_position,
         frames,
         times,
+        answer.ids_digest,
+        answer.positions_digest,
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    """Scores as a baseline holds them."""
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
+def interval(cell: CellResult) -> list[float]:
+    """The 95 % interval of a cell's main metric as a baseline holds it; empty where no question is scored."""
+    places = np.arange(cell.n)
+    scored = sample(cell.asked, cell.benchmark, main_metric(cell.benchmark), cell.correct(), places)
+    if not len(scored.values):
+        return []
+    return [round(end, 6) for end in score(scored.values, scored.videos, scored.groups).interval(0.95)]
 
 
 def _digest(*values: Any) -> str:
@@ -126,7 +152,8 @@ def make_baseline(
             name=readable if names.count(readable) == 1 else cell.id,
             key=key_of(cell),
             made_with={part: cell.cell[part] for part in MADE_WITH if part in cell.cell},
-            score=cell.scores(),
+            score=rounded(cell.scores()),
+            interval=interval(cell),
             answers=answer_rows(cell),
         )
         for cell, readable in zip(cells, names, strict=True)
@@ -151,21 +178,28 @@ def read_baseline(path: Path) -> Baseline:
     """Read one file.
 
     Raises:
-        UserError: the file is absent, or no baseline of this version.
+        UserError: the file is absent, no baseline of this version, or edited.
     """
     if not path.is_file():
         raise UserError(f"there is no baseline {path}; write it with the same command and --update-baseline")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']!r}, this version reads {SCHEMA}")
+        if data["columns"] != list(COLUMNS):
+            raise ValueError(f"columns {data['columns']}, this version compares {list(COLUMNS)}")
+        content, _, said = text.rpartition(SEAL)
+        if said != f'"{_seal(content)}"\n}}\n':
+            raise ValueError("it was edited: its seal differs; put it back, git checkout")
         cells = []
         for name, cell in data["cells"].items():
-            answers = {qid: dict(zip(data["columns"], row, strict=True)) for qid, row in cell["answers"].items()}
-            cells.append(BaselineCell(name, setting_key(cell["key"]), cell["made_with"], cell["score"], answers))
+            answers = {qid: dict(zip(COLUMNS, row, strict=True)) for qid, row in cell["answers"].items()}
+            stored = (cell["made_with"], cell["score"], cell["interval"], answers)
+            cells.append(BaselineCell(name, setting_key(cell["key"]), *stored))
         rest = {k: data[k] for k in ("name", "exact", "provenance", "flip_rate", "flips_measured")}
         return Baseline(cells=cells, **rest)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a baseline ({error}); write it anew with the check of its matrix and --update-baseline"
         ) from error
@@ -189,10 +223,19 @@ def baseline_text(baseline: Baseline) -> str:
     head |= {"flips_measured": baseline.flips_measured, "provenance": baseline.provenance, "columns": COLUMNS}
     blocks = []
     for cell in baseline.cells:
-        about = {"made_with": cell.made_with, "key": cell.key, "score": cell.score}
+        about = {"made_with": cell.made_with, "key": cell.key, "score": cell.score, "interval": cell.interval}
         answers = ",\n".join(
             f"    {json.dumps(qid)}: {json.dumps([row.get(column) for column in COLUMNS])}"
             for qid, row in cell.answers.items()
         )
         blocks.append(f'  {json.dumps(cell.name)}: {json.dumps(about)[:-1]},\n   "answers": {{\n{answers}}}}}')
-    return json.dumps(head, indent=1)[:-2] + ',\n "cells": {\n' + ",\n".join(blocks) + "\n }\n}\n"
+    content = json.dumps(head, indent=1)[:-2] + ',\n "cells": {\n' + ",\n".join(blocks) + "\n }"
+    return f'{content}{SEAL}"{_seal(content)}"\n}}\n'
+
+
+SEAL = ',\n "seal": '
+"""Before the digest of all that stands above it, the last member of a baseline's file."""
+
+
+def _seal(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

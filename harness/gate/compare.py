@@ -12,7 +12,7 @@ from scipy import special
 
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import key_of
-from harness.gate.baseline import Baseline, BaselineCell, Row, answer_rows
+from harness.gate.baseline import Baseline, BaselineCell, Row, answer_rows, interval, rounded
 from harness.settings.cell import key_differences
 
 ALPHA = 0.01
@@ -193,7 +193,7 @@ def compare(stored: BaselineCell, cell: CellResult) -> Comparison:
 
 
 def compare_rows(stored: BaselineCell, ours: Mapping[str, Row], asked: Iterable[str]) -> Comparison:
-    """Compare answers with those of a baseline. What the baseline does not know of an answer is equal.
+    """Compare answers with those of a baseline.
 
     Args:
         stored: the baseline's cell.
@@ -207,7 +207,7 @@ def compare_rows(stored: BaselineCell, ours: Mapping[str, Row], asked: Iterable[
         if row is None:
             missing.append(qid)
             continue
-        columns = [name for name in then if name != "margin" and then[name] is not None and row.get(name) != then[name]]
+        columns = [name for name in then if name != "margin" and row.get(name) != then[name]]
         if columns and set(columns) <= OF_KEPT and tied(then) and tied(row):
             numerics.append(qid)
         elif columns:
@@ -309,8 +309,23 @@ def _check_cell(
     if problem:
         verdict = DRIFT if drift and not found.unknown else REGRESSION
         return CellCheck(cell.id, verdict, "; ".join([problem, *drift, *notes]), found, details)
+    if scored := _scored_otherwise(stored, cell, found):
+        return CellCheck(cell.id, REGRESSION, scored, found, details)
     note = f"; although {'; '.join(drift + notes)}" if drift or notes else ""
     return CellCheck(cell.id, PASS, f"{found.summary}{note}", found, details)
+
+
+def _scored_otherwise(stored: BaselineCell, cell: CellResult, found: Comparison) -> str:
+    """How the scores of equal answers differ from the stored ones, in words; empty where they do not."""
+    if found.changed or found.flips:
+        return ""
+    if (scores := rounded(cell.scores())) != stored.score:
+        changed = {name: (stored.score.get(name), scores.get(name)) for name in {*stored.score, *scores}}
+        shown = [f"{name} {then} -> {now}" for name, (then, now) in sorted(changed.items()) if then != now]
+        return f"equal answers have other scores: {', '.join(shown[:3])}"
+    if (ends := interval(cell)) != stored.interval:
+        return f"equal answers have another interval: {stored.interval} -> {ends}"
+    return ""
 
 
 def problem_of(found: Comparison, exact: bool, failing: Mapping[str, float]) -> str:

@@ -234,7 +234,7 @@ def make_plan(
         except UserError as error:
             problems.append(str(error))
     done = {id(plan.group) for plan in plans if not plan.to_answer}
-    notes = []
+    notes: list[str] = []
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups if id(group) not in done}.values():
         try:  # takes a while, and only what is loaded has to be whole
             check_weights(cell.model)

@@ -76,7 +76,7 @@ class CellPair:
     def answers(self) -> Comparison:
         """The answers of B compared with those of A."""
         rows = answer_rows(self.b)
-        stored = BaselineCell(self.a.id, key_of(self.a), {}, {}, answer_rows(self.a))
+        stored = BaselineCell(self.a.id, key_of(self.a), {}, {}, [], answer_rows(self.a))
         return compare_rows(stored, rows, list(rows))
 
     @property

@@ -1,5 +1,6 @@
 """python -m pytest tests/report/test_check.py"""
 
+import copy
 import dataclasses
 import json
 import re
@@ -12,7 +13,7 @@ from verbs import composed
 
 from harness.cli import main as cli
 from harness.errors import UserError
-from harness.gate.baseline import read_baseline
+from harness.gate.baseline import COLUMNS, baseline_text, read_baseline
 from harness.gate.check import main
 from harness.store import FrameRecords, SeenFrames, read_manifest, write_manifest
 
@@ -173,13 +174,17 @@ def test_ties_decided_otherwise_in_many_answers_are_a_change(tmp_path):
     assert "13 of 120 answers decide ties otherwise" in record(tmp_path, "now")["cells"][0]["reason"]
 
 
+def seal_again(path, baseline, **changes):
+    """Another content of a baseline, sealed as its own."""
+    path.write_text(baseline_text(dataclasses.replace(baseline, **changes)))
+
+
 def test_a_field_that_the_baseline_did_not_know_is_equal_at_its_default(tmp_path, baseline):
-    path = tmp_path / "toy.json"
-    data = json.loads(path.read_text())
-    for cell in data["cells"].values():
-        del cell["key"]["video"]["grid_fps"], cell["key"]["method"]["max_guide_length"]
-        cell["key"]["method"]["gone"] = 3
-    path.write_text(json.dumps(data))
+    cells = copy.deepcopy(baseline.cells)
+    for cell in cells:
+        del cell.key["video"]["grid_fps"], cell.key["method"]["max_guide_length"]
+        cell.key["method"]["gone"] = 3
+    seal_again(tmp_path / "toy.json", baseline, cells=cells)
     assert check(tmp_path) == 0
     run(tmp_path, "now", method__max_guide_length=9)
     assert check(tmp_path, "now") == 1
@@ -194,14 +199,54 @@ def test_lost_frames_are_an_error_not_a_difference(tmp_path, baseline, how):
         check(tmp_path)
 
 
-def test_a_column_that_the_baseline_did_not_know_is_not_compared(tmp_path, baseline):
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name != "margin"])
+def test_a_column_of_nothing_never_passes(tmp_path, baseline, column):
+    cells = copy.deepcopy(baseline.cells)
+    known = any(row[column] is not None for cell in cells for row in cell.answers.values())
+    for cell in cells:
+        for row in cell.answers.values():
+            row[column] = None if known else "x"
+    seal_again(tmp_path / "toy.json", baseline, cells=cells)
+    assert check(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"exact": true', '"exact": false'),
+        ('"device": "cpu"', '"device": "gpu"'),
+        ('"overall": ', '"overall": 1'),
+        ('["A"', '["B"'),
+        ('"text",', '"words",'),
+        ('"provenance": {', '"provenance": null, "x": {'),
+        ('"seal": "', '"seal": "0'),
+    ],
+)
+def test_an_edited_baseline_is_an_error_and_no_verdict(tmp_path, baseline, old, new):
     path = tmp_path / "toy.json"
-    data = json.loads(path.read_text())
-    for cell in data["cells"].values():
-        cell["answers"] = {name: [*row[:-1], None] for name, row in cell["answers"].items()}
-    path.write_text(json.dumps(data))
-    changed(tmp_path, lambda i, answer: answer | {"frames": OTHER_TIMES.digest})
-    assert check(tmp_path, "now") == 0
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=r"toy\.json is not a baseline"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["score", "interval"])
+def test_equal_answers_with_another_score_or_interval_are_a_regression(tmp_path, baseline, field):
+    cells = copy.deepcopy(baseline.cells)
+    value = getattr(cells[0], field)
+    for key in value if isinstance(value, dict) else range(len(value)):
+        value[key] += 0.5
+    seal_again(tmp_path / "toy.json", baseline, cells=cells)
+    assert check(tmp_path) == 1
+    assert "equal answers have" in record(tmp_path)["cells"][0]["reason"]
+
+
+def test_a_baseline_in_which_most_answers_flip_holds_nothing(tmp_path, baseline):
+    measured = {"flips": 432, "n": 480, "flipped_videos": 159, "videos": 160}
+    seal_again(tmp_path / "toy.json", baseline, exact=False, flip_rate=0.9, flips_measured=measured)
+    with pytest.raises(UserError, match="0.9 of the answers .*flip"):
+        check(tmp_path)
 
 
 def test_advice_repeats_the_overrides(tmp_path, baseline, capsys):
@@ -339,34 +384,10 @@ def test_a_second_run_of_the_same_code_measures_the_flip_rate(tmp_path, baseline
     assert check(tmp_path, "third") == 0 and record(tmp_path, "third")["mode"] == "flips, 4 of 160 videos in two runs"
 
 
-def as_measured(path, **changes):
-    """The baseline with another record of what flipped between two runs; None takes a key away."""
-    data = json.loads(path.read_text())
-    data["flip_rate"], data["exact"] = changes["flips"] / 480, False
-    data["flips_measured"] = {key: value for key, value in changes.items() if value is not None}
-    path.write_text(json.dumps(data))
-
-
-def test_a_baseline_that_counted_no_videos_is_read_where_nothing_flipped(tmp_path, baseline):
-    as_measured(tmp_path / "toy.json", flips=0, n=480)
-    one = RIGHT.copy()
-    one[0] ^= True
-    run(tmp_path, "now", one, variants=["full"])
-    run(tmp_path, "now", variants=[name for name in VARIANTS if name != "full"])
-    assert check(tmp_path, "now") == 0
-    assert record(tmp_path, "now")["mode"] == "flips, 0 of 160 videos in two runs"
-
-
-def test_a_baseline_that_counted_flips_and_not_videos_asks_for_them(tmp_path, baseline):
-    as_measured(tmp_path / "toy.json", flips=12, n=480)
-    with pytest.raises(UserError, match="not in how many videos.*check.flip_rate=0.01"):
-        check(tmp_path)
-    assert check(tmp_path, "results", "check.flip_rate=0.02") == 0
-
-
 def test_flips_that_no_cell_shows_alone_are_seen_in_all_together(tmp_path, baseline):
     """Four cells lose five answers each, in as many videos: each might be noise, twenty losses and no gain are not."""
-    as_measured(tmp_path / "toy.json", flips=40, n=480, flipped_videos=40, videos=160)
+    measured = {"flips": 40, "n": 480, "flipped_videos": 40, "videos": 160}
+    seal_again(tmp_path / "toy.json", baseline, exact=False, flip_rate=40 / 480, flips_measured=measured)
     shift = [np.roll(np.arange(40), 10 * i) for i in range(4)]
     for variant, order in zip(VARIANTS, shift, strict=True):
         moved = RIGHT.copy()
