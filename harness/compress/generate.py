@@ -30,6 +30,7 @@ def greedy(
     max_new_tokens: int,
     eos: Collection[int],
     repetition_penalty: float,
+    min_new_tokens: int = 0,
     record: bool = False,
 ) -> tuple[list[int], list[torch.Tensor]]:
     """Decode up to `max_new_tokens` tokens, the end token included; also the raw logits of each when recording.
@@ -38,6 +39,7 @@ def greedy(
         run: the prefilled prompt; its tokens and the new ones are what the repetition penalty applies to.
         hidden: last hidden state of the prompt [d].
         first_position: ids [r, 1] of the first new token.
+        min_new_tokens: tokens that end an answer are ruled out before so many.
     """
     tokens: list[int] = []
     recorded: list[torch.Tensor] = []
@@ -52,6 +54,8 @@ def greedy(
                 seen = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
                 seen[prompt.input_ids.to(logits.device)] = True
             logits = penalised(logits, seen, repetition_penalty)
+        if len(tokens) < min_new_tokens:
+            logits = logits.index_fill(0, torch.tensor(sorted(eos), device=logits.device), -torch.inf)
         token = int(logits.argmax())
         tokens.append(token)
         if token in eos or len(tokens) == max_new_tokens:
@@ -121,6 +125,7 @@ def generate(
     features: Sequence[torch.Tensor],
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     eos: Collection[int] = (),
     repetition_penalty: float | None = None,
     record: bool = False,
@@ -136,6 +141,7 @@ def generate(
         features: the video's tokens as they enter the decoder [V, d]; where the family has them, followed by the
             features that are added behind the first layers.
         max_new_tokens: at most so many tokens are decoded.
+        min_new_tokens: at least so many, the token that ends the answer not among them.
         eos: tokens that end the answer.
         repetition_penalty: `None` = that of the checkpoint.
         record: also return scores, kept indices, logits and the cache.
@@ -164,6 +170,7 @@ def generate(
         following,
         max_new_tokens=max_new_tokens,
         eos=eos,
+        min_new_tokens=min_new_tokens,
         repetition_penalty=language.repetition_penalty if repetition_penalty is None else repetition_penalty,
         record=record,
     )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from harness.video.windows import Video
 
 
+DECODING = ("max_new_tokens", "min_new_tokens", "repetition_penalty")
+"""Settings of a task that say how an answer is decoded."""
 MEASURED = (
     "n_prompt", "n_encoded", "n_video", "cache_length", "chunk_budget", "kept_digest", "kept_margin", "next_position",
     "ids_digest", "positions_digest",
@@ -87,8 +89,8 @@ class Session:
 
     def ask(self, features: VideoFeatures, prompt: str, cell: Cell, **options: Any) -> Generation:
         """The answer of one cell to a prompt; options as of `Adapter.answer`."""
-        length = cell.task.max_new_tokens
-        return self.adapter.answer(features, prompt, cell.method, cell.context, max_new_tokens=length, **options)
+        decoding = {name: getattr(cell.task, name) for name in DECODING}
+        return self.adapter.answer(features, prompt, cell.method, cell.context, **decoding, **options)
 
 
 def make_answer(

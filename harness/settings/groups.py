@@ -103,6 +103,10 @@ class TaskConfig:
     protocol: str = setting(name=True, help="prompt and parser")
     subset: str | None = setting(None, name=True, axis="subset", help="part of the questions, such as mini")
     max_new_tokens: int = setting(128, least=1, most=100_000, help="longest answer")
+    min_new_tokens: int = setting(0, least=0, most=100_000, neutral=0, help="shortest answer; it does not end before")
+    repetition_penalty: float | None = setting(
+        None, above=0, most=10, neutral=None, help="of tokens that were seen; null: that of the checkpoint"
+    )
     replicate: int = setting(
         0, least=0, most=10_000, neutral=0, axis="replicate", help="0: published order; others: options reordered"
     )

@@ -91,7 +91,7 @@ class FakeAdapter(Adapter):
         self.encoded.append(n_frames)
         return {"frames": seen}
 
-    def answer(self, video, question, method, context=None, *, max_new_tokens=128, evidence=(), **kinds):
+    def answer(self, video, question, method, context=None, *, evidence=(), **kinds):
         if place := re.match(r"\S+\.json", question):
             behaviour = json.loads(Path(place[0]).read_text())
             time.sleep(behaviour.get("ask_seconds", 0))
