@@ -8,8 +8,9 @@ from typing import Any
 from harness.settings.rules import setting
 from harness.settings.verbs import Verb
 
-FORMATS = ("lmms_eval", "openvlm", "release", "inspect")
-"""Files that `import` reads: lmms-eval's samples, VLMEvalKit's tables, the releases' results, Inspect's logs."""
+FORMATS = ("lmms_eval", "openvlm", "release", "inspect", "official")
+"""Files that `import` reads: lmms-eval's samples, VLMEvalKit's tables, the releases' results, Inspect's logs, files of
+the benchmarks' own scripts."""
 WRITTEN = ("lmms_eval", "openvlm", "inspect")
 """Those that `export` writes."""
 DENOMINATORS = ("all", "answered", "parsed")

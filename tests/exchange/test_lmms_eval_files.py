@@ -136,7 +136,7 @@ def test_a_row_twice_is_named_and_two_answers_are_refused(tmp_path, root):
     "line, message",
     [
         ("{torn", "line 2: is not JSON"),
-        ("[" * 100_000, r"is not as lmms_eval writes it \(RecursionError"),
+        ("[" * 100_000, r"line 2: is not JSON \(maximum recursion"),
         ("[1]", r"line 2: is not an object but '\[1\]'"),
         ('{"doc_id": 3}', "line 2: has neither resps nor filtered_resps; it has doc_id"),
         ('{"resps": ["a", "b"], "doc_id": 1}', "line 2: has 2 different responses"),

@@ -114,8 +114,10 @@ def test_rows_that_may_be_several_questions_are_left_out(tmp_path, root):
     """Video-MME's three questions of a video are alike here, and two rows do not say which they are."""
     table = table_of(root, "videomme", "test").iloc[[0, 1, 3, 4, 5]]
     cell = imported(write(table, tmp_path / "m_Video-MME_8frame.tsv"), *settings(tmp_path, root))
-    assert cell.matching["matched"] == {"order": 3} and len(cell.matching["unmatched"]) == 2
-    assert {row["why"] for row in cell.matching["unmatched"]} == {"may be any of 3 questions"}
+    assert cell.matching["matched"] == {"video and text": 5} and not cell.matching["unmatched"]
+    table = table.drop(columns=["answer", "A", "B", "C", "D", "candidates"], errors="ignore")
+    with pytest.raises(UserError, match="row 2: may be any of 3 questions"):
+        imported(write(table, tmp_path / "n_Video-MME_8frame.tsv"), *settings(tmp_path, root))
 
 
 def test_an_evaluated_table_brings_its_verdicts(tmp_path, root):

@@ -15,6 +15,7 @@ from harness.cli import main as cli
 from harness.errors import UserError
 from harness.gate.baseline import COLUMNS, baseline_text, read_baseline
 from harness.gate.check import main
+from harness.settings.compose import REPO
 from harness.store import FrameRecords, SeenFrames, read_manifest, write_manifest
 
 
@@ -420,3 +421,18 @@ def test_default_name_follows_profile_matrix_and_subset(tmp_path, overrides, nam
     run(tmp_path)
     assert cli(["check", f"results={tmp_path / 'results'}", "report.cells=['*']", *update]) == 0
     assert (tmp_path / "own" / name).is_file()
+
+
+SEALS = {
+    "toy_ablation": "d445aa285acf88f0",
+    "toy_ablation_ci": "2309512454b1544f",
+    "toy_main_results": "f5e9c6f36f5c05d5",
+}
+
+
+def test_committed_baselines_are_those_that_were_measured():
+    """A new baseline is a decision: write it with check --update-baseline, and put its seal here."""
+    found = {
+        path.stem: json.loads(path.read_text())["seal"] for path in (REPO / "results" / "baselines").glob("*.json")
+    }
+    assert found == SEALS and all(read_baseline(REPO / "results" / "baselines" / f"{name}.json") for name in found)

@@ -85,6 +85,7 @@ def _annotation(cell: CellResult, data: Path) -> list[tuple[Any, Question]]:
     """Rows and questions of the cell's annotation; empty where it is not on this disk, or has other options."""
     task = cell.cell["task"]
     named = {name: task.get(name) for name in ("name", "split", "protocol", "subset")}
+    named["replicate"] = task.get("replicate", 0)
     try:
         listed = load_asked(TaskConfig(data=cell.benchmark, **named), data)
     except UserError:

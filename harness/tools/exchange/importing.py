@@ -22,7 +22,7 @@ from harness.evidence.loading import stored_names
 from harness.settings.compose import Recomposed, options
 from harness.store import Answer, QuestionRecord, now, read_manifest, read_questions
 from harness.store.answers import FAILED, OK
-from harness.tools.exchange import inspect, lmms_eval, openvlm, release
+from harness.tools.exchange import inspect, lmms_eval, official, openvlm, release
 from harness.tools.exchange.matching import KnownQuestion, Matching, match_rows, stem_of
 from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from harness.settings.groups import Config
     from harness.tools.verbs import ImportConfig
 
-READERS: dict[str, ModuleType] = {"lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect}
+READERS: dict[str, ModuleType] = {
+    "lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect, "official": official,
+}  # fmt: skip
 """Format -> module with ``recognises(path)`` and ``read(path)``."""
 _LISTED = 5
 """Rows named on the terminal; the manifest has all."""
@@ -208,7 +210,9 @@ def _scores(cell: ImportedCell) -> list[str]:
         return ["  no question has a right answer here"]
     verdicts = [cell.said.get(question.question_id, Said()).correct for question in cell.questions]
     said = np.array([np.nan if verdict is None else float(verdict) for verdict in verdicts])
-    lines = []
+    known, lines = ~np.isnan(said), []
+    if known.any():
+        lines.append(f"  the file's own verdicts: {100 * said[known].mean():.2f} % of {int(known.sum())} right")
     for parser in (cell.parser, *cell.other_parsers):
         right = cell.correct(parser)
         both = ~np.isnan(said) & ~np.isnan(right)

@@ -33,6 +33,7 @@ from harness.tools.exchange.rows import (
     json_object,
     parse_arguments,
     read_row,
+    text_of,
 )
 
 SAMPLES = re.compile(r"(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl")
@@ -51,7 +52,7 @@ def recognises(path: Path) -> bool:
     """Whether a file is one of samples, by its name or its content."""
     if path.suffix == ".jsonl":
         return SAMPLES.fullmatch(path.name) is not None
-    return path.suffix == ".json" and b'"logs"' in path.read_bytes() and not path.name.endswith("_results.json")
+    return path.suffix == ".json" and '"logs"' in text_of(path) and not path.name.endswith("_results.json")
 
 
 def read(path: Path) -> ImportedFile:
@@ -86,11 +87,7 @@ def read(path: Path) -> ImportedFile:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise damaged(path, "", f"is not UTF-8 ({error})") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         if line.strip():
             yield f"line {number}", json_object(path, line, f"line {number}")
 
@@ -98,13 +95,15 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _row(path: Path, place: str, sample: Mapping[str, Any]) -> ImportedRow:
     if "resps" not in sample and "filtered_resps" not in sample:
         raise damaged(path, place, f"has neither resps nor filtered_resps; it has {', '.join(sample) or 'nothing'}")
+    # Where the task strips reasoning, lmms-eval scores what is left: the filtered response.
+    text = _text(path, place, sample.get("filtered_resps", sample.get("resps")))
     held = sample.get("doc")
     doc: dict[str, Any] = held if isinstance(held, dict) else {}
     metrics = [value for key, value in sample.items() if key not in OWN and isinstance(value, dict)]
     places = [doc, *metrics]
     return ImportedRow(
         place=place,
-        text=_text(path, place, sample.get("resps", sample.get("filtered_resps"))),
+        text=text if text or "unparsed" in sample else None,  # an empty answer of ours is one
         ids=tuple(dict.fromkeys(str(of[key]) for of in places for key in _IDS if _named(of.get(key)))),
         video=next((str(of[key]) for key in _VIDEOS for of in places if _named(of.get(key))), ""),
         question=str(doc.get("question") or sample.get("input") or _prompt(sample)),
@@ -120,15 +119,13 @@ def _named(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool) and str(value) != ""
 
 
-def _text(path: Path, place: str, responses: Any) -> str:
-    """The response, without the lists of requests and repeats around it."""
-    while isinstance(responses, list):
-        if not responses:
-            return ""
+def _text(path: Path, place: str, responses: Any) -> str | None:
+    """The response, without the lists of requests and repeats around it; None where it is no text."""
+    while isinstance(responses, list) and responses:
         if any(response != responses[0] for response in responses):
             raise damaged(path, place, f"has {len(responses)} different responses (repeats); only one can be taken")
         responses = responses[0]
-    return str(responses)
+    return responses if isinstance(responses, str) else None
 
 
 def _prompt(sample: Mapping[str, Any]) -> str:

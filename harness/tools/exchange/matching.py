@@ -13,7 +13,7 @@ from harness.store import QuestionRecord
 from harness.tools.exchange.rows import ImportedRow
 
 BY_ID, BY_TEXT, BY_ORDER = "id", "video and text", "order"
-"""How a row was matched. ``order``: as many questions as rows are alike, and the right answers agree in order."""
+"""How a row was matched. ``order``: as many rows as questions that are the same in all: options, order, right answer."""
 
 _OPTION = re.compile(r"\(?([A-Z])[).:]\s?")
 _VIDEO = re.compile(r"\.(mp4|mkv|webm|avi|mov|flv|m4v)$", re.IGNORECASE)
@@ -132,8 +132,8 @@ def match_rows(rows: Sequence[ImportedRow], known: Sequence[KnownQuestion], path
             alike[places].append(row)
     for places, group in alike.items():
         records = [known[place].record for place in places]
-        agree = all(_letter(row, record) in (None, record.answer) for row, record in zip(group, records, strict=False))
-        if len(group) == len(places) and agree:
+        contents = {(*record.options.items(), record.answer) for record in records}
+        if len(contents) == 1 and len(group) == len(places):
             pairs += [MatchedRow(row, record, BY_ORDER) for row, record in zip(group, records, strict=True)]
         else:
             matching.unmatched += [(row, f"may be any of {len(places)} questions") for row in group]
@@ -156,6 +156,13 @@ def match_rows(rows: Sequence[ImportedRow], known: Sequence[KnownQuestion], path
             continue
         pair = first[name]
         matching.matched.append(MatchedRow(pair.row, _as_asked(pair.row, question.record, matching), pair.how))
+    wrong, judged = len(matching.gold_differs), sum(pair.row.gold is not None for pair in matching.matched)
+    if 2 * wrong > judged:
+        raise UserError(
+            f"{path}: {wrong} of {judged} questions have another right answer than in the annotation (the first: "
+            f"{matching.gold_differs[0]}): these are not the same questions, or options in another order that the file "
+            "does not show. Name the questions with of=, or leave the file out."
+        )
     return matching
 
 
@@ -217,6 +224,10 @@ class _Index:
                 self._lines[comparable(question.text.strip().splitlines()[0])].append(place)
             self._of_video[self._videos[place]].append(place)
 
+    def _lettered(self, place: int) -> dict[str, str]:
+        options = self._known[place].record.options
+        return {letter: comparable_option(text) for letter, text in options.items()}
+
     def candidates(self, row: ImportedRow) -> tuple[int, ...]:
         """The questions that a row may be, in the benchmark's order."""
         video = comparable_video(row.video)
@@ -236,7 +247,15 @@ class _Index:
         if listed := asked_options(row):
             asked = Counter(map(comparable_option, listed.values()))
             places = _narrow(places, lambda place: self._options[place] == asked, strict=bool(row.options))
-        return tuple(_narrow(places, lambda place: _tagged(self._known[place].record, row.tags), strict=True))
+            # Questions may differ in the order of their options alone. Rows of several ranks come in any order.
+            lettered = {letter: comparable_option(text) for letter, text in listed.items()}
+            places = _narrow(places, lambda place: self._lettered(place) == lettered)
+        places = _narrow(places, lambda place: _tagged(self._known[place].record, row.tags), strict=True)
+        if len(places) > 1:
+            records = [self._known[place].record for place in places]
+            right = [_letter(row, record) == record.answer is not None for record in records]
+            places = [place for place, is_right in zip(places, right, strict=True) if is_right] or places
+        return tuple(places)
 
 
 def _narrow(places: list[int], fits: Callable[[int], bool], strict: bool = False) -> list[int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import json
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.tools.exchange.matching import options_of
-from harness.tools.exchange.rows import Exported, ImportedFile, ImportedRow, damaged, read_row
+from harness.tools.exchange.rows import Exported, ImportedFile, ImportedRow, damaged, read_row, text_of
 
 NO_ANSWER = "Failed to obtain answer via API."
 """VLMEvalKit's text in place of an answer."""
@@ -46,8 +47,9 @@ _ILLEGAL = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]|_(?=x[0-9A-
 def recognises(path: Path) -> bool:
     """Whether a file is a table with predictions."""
     if path.suffix == ".tsv":
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            return "prediction" in lines.readline().rstrip("\n").split("\t")
+        return "prediction" in text_of(path).partition("\n")[0].rstrip("\r").split("\t")
+    if path.suffix == ".json":
+        return _NAMED.fullmatch(path.stem) is not None and '"prediction"' in text_of(path)
     return path.suffix == ".xlsx" and not path.name.startswith("~$")
 
 
@@ -57,7 +59,8 @@ def read(path: Path) -> ImportedFile:
     Raises:
         UserError: not such a table; the message names the row.
     """
-    rows = list(_tsv(path) if path.suffix == ".tsv" else _xlsx(path))
+    rows: list[tuple[int, list[Any]]]
+    rows = list(_tsv(path) if path.suffix == ".tsv" else _json(path) if path.suffix == ".json" else _xlsx(path))
     header = next(iter(rows), (0, []))[1]
     names = [str(name) for name in header]
     if "prediction" not in names:
@@ -89,6 +92,9 @@ def _declared(named: re.Match[str] | None) -> dict[str, Any]:
     words = named["subs"].split("_")
     if "subs" in words or "nosubs" in words:
         declared["subtitles"] = "subs" in words
+        if named["data"].casefold().startswith("longvideobench"):  # its switch was inverted until 2026-06
+            declared["subtitles_named"] = "the opposite was asked by VLMEvalKit before 2026-06"
+            del declared["subtitles"]
     return declared
 
 
@@ -135,11 +141,7 @@ def _gold(record: Mapping[str, Any]) -> str | None:
 
 def _tsv(path: Path) -> Iterator[tuple[int, list[str | None]]]:
     """Rows with the line that each starts on."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise damaged(path, f"line {content[: error.start].count(10) + 1}", f"is not UTF-8 ({error.reason})") from error
+    text = text_of(path)
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
     start = 1
@@ -149,6 +151,25 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str | None]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise damaged(path, f"line {start}", f"is not a row of a tsv ({error})") from error
+
+
+def _json(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """Rows of a list of objects, or of an object of columns."""
+    try:
+        content = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "", f"is not JSON ({error})") from error
+    if isinstance(content, dict):
+        columns = {name: list(of.values()) if isinstance(of, dict) else of for name, of in content.items()}
+        if not all(isinstance(of, list) for of in columns.values()):
+            raise damaged(path, "", "is neither a list of rows nor an object of columns")
+        content = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise damaged(path, "", "is neither a list of rows nor an object of columns")
+    names = list(dict.fromkeys(name for row in content for name in row))
+    yield 0, names
+    for number, row in enumerate(content, start=1):
+        yield number, [row.get(name) for name in names]
 
 
 def _xlsx(path: Path) -> Iterator[tuple[int, list[Any]]]:

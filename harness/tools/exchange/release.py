@@ -5,20 +5,24 @@
 letter (``retake/infer_eval.py`` of SCZwangxiao/video-ReTaKe and of iLearn-Lab/ACL25-AdaReTaKe). Neither keeps the text
 that was generated. ``meta`` is made by ``scripts/utils/build_*_dataset.py``: with ``question_id`` for Video-MME and
 LongVideoBench; MLVU has the video's name and a printed type of question alone. Questions without frames are in neither
-file. A yaml of the run's settings (``configs/``) is read where there is one next to them.
+file. The first release of ReTaKe writes ``infer_results.csv`` (question_id, answer) in place of the meta. A yaml of the
+run's settings (``configs/``) is read where there is one next to them.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, scalar
+from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged, json_object, scalar, text_of
 
-RESULTS, META = "anno_id2result.json", "anno_id2meta.json"
+RESULTS, META, TABLE = "anno_id2result.json", "anno_id2meta.json", "infer_results.csv"
 _IDS = ("question_id", "uid", "id")
 QUESTION_TYPES = {
     "Plot QA": "plotQA", "Needle QA": "findNeedle", "Ego Reasoning": "ego", "Action Count": "count",
@@ -45,8 +49,10 @@ def read(path: Path) -> ImportedFile:
         UserError: damaged, or without the file of questions.
     """
     beside = path.with_name(META)
+    if not beside.is_file() and (table := path.with_name(TABLE)).is_file():
+        return _read_first(path, table)
     if not beside.is_file():
-        raise damaged(path, "", f"needs {META} of the same run next to it: it holds the questions")
+        raise damaged(path, "", f"needs {META} (or {TABLE}) of the same run next to it: it holds the questions")
     answers, metas = json_object(path), json_object(beside)
     if not answers:
         raise damaged(path, "", "holds no answer")
@@ -55,6 +61,20 @@ def read(path: Path) -> ImportedFile:
     declared = _declared(settings[0]) if len(settings) == 1 else {}
     task = declared.pop("dataset_name", "") or _benchmark(metas)
     return ImportedFile("release", (path, beside, *settings[:1]), str(task), rows, declared, "release")
+
+
+def _read_first(path: Path, table: Path) -> ImportedFile:
+    """The answers of the first ReTaKe release: letters by place, and a table of ids and letters in the same order."""
+    answers, lines = json_object(path), list(csv.DictReader(io.StringIO(text_of(table))))
+    letters = [answers.get(str(place)) for place in range(len(lines))]
+    if not lines or {"question_id", "answer"} - lines[0].keys() or letters != [line["answer"] for line in lines]:
+        raise damaged(table, "", f"is not the table of question_id and answer of {path.name}")
+    rows = [
+        ImportedRow(f"row {number}", line["answer"], (line["question_id"],), letter=line["answer"])
+        for number, line in enumerate(lines, start=1)
+    ]
+    of_videomme = all(re.fullmatch(r"\d{3}-\d", line["question_id"]) for line in lines)
+    return ImportedFile("release", (path, table), "videomme" if of_videomme else "", rows, {}, "release")
 
 
 def _row(path: Path, place: str, letter: Any, meta: Any) -> ImportedRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -111,6 +112,22 @@ def damaged(path: Path, place: str, what: str) -> UserError:
     return UserError(printable(f"{where}: {what}"))
 
 
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+
+    Raises:
+        UserError: it is in neither, naming the line.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig", "strict" if is_utf16 else "surrogatepass")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(10) + 1
+        what = f"is not UTF-8, nor UTF-16 with a byte order mark ({error.reason})"
+        raise damaged(path, f"line {line}", what) from error
+
+
 def json_object(path: Path, text: str | None = None, place: str = "") -> dict[str, Any]:
     """The JSON object of a text, else of the whole file.
 
@@ -118,8 +135,8 @@ def json_object(path: Path, text: str | None = None, place: str = "") -> dict[st
         UserError: no JSON, or no object; with the place.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8") if text is None else text)
-    except ValueError as error:
+        content = json.loads(text_of(path) if text is None else text)
+    except (ValueError, RecursionError) as error:
         raise damaged(path, place, f"is not JSON ({error})") from error
     return checked_object(path, place, content)
 
