@@ -22,18 +22,27 @@ STARTING = re.compile(
 )
 STARTING_BARE = re.compile(r"\s*([A-Z]),?\s+(?P<rest>.+)", re.DOTALL)
 NUMBERED = re.compile(r"\A\s*\d{1,2}\s*[).:、]\s+(?=\S)")
+THOUGHT = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
+THINKING = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
+CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_turn>")
 MARKED = re.compile(
-    r"<answer>((?:(?!<answer>).)*?)(?:</answer>|$)|\\boxed\{(?:\\(?:text|mathrm|mathbf)\{)?([^{}]*)\}", re.DOTALL
+    r"<answer>((?:(?!<answer>).)*?)(?:</answer>|$)|\\boxed\{(?:\\(?:text|mathrm|mathbf)\{)?([^{}]*)\}"
+    r"|<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)|\"(?:final_)?(?:answer|choice|option)\"\s*:\s*\"([^\"]*)\"",
+    re.DOTALL,
 )
 STATEMENT = re.compile(
     r"\b(?:answer|option|choice)\b[*_`]*(?P<says>\s+(?:is|would be|should be)\b\s*:?|\s*:)?[\s*_`]*"
     r"(?:(?:the\s+)?(?:option|choice|letter)\s+)?"
+    r"|\bI(?:\s+would|'d|\s+will|'ll)?\s+(?P<chooses>choose|select|pick|go with)\s+"
     r"|(?P<chinese>答案(?:是|为|应为|应该是)?|选项|选择|应选|选)\s*(?P<colon>[:：])?\s*(?:选项)?",
     re.IGNORECASE,
 )
 # Behind "answer is" a letter may go on into a reason; "A" and "I" before another word are no letters.
 STATED = re.compile(rf"[(\[*\"'`（]*([A-Za-z])(?=$|{CLOSING}|\n|{REASON})|([B-HJ-Z])(?=\s)")
 NAMED = re.compile(rf"[(\[*\"'`（]*([A-Za-z])(?=$|[)\].*\n）。]|{REASON}|\s*(?:是正确|正确))")
+IT_IS = re.compile(
+    rf"(?:^|[.!?;,\n]\s*|\b(?i:so|thus|think|believe)\s+)(?i:it(?:'s|\s+is))\s+{OPENING}([A-Z])(?=$|{CLOSING}|\n)"
+)
 CORRECT = re.compile(
     r"(?:^|[.!?;:,\n]|\b(?i:option|choice|answer|letter|think|believe|that|so|thus|therefore|hence)\s)"
     rf"{OPENING}([A-Z])[)\]*\"'`]*\s+is\s+{JUDGED}"
@@ -53,17 +62,21 @@ NEAR = 60
 def parse_letter(text: str, options: Mapping[str, str]) -> str | None:
     """The letter of `options` that `text` gives, by the first rule that applies.
 
+    Reasoning is left out first: what stands before the last ``</think>``; a text that only thinks has no answer.
+
     1. The whole text is one letter, in either case, with or without brackets and stops: ``b``, ``(B)``, ``B.``; or it
        is one option's text, whatever its case and final stop.
-    2. The last ``<answer>...</answer>`` or ``\\boxed{...}``, read by these rules.
+    2. The last ``<answer>...</answer>``, ``\\boxed{...}``, ``<|begin_of_box|>...`` or JSON's ``"answer": "..."``, read
+       by these rules.
     3. It starts with a letter on a line of its own, or with a letter and a stop, bracket, dash or reason
        (``B. Dogs are running``, ``B - Dogs``, ``B, because ...``), or with a letter and that option's text.
     4. A letter, or one option's text, directly behind "answer", "option" or "choice" (``Answer: B``,
        ``The best answer is B. Dogs are running``, ``答案是B``), or a letter that is said to be right (``Option B is
-       correct``); the last such statement counts.
+       correct``, ``It's B.``) or chosen (``I would choose B``); the last such statement counts.
     5. It ends with a capital behind a comma, colon, bracket or line break (``Based on the video, C``).
 
-    A number as of a list in front (``1) B``) is left out. A letter in a list (``A and B``, ``A, B``) is no answer.
+    A text that lists the options gives none by rule 3. A number as of a list in front (``1) B``) is left out. A letter
+    in a list (``A and B``, ``A, B``) is no answer.
 
     Args:
         text: the model's raw answer.
@@ -72,10 +85,13 @@ def parse_letter(text: str, options: Mapping[str, str]) -> str | None:
     Returns:
         A key of `options`, or None: unparsed.
     """
-    if letter := _whole(text, options):
+    text = THOUGHT.split(text)[-1]
+    text = THINKING.split(text, maxsplit=1)[0]
+    if letter := _whole(CONTROL.sub("", text), options):
         return letter
-    if marked := [first or second for first, second in MARKED.findall(text)]:
+    if marked := ["".join(found) for found in MARKED.findall(text)]:
         text = marked[-1]
+    text = CONTROL.sub("", text)
     text = NUMBERED.sub("", text, count=1).strip()
     if letter := _whole(text, options) or _starting(text, options):
         return letter
@@ -92,7 +108,20 @@ def _whole(text: str, options: Mapping[str, str]) -> str | None:
     return _known(match[1], options) if match else _letter_of_text(text, options)
 
 
+def _lists_options(text: str, options: Mapping[str, str]) -> bool:
+    """Whether a text repeats options with their letters, most of them."""
+    squeezed = " ".join(text.split()).casefold()
+    shown = [
+        re.search(rf"(?<![a-z]){letter.lower()}[).:]\s*{re.escape(_plain(option))}", squeezed)
+        for letter, option in options.items()
+        if _plain(option)
+    ]
+    return sum(found is not None for found in shown) >= max(2, len(shown) / 2)
+
+
 def _starting(text: str, options: Mapping[str, str]) -> str | None:
+    if _lists_options(text, options):
+        return None
     for form in (FIRST_LINE, STARTING):
         match = form.fullmatch(text)
         if match and (letter := _alone(match, 1, options)):
@@ -107,7 +136,12 @@ def _statements(text: str, options: Mapping[str, str]) -> Iterator[tuple[int, st
     """Place and letter of every "answer is ..." and "option ..."."""
     longest = max(map(len, options.values()), default=0) + NEAR
     for statement in STATEMENT.finditer(text):
-        says = statement["says"] or statement["colon"] or (statement["chinese"] or "").startswith("答案")
+        says = (
+            statement["says"]
+            or statement["colon"]
+            or statement["chooses"]
+            or (statement["chinese"] or "").startswith("答案")
+        )
         match = (STATED if says else NAMED).match(text, statement.end())
         letter = _alone(match, match.lastindex or 1, options) if match else None
         line = text[statement.end() : statement.end() + longest].partition("\n")[0]
@@ -116,8 +150,8 @@ def _statements(text: str, options: Mapping[str, str]) -> Iterator[tuple[int, st
 
 
 def _judged(text: str, options: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    """Place and letter of every "B is correct"."""
-    for match in CORRECT.finditer(text):
+    """Place and letter of every "B is correct" and "It is B"."""
+    for match in (*CORRECT.finditer(text), *IT_IS.finditer(text)):
         if letter := _alone(match, 1, options):
             yield match.start(), letter
 

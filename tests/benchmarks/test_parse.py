@@ -1,7 +1,9 @@
 """The anchored parser case by case, and the other code bases' rules where they differ from it."""
 
+import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -304,3 +306,19 @@ def test_videomme_v2_options_may_go_on_for_lines():
     assert options_of("A. x\nB. y:\n- z\nA. again\nC. w\n") == {"A": "x", "B": "y:\n- z\nA. again", "C": "w"}
     with pytest.raises(ValueError, match="options begin with 'x'"):
         options_of("x\nA. y")
+
+
+CASES = json.loads((Path(__file__).parents[1] / "cases" / "answers_52.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["text"][:40])
+def test_answers_are_read_as_a_person_reads_them(case):
+    assert parse_letter(case["text"], CASES["options"]) == case["read_as"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<think>B is right", "It is a green cone.", "It is not C.", "I pick the cone", "A. A red cube\nB. A blue ball"],
+)
+def test_no_answer_is_read_out_of_thoughts_or_lists(text):
+    assert parse_letter(text, CASES["options"]) is None

@@ -13,7 +13,7 @@ from harness.store import QuestionRecord
 from harness.tools.exchange.rows import ImportedRow
 
 BY_ID, BY_TEXT, BY_ORDER = "id", "video and text", "order"
-"""How a row was matched. ``order``: as many rows as questions that are the same in all: options, order, right answer."""
+"""How a row was matched. ``order``: as many rows as questions that are equal in options, their order, and answer."""
 
 _OPTION = re.compile(r"\(?([A-Z])[).:]\s?")
 _VIDEO = re.compile(r"\.(mp4|mkv|webm|avi|mov|flv|m4v)$", re.IGNORECASE)
