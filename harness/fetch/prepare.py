@@ -82,6 +82,9 @@ def main(config: Config) -> int:
     """
     root = Path(config.data.root)
     if config.profile == "toy":
+        given = {"data.source": config.data.source, "data.mirror": config.data.mirror}
+        if word := next((f"{name}={value}" for name, value in given.items() if value is not None), None):
+            raise UserError(f"{word} is for a published benchmark, and the toy is built: add profile=published")
         return _build_toy(root)
     task = config.task
     job = Job(task, benchmark(task.data), root / task.data)
@@ -103,9 +106,10 @@ def prepare_embedded(profile: str, data: DataConfig) -> None:
     """
     if profile != "toy" or data.source is not None:
         return
-    manifest = Path(data.root) / "manifest.json"
-    build = json.loads(manifest.read_text()) if manifest.exists() else {}
-    if build.get("complete") and (build["build"]["seed"], build["build"]["scale"]) != (0, 1.0):
+    from harness.toy import read_build
+
+    found = read_build(Path(data.root))
+    if found and found["complete"] and (found["build"]["seed"], found["build"]["scale"]) != (0, 1.0):
         return
     _build_toy(Path(data.root))
 

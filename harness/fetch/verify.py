@@ -1,8 +1,8 @@
 """The verb ``verify``: is a benchmark on disk complete, and can a run use it?
 
 Counts are compared with the benchmark's facts; every question is built, and every video is opened as the configured run
-opens it and its first, middle and last frame decoded, in parallel. A decoder that crashes takes only its own video with
-it.
+opens it and all frames decoded that a run would take, in parallel; with ``data.quick=true`` three of them. A decoder
+that crashes takes only its own video with it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from harness.settings.rules import MatrixConfig
 
 Decode = Callable[[Path], dict[str, Any]]
+WINDOW = 32
+"""Frames in memory at a time."""
 SHOWN = 20
 """Problems printed; the report has all."""
 
@@ -55,9 +57,11 @@ def main(config: Config) -> int:
     problems += check_published(items, task, asked, root, config.profile)
     videos = sorted({folder.video(item.video) for item in items})
     decoded: dict[str, Any] = {}
+    policy = partial(extreme_policy, video=config.video, matrix=config.matrix, task=task.name, model=config.model.name)
     decode = partial(
-        decode_some,
-        policy=strictest_policy(config.video, config.matrix, task.name, config.model.name),
+        decode_frames,
+        strictest=policy(min),
+        most=None if config.data.quick else policy(max),
         backend=config.video.backend,
         timeout_s=config.video.timeout_s,
     )
@@ -75,11 +79,14 @@ def main(config: Config) -> int:
         "decoded": decoded,
         "known_defects": asked.defects,
     }
+    report["quick"] = config.data.quick
     target = Path(config.results) / "verify" / f"{task.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     what = f"{task.name}{' of the embedded toy' if is_toy(root) else ''}"
     print(f"{what}: {len(rows)} questions, {len(videos)} videos; " + (_listed(kinds) or "no problem"))
+    if config.data.quick:
+        print("quick: three frames of each video were decoded; without data.quick=true all that a run takes")
     for problem in problems[:SHOWN]:
         print(f"  {problem['kind']}: {problem['what']}: {problem['message']}")
     if len(problems) > SHOWN:
@@ -146,14 +153,17 @@ def check_published(
     return [_problem("toy", str(root), message)]
 
 
-def strictest_policy(video: VideoConfig, matrix: MatrixConfig, task: str, model: str) -> Policy:
-    """Of the policies that the cells of a task have, one that takes no video which another does not."""
+def extreme_policy(
+    which: Callable[[list[Any]], Any], video: VideoConfig, matrix: MatrixConfig, task: str, model: str
+) -> Policy:
+    """Of the policies that the cells of a task have, one that takes no video which another does not (`min`), or one
+    that takes the most frames (`max`).
+    """
     frames, fps = (
         [value for part in matrix.parts for value in part.values(axis, task, model) or [own]]
         for axis, own in (("frames", video.max_frames), ("fps", video.fps))
     )
-    least = {"max_frames": min(frames), "fps": min(fps)}
-    return sampling_policy(dataclasses.replace(video, **least))
+    return sampling_policy(dataclasses.replace(video, max_frames=which(frames), fps=which(fps)))
 
 
 def _problem(kind: str, what: str, message: str) -> dict[str, str]:
@@ -205,18 +215,25 @@ def _pooled(videos: list[Path], decode: Decode, workers: int) -> Iterator[tuple[
                         yield path, None
 
 
-def decode_some(path: Path, policy: Policy, backend: str, timeout_s: float) -> dict[str, Any]:
-    """Open a video as a run does and decode the first, the middle and the last of its frames.
+def decode_frames(path: Path, strictest: Policy, most: Policy | None, backend: str, timeout_s: float) -> dict[str, Any]:
+    """Open a video as runs do and decode its frames.
+
+    Args:
+        strictest: under this policy the video has to be usable.
+        most: the frames of this policy are decoded; None: the first, the middle and the last of the strictest.
 
     Returns:
         ``error``, None where all is well, and ``kind`` of the problem or what is in the file.
     """
-    from harness.video.decode import check_video
+    from harness.video.decode import check_video, open_video
 
     if not path.exists():
         return {"error": "no such file", "kind": "missing"}
     try:
-        video = check_video(path, policy, backend=backend, timeout_s=timeout_s)
+        video = check_video(path, strictest, backend=backend, timeout_s=timeout_s)
+        if most is not None:
+            for _ in open_video(path, most, backend=backend, timeout_s=timeout_s).windows(WINDOW):
+                pass
     except UserError as error:
         return {"error": str(error).removeprefix(f"{path}: "), "kind": "unusable"}
     info = video.info

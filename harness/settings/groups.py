@@ -124,6 +124,7 @@ class DataConfig:
     source: str | None = setting(None, help="folder or repository that prepare takes them from; null: the hub")
     mirror: str | None = setting(None, help="address of another hub")
     workers: int = setting(4, least=1, most=1024, help="files fetched or checked at a time")
+    quick: bool = setting(False, help="verify decodes three frames of each video, not all that a run takes")
 
 
 @dataclass

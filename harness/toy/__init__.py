@@ -6,6 +6,21 @@ it is missing (prepare, run, doctor), what asks it something where nothing was a
 (cli, lmms, benchmarks), and what keeps its numbers apart from published ones (verify, report).
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+
+MANIFEST = "manifest.json"
+
+
+def read_build(root: Path) -> dict[str, Any] | None:
+    """The manifest of a toy: `complete`, and of which `build` (seed, scale, generator); None where there is none."""
+    try:
+        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    build = found.get("build") if isinstance(found, dict) else None
+    known = isinstance(build, dict) and build.keys() >= {"seed", "scale", "generator"}
+    return found if known and isinstance(found.get("complete"), bool) else None

@@ -20,14 +20,14 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from harness.benchmarks.subtitles import choice_prompt
 from harness.store import write_atomic
-from harness.toy import questions, render
+from harness.toy import MANIFEST, questions, read_build, render
 from harness.toy.layout import Layout, Made, ToyItem, Wanted
 from harness.toy.layouts import LAYOUTS
 from harness.toy.questions import KINDS, LETTERS, options_for, pick
 from harness.toy.render import Frames, draw
 from harness.toy.world import FPS, Storyboard, compose
 
-MANIFEST = "manifest.json"
+LOCK = ".lock"
 HELD_OUT = 0x70F
 GENERATOR = 1
 """Version of what is written. Raise it when other videos or other annotations are; older builds are then replaced."""
@@ -36,22 +36,24 @@ GENERATOR = 1
 def build(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
     """Write all four benchmarks under `root`, about 105 questions on 36 videos each at scale 1.
 
-    Idempotent: a finished build of the same seed, scale and generator is left as it is, any other
-    build of ours is replaced; folders that are not ours are an error. The manifest is written last.
+    Idempotent: a finished build of the same seed, scale and generator is left as it is, any other build of ours is
+    replaced. The manifest is written last.
+
+    Raises:
+        FileExistsError: the folder holds something that is not ours.
     """
     root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
     wanted = {"seed": seed, "scale": scale, "generator": GENERATOR}
-    with FileLock(root / ".lock"):
-        manifest = root / MANIFEST
-        found = json.loads(manifest.read_text()) if manifest.exists() else None
+    found = read_build(root)
+    if found is None and root.exists() and {path.name for path in root.iterdir()} - {LOCK}:
+        raise FileExistsError(f"{root} is not empty and was not written by the toy; choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / LOCK):
+        manifest, found = root / MANIFEST, read_build(root)
         if found and found["complete"] and found["build"] == wanted:
             return
         for layout in LAYOUTS:
-            folder = root / layout.name
-            if folder.exists() and not found:
-                raise FileExistsError(f"{folder} exists and was not written by the toy; choose another root")
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(root / layout.name, ignore_errors=True)
         _replace(manifest, {"complete": False, "build": wanted})
         plans = [(layout, layout.plan(scale)) for layout in LAYOUTS]
         counts = {}

@@ -80,6 +80,8 @@ def check_usable(video: Video, policy: Policy) -> None:
         if isinstance(policy, StockPolicy):
             raise VideoError(f"{video.path}: has {info.n_frames} frame, the model needs {LEAST}; leave the video out")
         needed = 2 if policy.even else 1
+        if info.n_frames < needed:
+            raise VideoError(f"{video.path}: has {info.n_frames} frame, the model needs {needed}; leave the video out")
         least = needed / min(policy.fps, policy.grid_fps)
         raise VideoError(
             f"{video.path}: {info.duration_s:.2f} s are too short at {policy.fps:g} frames per second, the model "
@@ -120,6 +122,8 @@ def check_video(
 
 
 def _scan(path: str | Path, backend: str, timeout_s: float) -> Track:
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):  # a pipe would be waited for
+        raise VideoError(f"{path}: is not a regular file; leave it out")
     with TimeLimit(timeout_s) as limit:
         try:
             track = limit.call(scan, path)

@@ -172,7 +172,7 @@ def test_counts_by_type(folder):
 
 @pytest.mark.parametrize(
     ("frames", "size", "problem"),
-    [(1, (96, 64), "too short"), (3, (96, 64), "too short"), (50, (1344, 6), "at most 200:1")],
+    [(1, (96, 64), "has 1 frame, the model needs 2"), (3, (96, 64), "too short"), (50, (1344, 6), "at most 200:1")],
     ids=["0.04s", "0.12s", "224:1"],
 )
 def test_a_video_that_a_run_refuses_is_refused(broken_root, tmp_path, monkeypatch, frames, size, problem):
@@ -187,7 +187,7 @@ def test_a_video_that_a_run_refuses_is_refused(broken_root, tmp_path, monkeypatc
 
 def test_the_policy_is_the_strictest_of_the_matrix():
     config = compose_config(["profile=published", "task=videomme", "matrix.fps=[4,0.5]", "matrix.frames=[64,32]"])
-    policy = verify.strictest_policy(config.video, config.matrix, "videomme", config.model.name)
+    policy = verify.extreme_policy(min, config.video, config.matrix, "videomme", config.model.name)
     assert (policy.fps, policy.max_frames, policy.long_side) == (0.5, 32, 448)
 
 
@@ -197,6 +197,30 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "videos"
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not on this machine")
 def test_real_files():
     policy = SamplingPolicy(fps=25.0, max_frames=64)
-    found = {path.name: verify.decode_some(path, policy, DEFAULT_READER, 60.0) for path in sorted(SHARED.iterdir())}
+    found = {
+        path.name: verify.decode_frames(path, policy, policy, DEFAULT_READER, 60.0) for path in sorted(SHARED.iterdir())
+    }
     assert {name for name, outcome in found.items() if outcome["error"]} == {"corrupted.mp4"}
     assert found["h265_video.mp4"]["codec"] == "hevc"
+
+
+HOLE = Path(__file__).resolve().parents[1] / "cases" / "hole.mp4"
+
+
+def test_a_hole_in_the_middle_is_found_by_all_frames_and_the_quick_mode_says_what_it_is(broken_root, tmp_path, capsys):
+    path = broken_root / "lvbench" / "videos" / "Cm73ma6Ibcs.mp4"
+    path.write_bytes(HOLE.read_bytes())
+    code, report = run(broken_root, tmp_path, "profile=published")
+    assert code == 1 and str(path) in [found["what"] for found in report["problems"]]
+    assert "quick" not in capsys.readouterr().out and not report["quick"]
+    run(broken_root, tmp_path, "profile=published", "data.quick=true")
+    assert "three frames of each video" in capsys.readouterr().out
+
+
+def test_what_is_no_file_is_named_without_waiting_for_it(broken_root, tmp_path):
+    path = broken_root / "lvbench" / "videos" / "Cm73ma6Ibcs.mp4"
+    path.unlink()
+    os.mkfifo(path)
+    code, report = run(broken_root, tmp_path, "profile=published")
+    (problem,) = [found for found in report["problems"] if found["what"] == str(path)]
+    assert code == 1 and "is not a regular file" in problem["message"]

@@ -9,6 +9,7 @@ import pytest
 from toy_training.prompts import prompt
 
 from harness.benchmarks.questions import load_asked
+from harness.cli import main
 from harness.settings.compose import compose_config
 from harness.toy.benchmarks import GENERATOR, build
 from harness.toy.layouts import LAYOUTS
@@ -96,7 +97,7 @@ def test_build_is_idempotent_and_seeded(root, tmp_path):
 
 def test_build_keeps_its_hands_off_other_data(tmp_path):
     (tmp_path / "mlvu").mkdir()
-    with pytest.raises(FileExistsError, match="mlvu"):
+    with pytest.raises(FileExistsError, match="is not empty"):
         build(tmp_path, scale=0.1)
 
 
@@ -121,3 +122,23 @@ def test_an_older_build_is_replaced(tmp_path):
     build(tmp_path, scale=0.03)
     assert video.stat().st_mtime_ns != written
     assert json.loads((tmp_path / "manifest.json").read_text())["build"]["generator"] == GENERATOR
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{}", "[1]", '{"complete": true}', '{"complete": 1, "build": {}}', "{" * 2000]
+)
+def test_a_folder_of_something_else_is_never_built_into(tmp_path, content):
+    """Such as /etc, a home folder, or one with another program's manifest.json."""
+    (tmp_path / "photo.jpg").write_text("x")
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FileExistsError, match="is not empty and was not written by the toy"):
+        build(tmp_path, scale=0.06)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("word", ["data.source=/nope", "data.mirror=https://hub.invalid"])
+def test_a_source_is_not_ignored_on_the_toy(tmp_path, capsys, word):
+    assert main(["prepare", "task=mlvu", word, f"data.root={tmp_path / 'toy'}"]) == 2
+    assert word in capsys.readouterr().err and not (tmp_path / "toy").exists()
