@@ -245,6 +245,11 @@ def load_rows(task: TaskConfig, root: Path) -> list[tuple[Row, Item]]:
     if not rows:
         raise UserError(f"task={task.name}: the annotation of split {task.split} under {root} has no question")
     items = [asked.item(row) for row in rows]
+    choices = task.split != "generation"
+    wrong = [found for row, item in zip(rows, items, strict=True) if (found := _unusable(row, item, choices))]
+    if wrong:
+        more = f" ({len(wrong)} such questions)" if len(wrong) > 1 else ""
+        raise UserError(f"task={task.name}: the annotation below {folder.root}: {wrong[0]}{more}; get it again")
     twice = [name for name, n in Counter(item.question_id for item in items).items() if n > 1]
     if twice:
         raise UserError(f"task={task.name}: {len(twice)} question ids occur more than once, the first is {twice[0]!r}")
@@ -253,6 +258,23 @@ def load_rows(task: TaskConfig, root: Path) -> list[tuple[Row, Item]]:
         return listed
     chosen = select([item for row, item in listed if asked.evaluated(row, next(iter(asked.protocols)))], task, asked)
     return [(row, item) for row, item in listed if item.question_id in chosen]
+
+
+def _unusable(row: Row, item: Item, choices: bool) -> str:
+    """Why a row can be neither asked nor stored, in words; empty where it can."""
+    name, raw = item.question_id, row.get("candidates", row.get("options"))
+    if not isinstance(name, str) or not name.strip():
+        return f"a question_id is {name!r} and no text, in the row {str(row)[:200]}"
+    texts = list(item.options.values())
+    if choices and raw is not None and len(texts) < 2:
+        return f"question {name} has {len(texts)} options: {raw!r}"
+    if isinstance(raw, str) and texts and all(len(text) == 1 for text in texts):
+        return f"question {name} has one text for its options: {raw!r}"
+    if choices and not isinstance(raw, str | None) and len(texts) != sum(str(text) != "N/A" for text in raw):
+        return f"question {name} has {len(raw)} options under {len(texts)} letters: {list(raw)!r}"
+    if choices and texts and item.answer is not None and item.answer not in item.options:
+        return f"question {name} has the right answer {item.answer!r}, which is no option of {sorted(item.options)}"
+    return ""
 
 
 def load_asked(task: TaskConfig, root: Path) -> list[tuple[Row, Question]]:

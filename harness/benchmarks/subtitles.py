@@ -65,6 +65,8 @@ def json_text(path: Path, words: int = LONGVIDEOBENCH_WORDS) -> str:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list):
+            raise TypeError(f"they are no list but {type(rows).__name__}")
         key = next((key for key in ("line", "text") if all(key in row for row in rows)), None)
         joined = " ".join("" if row[key] is None else row[key] for row in rows) if key else ""
     except (ValueError, TypeError) as error:

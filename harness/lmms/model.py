@@ -67,7 +67,7 @@ def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
     model = str(settings.get("model") or _option_of(str(given.get("pretrained"))) or model)
     defaults = {"profile": "toy" if model == "toy" else "published", "model": model}
     words = {key: _word(key, value) for key, value in {**defaults, **settings}.items()}
-    axes = {f"matrix.{axis}": "null" for axis in OPEN_AXES}
+    axes = {"matrix.rows": "[]", **{f"matrix.{axis}": "null" for axis in OPEN_AXES}}
     return compose_config([f"{key}={word}" for key, word in {**axes, **words}.items()])
 
 

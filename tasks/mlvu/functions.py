@@ -22,6 +22,9 @@ from harness.benchmarks.files import Folder
 from harness.benchmarks.questions import Answered
 from harness.benchmarks.subtitles import choice_prompt, lettered, without_placeholder
 
+OPEN_TYPES = ("subPlot", "summary")
+"""Types of questions without candidates."""
+
 
 def load(folder: Folder, split: str) -> list[Row]:
     """The multiple-choice rows of ``json/*.json``, of split ``test`` those of ``test/json/*.json``; of split
@@ -31,10 +34,10 @@ def load(folder: Folder, split: str) -> list[Row]:
         rows = _merged(_files(folder, "test/json"))
         return [{**row, "folder": "test/videos"} for row in rows]
     rows = [
-        {**row, "folder": f"videos/{path.stem}"}
+        {"candidates": [], **row, "folder": f"videos/{path.stem}"}
         for path, listed in _files(folder, "json")
         for row in listed
-        if bool(row.get("candidates")) != (split == "generation")
+        if (not row.get("candidates") and row["question_type"] in OPEN_TYPES) == (split == "generation")
     ]
     _number(rows)
     return rows

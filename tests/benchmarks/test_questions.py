@@ -7,12 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.benchmarks.files import Folder
 from harness.benchmarks.questions import load_questions, load_rows
 from harness.benchmarks.subtitles import TokenizerMissingError, cut_to_tokens, json_text
-from harness.errors import UserError
+from harness.errors import QuestionError, UserError
+from harness.settings.compose import compose_config
 
 
 def test_videos_are_found_whatever_their_suffix(task, root):
@@ -261,3 +263,44 @@ def test_lvbench_says_when_the_answer_is_seen(task, root, tmp_path, reference, s
     first, *_ = load_questions(task("lvbench"), with_rows(root, tmp_path, time_reference=reference))
     assert first.evidence == seconds
     assert all(q.evidence == () for q in load_questions(task("videomme"), root))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"candidates": []}, r"has 0 options: \[\]"),
+        ({"candidates": ["only one"], "answer": "only one"}, "has 1 options"),
+        ({"candidates": "A vase"}, "has one text for its options: 'A vase'"),
+        ({"question_id": None}, None),
+        ({"question_id": 7}, "a question_id is 7 and no text"),
+        ({"question_id": " "}, "a question_id is ' ' and no text"),
+    ],
+)
+def test_rows_that_can_be_neither_asked_nor_stored_are_refused_before_any_answer(root, tmp_path, change, message):
+    shutil.copytree(root / "mlvu", tmp_path / "mlvu")
+    path = sorted((tmp_path / "mlvu" / "json").glob("*.json"))[0]
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**rows[0], **change}, *rows[1:]]))
+    task = compose_config(["task=mlvu"]).task
+    if message is None:
+        assert len(load_questions(task, tmp_path)) == len(load_questions(task, root))  # named after what it asks
+        return
+    with pytest.raises(UserError, match=f"{message}.*get it again"):
+        load_questions(task, tmp_path)
+
+
+def test_two_options_of_one_letter_are_refused(root, tmp_path):
+    shutil.copytree(root / "videomme", tmp_path / "videomme")
+    path = tmp_path / "videomme" / "test.parquet"
+    rows = pd.read_parquet(path)
+    options = [list(listed) for listed in rows["options"]]
+    options[0][1] = "A. " + options[0][1][3:]
+    rows.assign(options=options).to_parquet(path)
+    with pytest.raises(UserError, match="has 4 options under 3 letters"):
+        load_questions(compose_config(["task=videomme"]).task, tmp_path)
+
+
+def test_subtitles_that_are_an_object_are_no_empty_text(tmp_path):
+    (tmp_path / "s.json").write_text('{"line": "Look at the circle.", "start": "00:00"}')
+    with pytest.raises(QuestionError, match="they are no list but dict"):
+        json_text(tmp_path / "s.json")

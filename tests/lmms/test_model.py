@@ -125,7 +125,7 @@ def test_a_replaced_video_keeps_no_old_answer(build, tmp_path):
 def test_our_tasks_meet_the_cells_of_the_run_verb(build):
     from harness.settings.matrix import build_cells
 
-    config = compose_config(["profile=toy", "matrix.task=[videomme]", "matrix.variant=[full]"])
+    config = compose_config(["profile=toy", "task=videomme", "method=adaretake", "variant=full"])
     (theirs,) = build_cells(config)
     model = Qwen25VL(pretrained=str(TOY))
     asked = compose_config(["task=videomme"]).task
