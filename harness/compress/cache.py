@@ -146,6 +146,8 @@ class CompressedCache:
 
         With one tensor per head the layer is held head by head from then on, and has no position ids any more.
         """
+        if not isinstance(kept, torch.Tensor) and len(kept) == 1:  # one head: it is all heads
+            kept = kept[0]
         if isinstance(kept, torch.Tensor):
             if kept.numel() == count:
                 return

@@ -224,7 +224,7 @@ class Adapter(ABC):
                 pixels.append(window)
         if not buffers or filled != len(buffers[0]):
             raise ValueError(f"{n_frames} frames were announced, but the windows held {filled} tokens' worth")
-        return VideoFeatures(
+        features = VideoFeatures(
             buffers[0],
             (grids, *grid[1:]),
             filled // grids,
@@ -233,6 +233,7 @@ class Adapter(ABC):
             np.concatenate(pixels) if keep_frames else None,
             attention=torch.cat(attention) if keep_attention else None,
         )
+        return features.with_odd_end(n_frames, self.frames_per_grid)
 
     def prompt(self, text: str, video: VideoFeatures, *, rule: str = "float", context: int | None = None) -> Prompt:
         """The chat prompt that shows the video and then says `text`, whatever control tokens that spells.

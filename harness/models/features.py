@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.late import torch
@@ -60,6 +60,12 @@ class VideoFeatures:
         if missing := -len(times) % frames_per_grid:
             times = torch.cat((times, times[-1:].repeat(missing)))
         return tuple(times.view(-1, frames_per_grid).mean(1).tolist())
+
+    def with_odd_end(self, n_frames: int, frames_per_grid: int) -> VideoFeatures:
+        """This video of so many frames, the last of which is shown again where it alone is left for the last grid."""
+        if not n_frames % frames_per_grid:
+            return self
+        return replace(self, seconds=self.seconds_of(torch.arange(n_frames), frames_per_grid))
 
     def of_grids(self, grids: torch.Tensor, second_per_grid: float) -> VideoFeatures:
         """A video of some grids [k] of this one; nothing that was computed from all of them comes along."""

@@ -18,11 +18,13 @@ class Qwen3VL(QwenVL):
 
     In the prompt the video is `<1.5 seconds>`, the mark that vision begins, a grid, the mark that it ends, and so on
     (transformers' processor; the marks of the chat template give way to these). The time is the mean of the grid's two
-    frames. Temporal ids do not count time, so the position rules agree.
+    frames; a last frame without a second one is shown twice, a single frame too, which transformers' processor refuses.
+    Temporal ids do not count time, so the position rules agree.
     """
 
     family = "qwen3_vl"
     timed = False
+    version = 2
 
     def encode_window(self, window: np.ndarray) -> tuple[tuple[torch.Tensor, ...], tuple[int, int, int]]:
         """See `Adapter`: what enters the embeddings, and what is added behind the first layers (deepstack)."""

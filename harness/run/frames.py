@@ -155,6 +155,8 @@ class _Stored:
         deepstack = tuple(held.tensors[name] for name in sorted(held.tensors) if name != "features")
         per_grid, second_per_grid = facts["grids"]
         features = VideoFeatures(held.tensors["features"], tuple(facts["grid"]), per_grid, second_per_grid, deepstack)
+        if facts.get("seconds") is not None:
+            features = dataclasses.replace(features, seconds=tuple(facts["seconds"]))
         return OpenVideo(path, digest, FramePlan(**plan), self._backend, features=features)
 
     def keep(self, opened: OpenVideo, features: Any) -> None:
@@ -164,6 +166,7 @@ class _Stored:
         facts = {
             "plan": {name: _plain(value) for name, value in dataclasses.asdict(opened.plan).items()},
             "grid": list(features.grid),
+            "seconds": None if features.seconds is None else list(features.seconds),
             "grids": [features.tokens_per_grid, features.second_per_grid],
         }
         tensors = {f"deepstack{i:03}": tensor for i, tensor in enumerate(features.deepstack)}

@@ -48,3 +48,14 @@ def test_drop_last_shortens_every_layer() -> None:
 def test_positions_are_only_there_when_tracked() -> None:
     with pytest.raises(ValueError, match="track"):
         filled(track=False).positions(0)
+
+
+def test_positions_of_one_head_that_chooses_for_itself_are_those_of_the_layer() -> None:
+    cache = CompressedCache(1, track_positions=True)
+    for start, stop in ((0, 5), (5, 8)):
+        states = torch.arange(start, stop).float().view(1, 1, -1, 1).expand(1, 1, -1, 4)
+        cache.update(states, states, 0)
+        cache.append_positions(0, torch.arange(start, stop)[None])
+        if start == 0:
+            cache.keep_of_last(0, 5, [torch.tensor([1, 4])])
+    assert cache.positions(0).tolist() == [[1, 4, 5, 6, 7]] and cache.keys(0)[0, :, 0].tolist() == [1, 4, 5, 6, 7]

@@ -113,3 +113,18 @@ def test_holitom_drops_behind_the_layers_that_features_are_added_to(adapter: Qwe
     assert sum(trace.cache_length) == 4 * context and len(set(trace.cache_length)) == 2
     with pytest.raises(UserError, match="cannot drop tokens before layer 2: this model allows 3 to 3"):
         adapter.answer(shown, QUESTION, build_method("holitom"), context, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("count", range(2, 18))
+def test_times_in_the_prompt_are_those_of_the_processor_for_every_count_of_frames(adapter: Qwen3VL, count: int) -> None:
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+    shown = adapter.encode(frames(count), second_per_grid=0.8)
+    theirs = Qwen3VLProcessor._calculate_timestamps(None, list(range(count)), 2.5, 2)
+    assert shown.grid_seconds(2) == pytest.approx(theirs)
+    text = adapter.tokenizer.decode(adapter.prompt(QUESTION, shown).input_ids)
+    assert all(f"<{seconds:.1f} seconds>" in text for seconds in theirs)
+
+
+def test_a_single_frame_is_shown_twice(adapter: Qwen3VL) -> None:
+    assert adapter.encode(frames(1), second_per_grid=0.8).grid_seconds(2) == (0.0,)

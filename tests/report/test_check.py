@@ -426,7 +426,7 @@ def test_default_name_follows_profile_matrix_and_subset(tmp_path, overrides, nam
 SEALS = {
     "toy_ablation": "d445aa285acf88f0",
     "toy_ablation_ci": "2309512454b1544f",
-    "toy_main_results": "f5e9c6f36f5c05d5",
+    "toy_main_results": "36a467ba0b73c0bf",
 }
 
 

@@ -47,6 +47,9 @@ class ExpectedAttention(WholeContextEvictor):
         found = []
         behind = run.prompt.positions[:, run.prompt.video_stop, None] + torch.arange(self.future)
         for layer, seen in enumerate(run.state):
+            if run.cache.get_seq_length(layer) <= self.sinks:  # no query behind them was seen
+                found.append(run.cache.keys(layer).new_zeros(len(run.cache.keys(layer)), run.prompt.n_video).float())
+                continue
             keys, values = run.cache.keys(layer)[:, self.sinks :], run.cache.values(layer)[:, self.sinks :]
             turn = average_rotation(run, behind, keys)
             mean = seen.mean @ turn

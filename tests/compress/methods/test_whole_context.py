@@ -164,3 +164,9 @@ def test_a_context_without_room_is_refused_before_the_video_passes(run, name: st
     with pytest.raises(QuestionError, match="context=12.*at least 13"):
         run(Sample(), 12, name=name)
     assert build_method(name).reusable and not build_method(name).sees_question
+
+
+def test_expected_attention_answers_a_video_no_longer_than_its_sinks(run) -> None:
+    sample = Sample()
+    got = run(sample, CONTEXT, name="expected_attention", sinks=10_000)
+    assert sum(got.trace.cache_length) == CONTEXT * len(got.trace.cache_length)
