@@ -19,19 +19,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from harness.benchmarks.questions import Question
 from harness.errors import UserError
-from harness.places import find
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder, check_videos
 from harness.run.run import Execution, carry_out
 from harness.run.work import Siblings, find_work, open_folder
 from harness.settings.cell import Cell
-from harness.settings.compose import CONF, Recomposed, compose_config, options
+from harness.settings.compose import Recomposed, compose_config, option_at, options
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
 from harness.settings.words import AXES
@@ -64,7 +62,7 @@ def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
     if given.get("device") is None:  # lmms-eval passes it on whether it is given or not
         given.pop("device", None)
     settings = {_setting(name, value): value for name, value in given.items()}
-    model = str(settings.get("model") or _option_of(str(given.get("pretrained"))) or model)
+    model = str(settings.get("model") or option_at(str(given.get("pretrained"))) or model)
     defaults = {"profile": "toy" if model == "toy" else "published", "model": model}
     words = {key: _word(key, value) for key, value in {**defaults, **settings}.items()}
     axes = {"matrix.rows": "[]", **{f"matrix.{axis}": "null" for axis in OPEN_AXES}}
@@ -100,15 +98,6 @@ def _setting(name: str, value: Any) -> str:
         "is asked is said by --tasks, how long answers may be by --gen_kwargs max_new_tokens=N, where the data are by "
         "the environment's ADARETAKE_DATA"
     )
-
-
-def _option_of(path: str) -> str | None:
-    """The option of the group `model` whose weights `path` names, if any."""
-    for option in options("model"):
-        own = str(yaml.safe_load((CONF / "model" / f"{option}.yaml").read_text()).get("path"))
-        if path == own or (find(path).exists() and find(path).resolve() == find(own).resolve()):
-            return option
-    return None
 
 
 def _word(key: str, value: Any) -> str:

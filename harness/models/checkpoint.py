@@ -179,17 +179,25 @@ def check_tensors(folder: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(folder)
         model_class: Any = AutoModelForImageTextToText._model_mapping[type(config)]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a hand in the file can raise anything in transformers
         raise WeightsError(folder / "config.json", f"names no model known here ({_first_line(error)})") from error
-    with _quiet():
-        _, info = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict={name: torch.empty(shape, device="meta") for name, shape in shapes.items()},
-            device_map="meta",
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    layers = getattr(getattr(config, "text_config", config), "num_hidden_layers", 0)
+    if layers > max(1000, len(shapes)):
+        raise WeightsError(folder / "config.json", f"says {layers} layers, and the files hold {len(shapes)} tensors")
+    try:
+        with _quiet():
+            _, info = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict={name: torch.empty(shape, device="meta") for name, shape in shapes.items()},
+                device_map="meta",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise WeightsError(
+            folder / "config.json", f"describes no model that can be built ({_first_line(error)})"
+        ) from error
     files = weight_files(folder)
     where = files[0] if len(files) == 1 else folder
     if missing := sorted(info["missing_keys"]):
@@ -214,7 +222,7 @@ def check_processor(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         try:
             json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(path, f"is cut short or damaged ({_first_line(error)})") from error
     files = sorted(path for path in folder.iterdir() if path.suffix in PROCESSOR_FILES and path.is_file())
     libraries = [f"{name}:{_version(name)}" for name in PROCESSOR_LIBRARIES]

@@ -381,9 +381,10 @@ def time_lines(plan: Plan, start_s: float) -> list[str]:
     return [f"{unknown}. This measures them: {harness('run', plan.words, 'task.subset=mini')}"]
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: Plan, console: Console, start_s: float | None = None) -> None:
     """Print a plan: one row per cell, one line per total. Nothing where problems left no group to plan."""
-    start_s = time.time() - psutil.Process().create_time()  # a run takes as long until it starts to answer
+    if start_s is None:
+        start_s = time.time() - psutil.Process().create_time()  # a run takes as long until it starts to answer
     if not plan.groups:
         return
     rows = [(cell.cell.id, cell) for group in plan.groups for cell in group.cells]

@@ -168,6 +168,8 @@ class Cell:
         quirks: dict[str, Any] = {}
         for path, value in changes.items():
             group, _, name = path.partition(".")
+            if name and name.partition(".")[0] not in {field.name for field in dataclasses.fields(groups[group])}:
+                raise UserError(f"{group} {groups[group].name} has no option {name.partition('.')[0]}")
             if name.startswith("quirks."):
                 quirks[name.removeprefix("quirks.")] = value
             elif name:

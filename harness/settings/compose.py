@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.errors import UserError
-from harness.places import HOME, ROOT
+from harness.places import HOME, ROOT, find
 from harness.settings.cell import schema_of
 from harness.settings.groups import OF_ALL, SCHEMAS, Config
 from harness.settings.rules import Axes, ProfileAxes, Row, Rule, check_settings, rule_of
@@ -52,6 +52,15 @@ OPEN: dict[str, tuple[str, type[Axes]]] = {
 
 OPEN_KEYS = ("method.", *(f"{name}." for name in OPEN))
 """Mappings that Hydra takes as they come, and that are checked afterwards: an override may add a key."""
+
+
+def option_at(path: str) -> str | None:
+    """The option of the group `model` whose weights a path names, if any."""
+    for option in options("model"):
+        own = str(_yaml(CONF / "model" / f"{option}.yaml").get("path"))
+        if path == own or (find(path).exists() and find(path).resolve() == find(own).resolve()):
+            return option
+    return None
 
 
 def options(group: str) -> list[str]:

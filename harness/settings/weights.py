@@ -156,9 +156,10 @@ def found_architecture(path: str) -> dict[str, int]:
     """Layers, hidden size and vocabulary of the language model below `model.path`; empty where there is none."""
     try:
         config = json.loads((find_weights(path) / "config.json").read_text(encoding="utf-8"))
-    except (UserError, OSError, ValueError):  # what is wrong with the weights is said elsewhere
+    except (UserError, OSError, ValueError, RecursionError):  # what is wrong with the weights is said elsewhere
         return {}
-    text = {**config, **config.get("text_config", {})}
+    parts = (config, config.get("text_config")) if isinstance(config, dict) else ()
+    text = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
     return {name: text[key] for name, key in FACTS.items() if isinstance(text.get(key), int)}
 
 

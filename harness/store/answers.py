@@ -7,6 +7,7 @@ A process killed while appending leaves at most one torn line, the last of its o
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import re
 import shlex
@@ -106,9 +107,34 @@ def failed_answer(question_id: str, video_id: str, error: BaseException, **known
 
 
 def answer_files(cell_dir: Path | str) -> list[Path]:
-    """The cell's answers files, in name order; empty when there are none."""
-    folder = Path(cell_dir)
-    return sorted(p for p in folder.glob("answers*.jsonl") if _FILE.fullmatch(p.name))
+    """The cell's answers files, in name order; empty when there are none.
+
+    Raises UserError for one that is no file, and for answers of the cell under a name that is not read, such as
+    `answers (1).jsonl` of a program that copies folders.
+    """
+    files = []
+    for path in sorted(Path(cell_dir).glob("answers*.jsonl")):
+        if not _FILE.fullmatch(path.name):
+            if path.is_file() and _holds_answers(path):
+                names = (path.with_name(f"answers.copy{number}.jsonl") for number in itertools.count())
+                free = next(name for name in names if not name.exists())
+                raise UserError(
+                    f"{path} holds answers under a name that is not read. Have them read, or move them away: "
+                    f"mv {shlex.quote(str(path))} {shlex.quote(str(free))}"
+                )
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f"{path} is not a regular file. Put it back, or move it away: {aside(path)}")
+    return files
+
+
+def _holds_answers(path: Path) -> bool:
+    with path.open("rb") as stream:
+        try:
+            return bool(_decode(stream.readline().rstrip(b"\n")).question_id)
+        except (ValueError, NotRecordError, EditedError):
+            return False
 
 
 def iter_answers(path: Path | str) -> Iterator[Answer]:

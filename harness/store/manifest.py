@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,6 +206,11 @@ def read_questions(cell_dir: Path | str) -> list[QuestionRecord]:
             raise UserError(
                 f"{path}, line {number} is not a question record ({error}); {written_anew(cell_dir)}"
             ) from error
+    twice = [name for name, n in Counter(question.question_id for question in questions).items() if n > 1]
+    if twice:
+        raise UserError(
+            f"{path} has {len(twice)} questions more than once (the first: {twice[0]}); {written_anew(cell_dir)}"
+        )
     if not questions:
         raise UserError(f"{path} is empty, and no cell asks nothing; {written_anew(cell_dir)}")
     return questions

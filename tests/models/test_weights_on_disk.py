@@ -283,3 +283,27 @@ def test_a_checkpoint_that_stretches_its_positions_itself_is_refused(folder, par
     with pytest.raises(WeightsError, match=r"config.json: stretches the rotary embedding itself \(yarn, factor 4.0\)"):
         check_rope(folder)
     assert not own_scaling({"type": "mrope"}) and not own_scaling(None) and own_scaling({"rope_type": "linear"})
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "c['text_config']['hidden_size'] = 0", "c['text_config']['num_hidden_layers'] = 10**7", "c['dtype'] = 'eval'",
+        "c['text_config']['num_attention_heads'] = 0", "c['text_config']['vocab_size'] = 'x'",
+        "c['text_config'] = None", "c['text_config']['layer_types'] = ['x']", "c.clear()",
+    ],
+)  # fmt: skip
+def test_a_configuration_edited_by_hand_is_named(folder, edit):
+    c = json.loads((folder / "config.json").read_text())
+    c["text_config"].pop("layer_types", None)
+    exec(edit, {"c": c})
+    (folder / "config.json").write_text(json.dumps(c))
+    with pytest.raises(WeightsError):
+        check_tensors(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_deeply_nested_json_is_named(folder, name):
+    (folder / name).write_text('{"a":' * 50_000)
+    with pytest.raises(WeightsError, match=name):
+        check_processor(folder)

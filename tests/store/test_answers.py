@@ -330,3 +330,26 @@ def test_kill_dash_nine_loses_no_answer_that_append_returned_from(tmp_path):
     assert len(held) == len(set(held))
     for start, last in promised.items():
         assert {f"{start}-{i}" for i in range(last + 1)} <= set(held)
+
+
+@pytest.mark.parametrize("how", ["dangling link", "loop", "pipe", "folder"])
+def test_what_is_no_file_is_named_without_waiting_for_it(tmp_path, how):
+    path = tmp_path / "answers.jsonl"
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("absent" if how == "dangling link" else "answers.jsonl"))
+    with pytest.raises(UserError, match=r"answers\.jsonl is not a regular file"):
+        read_answers(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["answers (1).jsonl", "answers (conflicted copy).jsonl", "answers.a.b.jsonl"])
+def test_answers_under_a_name_that_is_not_read_are_named_with_one_that_is(tmp_path, name):
+    path = write(tmp_path, answer("q1"), answer("q2"))
+    path.rename(tmp_path / name)
+    with pytest.raises(UserError, match="holds answers under a name that is not read") as caught:
+        read_answers(tmp_path)
+    subprocess.run(str(caught.value).rpartition("away: ")[2], shell=True, check=True)
+    assert set(read_answers(tmp_path)) == {"q1", "q2"}

@@ -183,3 +183,11 @@ def test_the_store_needs_nothing_but_the_standard_library_filelock_and_msgspec()
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n" + check]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "['filelock', 'msgspec', 'typing_extensions']", done.stderr
+
+
+def test_a_doubled_file_of_questions_is_refused(tmp_path):
+    write_questions(tmp_path, [QuestionRecord("q1", "v"), QuestionRecord("q2", "v")])
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(UserError, match="has 2 questions more than once"):
+        read_questions(tmp_path)

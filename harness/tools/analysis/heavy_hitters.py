@@ -61,8 +61,8 @@ def encode_to_files(
     if part is None or filled != len(whole[0]):
         raise ValueError(f"{n_frames} frames were announced, but the windows held {filled} tokens' worth")
     shape = (grids, *part.grid[1:])
-    features = VideoFeatures(whole[0], shape, part.tokens_per_grid, second_per_grid, tuple(whole[1:]))
-    return features.with_odd_end(n_frames, adapter.frames_per_grid)
+    video = VideoFeatures(whole[0], shape, part.tokens_per_grid, second_per_grid, tuple(whole[1:]))
+    return video.with_odd_end(n_frames, adapter.frames_per_grid)
 
 
 def received_attention(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.evidence.cells import CellResult
 from harness.fetch.prepare import prepare_embedded
 from harness.plan import plan as planning
 from harness.settings.cell import Cell
@@ -16,7 +18,7 @@ from harness.settings.compose import Recomposed
 from harness.settings.groups import Config
 from harness.tools.bridge.chain import Bridge, Chain, build_bridge, make_chains
 from harness.tools.bridge.ends import Ends, find_ends, inherited
-from harness.tools.bridge.factors import Factor
+from harness.tools.bridge.factors import ChangeCell, Factor
 from harness.tools.bridge.measure import StoredCells, agreement, measure_chain, needed_cells
 from harness.tools.bridge.page import bridge_folder, print_bridge, write_bridge
 from harness.tools.verbs import BridgeConfig
@@ -48,7 +50,7 @@ def main(config: Config, settings: BridgeConfig) -> int:
     def planned(missing: list[Cell]) -> planning.Plan:
         prepare_embedded(config.profile, config.data)
         plan = planning.make_plan(missing, config.results, config.data.root, config.run)
-        planning.print_plan(plan, console)
+        planning.print_plan(plan, console, 0.0)
         return plan
 
     def answer(cells: list[Cell]) -> int:
@@ -65,7 +67,12 @@ def main(config: Config, settings: BridgeConfig) -> int:
     if settings.plan:
         chains = make_chains(bridge, settings, results)
         _print_chains(bridge, chains, len(settings.candidates) if settings.search else 0, console)
-        if missing := StoredCells(results).missing(needed_cells(bridge, chains)):
+        needed = needed_cells(bridge, chains)
+        if settings.search:
+            start = first_round(bridge, settings, results)
+            reached, _ = reached_by(start.current, start.waiting, bridge.intermediates(results, settings.subset))
+            needed = [*bridge.cells, start.current, *reached.values()]
+        if missing := StoredCells(results).missing(needed):
             planning.report_problems(planned(missing))
         else:
             console.print("every cell is answered: nothing to run")
@@ -99,6 +106,48 @@ def _print_chains(bridge: Bridge, chains: list[Chain], candidates: int, console:
         console.print(f"search: up to {most} intermediate configurations; the plan below is of the first round")
 
 
+@dataclass(frozen=True)
+class FirstRound:
+    """Where a search starts: B's answers, A under what B declares, and the factors of each kind."""
+
+    imported: CellResult
+    current: Cell
+    declared: list[Factor]
+    scoring: list[Factor]
+    waiting: list[Factor]
+
+
+def first_round(bridge: Bridge, settings: BridgeConfig, results: Path) -> FirstRound:
+    """The start of a search.
+
+    Raises:
+        UserError: B is no import with answers per question.
+    """
+    imported, start = bridge.b.result, bridge.a.cell
+    if imported is None or bridge.b.cell is not None or start is None:
+        raise UserError("bridge.search is for an import as B: its answers say which candidate comes nearest")
+    texts = settings.candidates
+    tried = {*texts, *(text.partition("=")[0].removeprefix("matrix.") for text in texts)}
+    declared = [factor for factor in bridge.factors if factor.name not in tried and not factor.scoring]
+    scoring = [factor for factor in bridge.factors if factor.scoring]
+    waiting = [factor for factor in bridge.factors if factor not in (*declared, *scoring)]
+    changes = {path: value for factor in declared for path, value in factor.changes.items()}
+    current = bridge.intermediates(results, settings.subset)(start, changes)
+    return FirstRound(imported, current, declared, scoring, waiting)
+
+
+def reached_by(cell: Cell, factors: Sequence[Factor], changed: ChangeCell) -> tuple[dict[str, Cell], dict[str, str]]:
+    """The cell under each factor alone, by the factor's name; and why others have none."""
+    reached: dict[str, Cell] = {}
+    refused: dict[str, str] = {}
+    for factor in factors:
+        try:
+            reached[factor.name] = changed(cell, factor.changes)
+        except UserError as error:
+            refused[factor.name] = str(error).splitlines()[0]
+    return reached, refused
+
+
 def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: AnswerCells) -> tuple[Bridge, list[str]]:
     """Find the candidates that an import was made with.
 
@@ -113,31 +162,20 @@ def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: Answer
         UserError: B has no answers per question.
         Interrupted: after Ctrl-C.
     """
-    imported, start = bridge.b.result, bridge.a.cell
-    if imported is None or bridge.b.cell is not None or start is None:
-        raise UserError("bridge.search is for an import as B: its answers say which candidate comes nearest")
-    texts = settings.candidates
-    tried = {*texts, *(text.partition("=")[0].removeprefix("matrix.") for text in texts)}
-    declared = [factor for factor in bridge.factors if factor.name not in tried and not factor.scoring]
-    scoring = [factor for factor in bridge.factors if factor.scoring]
-    waiting = [factor for factor in bridge.factors if factor not in (*declared, *scoring)]
+    start = first_round(bridge, settings, results)
+    imported, current, waiting = start.imported, start.current, list(start.waiting)
     changed = bridge.intermediates(results, settings.subset)
 
     def nearness(cell: Cell) -> float:
         ours = StoredCells(results).get(cell)
         return 0.0 if ours is None else agreement(ours, imported, bridge.end.parser)
 
-    current = changed(start, {path: value for factor in declared for path, value in factor.changes.items()})
     answer([current])
     taken: list[Factor] = []
     reasons: dict[str, str] = {}
     while waiting:
-        reached: dict[str, Cell] = {}
-        for factor in waiting:
-            try:
-                reached[factor.name] = changed(current, factor.changes)
-            except UserError as error:
-                reasons[factor.name] = str(error).splitlines()[0]
+        reached, refused = reached_by(current, waiting, changed)
+        reasons |= refused
         answer(list(reached.values()))
         before, after = nearness(current), {name: nearness(cell) for name, cell in reached.items()}
         for name, share in after.items():
@@ -149,4 +187,4 @@ def search(bridge: Bridge, settings: BridgeConfig, results: Path, answer: Answer
         waiting = [factor for factor in waiting if factor.name != best]
         current = reached[best]
     rejected = [f"{factor.text}: {reasons.get(factor.name, 'not tried')}" for factor in waiting]
-    return dataclasses.replace(bridge, factors=(*declared, *taken, *scoring)), rejected
+    return dataclasses.replace(bridge, factors=(*start.declared, *taken, *start.scoring)), rejected

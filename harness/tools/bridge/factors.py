@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.evidence.imported import NOT_SAID
 from harness.models.families import find_adapter
 from harness.settings.cell import VARIANTS, Cell
-from harness.settings.compose import options
+from harness.settings.compose import option_at, options
 from harness.settings.groups import ModelConfig, TaskConfig, VideoConfig
 from harness.settings.matrix import cells_under
 from harness.settings.rules import label_of, rule_of
@@ -183,7 +183,8 @@ def declared_cell(
     unknown: list[str] = []
     said = {key: value for key, value in declared.items() if value != NOT_SAID}
     current = cell
-    for group, name in (("model", option_of(_first(said.get("model")))), ("method", _first(said.get("method")))):
+    model = option_at(str(said.get("model_path"))) or option_of(_first(said.get("model")))
+    for group, name in (("model", model), ("method", _first(said.get("method")))):
         if name is None or name == getattr(current, group).name:
             continue
         try:
@@ -248,7 +249,10 @@ def _first(value: Any) -> Any:
 
 def _value(cell: Cell, path: str) -> Any:
     group, _, key = path.partition(".")
-    return getattr(getattr(cell, group), key) if key else getattr(cell, group)
+    of_group = getattr(cell, group)
+    if key.startswith("quirks."):
+        return of_group.quirks.get(key.removeprefix("quirks."))
+    return getattr(of_group, key) if key else of_group
 
 
 def _typed(value: Any, now: Any) -> Any:

@@ -194,7 +194,7 @@ def _step(name: str, text: str, shared: Shared, after: ScoredAnswers, before: Sc
     change = shared.difference(after, before)
     low, high = change.interval(confidence)
     value, failed = shared.score(after).value, shared.failed(after)
-    gained, lost = (change.gained, change.lost) if after.denominator == before.denominator else (None, None)
+    gained, lost = shared.flips(after, before) if after.denominator == before.denominator else (None, None)
     return Step(name, text, change.value, low, high, value, gained, lost, failed, after.result.id)
 
 
@@ -259,6 +259,19 @@ class Shared:
         new, videos, groups = self.values(after)
         old, _, _ = self.values(before)
         return difference(new, old, videos, groups)
+
+    def flips(self, after: ScoredAnswers, before: ScoredAnswers) -> tuple[int, int]:
+        """Questions in both denominators that turned right, and wrong."""
+        (new, left_new), (old, left_old) = (self._counted(scored) for scored in (after, before))
+        both = ~(left_new | left_old)
+        return int((new > old)[both].sum()), int((new < old)[both].sum())
+
+    def _counted(self, scored: ScoredAnswers) -> tuple[Floats, NDArray[np.bool_]]:
+        """Of the shared questions by id: right (1) or wrong (0), and whether the denominator leaves them out."""
+        cell = scored.result
+        places = cell.asked.by_name[np.array([n in self.names for n in cell.asked.names[cell.asked.by_name]], bool)]
+        places = places[cell.asked.counted(self.benchmark, self.metric).inside[places]]
+        return cell.correct(scored.parser)[places], _left_out(scored)[places]
 
     def failed(self, scored: ScoredAnswers) -> int:
         """Failed answers among the shared questions."""
