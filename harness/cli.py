@@ -23,6 +23,8 @@ SETTING = re.compile(r"[A-Za-z_~+][\w.]*=")
 """How a setting starts; every other word is the verb's own."""
 
 PROGRAM = "python -m harness"
+WORKING = ("run", "score", "prepare", "verify", "bridge", "fit")
+"""Verbs that have not done their work when nobody reads their output any more."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,15 @@ def parse(argv: Sequence[str]) -> Command:
         top.exit(2, f"\nerror: {f'there is no verb {name!r}{meant}' if name else 'a verb is missing'}\n")
     verb = verbs[name]
     parser = _parser(verb)
-    flags, rest = parser.parse_known_args(argv[1:])
+    ours = list(argv[1:])
+    stop = ours.index("--") if "--" in ours else len(ours)
+    flags, rest = parser.parse_known_args(ours[:stop])
     words = [word for word in rest if not SETTING.match(word)]
     unknown = [word for word in words if word.startswith("-")]
     if unknown:
-        parser.error(f"unknown option {unknown[0]}; settings are written key=value, see --help")
+        hint = f"; for a word that starts with a dash: {PROGRAM} {verb.name} -- {unknown[0]}" if verb.words else ""
+        parser.error(f"unknown option {unknown[0]}; settings are written key=value, see --help{hint}")
+    words += ours[stop + 1 :]  # after -- nothing is an option or a setting
     own = {key: value for key, value in vars(flags).items() if key != "config" and value is not None}
     for key, listed in own.items():
         if isinstance(listed, list):  # an option with several values takes all words after it
@@ -208,6 +214,8 @@ def main(argv: list[str]) -> int:
         The verb's exit status; 2 for an error that the user can put right; 130 after Ctrl-C.
     """
     try:
+        if sys.flags.optimize > 1:
+            raise UserError("python -OO takes away the docstrings that transformers needs; start without -OO")
         command = parse(argv)
         check_read(command)
         check_once(command)
@@ -224,14 +232,23 @@ def main(argv: list[str]) -> int:
         os.environ["ADARETAKE_DATA"] = os.path.abspath(config.data.root)
         os.environ.setdefault("ADARETAKE_TOKENIZER", config.model.path)
         carry_out = importlib.import_module(verb.module).main
-        status: int = carry_out(config) if own is None else carry_out(config, own)
+        try:
+            status: int = carry_out(config) if own is None else carry_out(config, own)
+        except SystemExit as error:  # of rich, where the reader of standard output went away
+            raise BrokenPipeError from error
         return status
     except UserError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if argv[0] not in WORKING:
+            return 0
+        print(
+            "stopped: the reader of the output went away; the same command goes on where this one stopped",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:
         if error.errno not in OF_THE_DISK:
             raise

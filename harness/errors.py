@@ -30,9 +30,10 @@ class QuestionError(UserError):
 
 def refused(error: OSError) -> str:
     """What to do about an error of `OF_THE_DISK`."""
+    place = error.filename or "standard output, or a file without a name"
     return (
-        f"{error.filename or 'a file'}: {error.strerror or error}. Free space there (df -h), change its owner, or "
-        "choose another place (results=<folder>, data.root=<folder>); then start the same command again"
+        f"{place}: {error.strerror or error}. Free space there (df -h), change its owner, or choose another place "
+        "(results=<folder>, data.root=<folder>); then start the same command again"
     )
 
 

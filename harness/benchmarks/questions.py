@@ -15,7 +15,7 @@ from typing import TypedDict
 
 from harness.advice import aside
 from harness.benchmarks.benchmark import Benchmark, Item, Row, benchmark
-from harness.benchmarks.files import TASKS, Folder
+from harness.benchmarks.files import TASKS, Folder, is_toy
 from harness.benchmarks.metrics import values
 from harness.benchmarks.parse import Parser
 from harness.errors import QuestionError, UserError
@@ -275,6 +275,22 @@ def _unusable(row: Row, item: Item, choices: bool) -> str:
     if choices and texts and item.answer is not None and item.answer not in item.options:
         return f"question {name} has the right answer {item.answer!r}, which is no option of {sorted(item.options)}"
     return ""
+
+
+def in_part(task: TaskConfig, count: int, root: Path) -> str:
+    """That an annotation is not the published benchmark in full, though no subset is asked for; empty where it is.
+
+    Args:
+        count: its questions.
+        root: the data root.
+    """
+    whole = benchmark(task.data).counts.get(task.split, {}).get("questions")
+    if task.subset is not None or not whole or count >= whole or is_toy(root):
+        return ""
+    return (
+        f"the annotation of {task.name} below {root} has {count:,} of {whole:,} questions: its score is not one of the "
+        "published benchmark"
+    )
 
 
 def load_asked(task: TaskConfig, root: Path) -> list[tuple[Row, Question]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness.advice import harness
 from harness.benchmarks.benchmark import Benchmark, Source, benchmark
 from harness.benchmarks.files import VIDEO_SUFFIXES, Folder, usable
-from harness.benchmarks.questions import load_rows
+from harness.benchmarks.questions import in_part, load_rows
 from harness.errors import UserError
 from harness.fetch import hub
 from harness.fetch.archives import Archive, archive_name, check_disk, gigabytes, group_archives, unpack
@@ -244,10 +244,12 @@ def _summary(task: TaskConfig, root: Path, words: Sequence[str]) -> int:
     videos = {folder.video(item.video) for _, item in rows}
     missing = sorted(str(video) for video in videos if not video.exists())
     print(f"{task.name}: {len(rows)} questions on {len(videos)} videos, {len(missing)} videos missing")
+    if note := in_part(task, len(rows), root):
+        print(f"  {note}")
     for path in missing[:10]:
         print(f"  missing: {path}")
     print(f"next: {harness('verify', words)}")
-    return 1 if missing else 0
+    return 1 if missing or note else 0
 
 
 def _relative(name: str, folder: Path) -> str:

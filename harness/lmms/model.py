@@ -202,6 +202,11 @@ class HarnessModel(lmms):
         longest = int(settings.get("max_new_tokens") or TaskConfig.max_new_tokens)
         own: TaskConfig | None = getattr(self.task_dict[name][split], "task", None)
         if own is not None:
+            words = settings.get("until") or []
+            if any(word.strip("\n") for word in ([words] if isinstance(words, str) else words)):
+                raise UserError(
+                    f"{name}: until={words} would cut answers after they are scored by our rule; leave it out"
+                )
             return choose_cell(self.config.words, dataclasses.replace(own, max_new_tokens=longest))
         task = TaskConfig(name, STOCK_DATA, split, STOCK_DATA, max_new_tokens=longest)
         cell = choose_cell(self.config.words, dataclasses.replace(task, data="videomme"))
@@ -257,6 +262,9 @@ def check_greedy(task: str, settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: sampling or beams.
     """
+    longest = settings.get("max_new_tokens")
+    if longest is not None and not (isinstance(longest, int) and not isinstance(longest, bool) and longest > 0):
+        raise UserError(f"{task}: max_new_tokens={longest} is no length of an answer; give a whole number from 1 on")
     wrong = [
         f"{key}={settings[key]}"
         for key, allowed in GREEDY.items()

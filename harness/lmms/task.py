@@ -107,6 +107,12 @@ class LocalTask(ConfigurableTask):
         self.dataset = {self.config.test_split: self._rows}
         self.dataset_no_image = self.dataset
 
+    def fewshot_context(self, doc: Any, num_fewshot: int, *arguments: Any, **options: Any) -> Any:
+        """The prompt. Raises UserError where examples before it are asked for."""
+        if num_fewshot:
+            raise UserError(f"--num_fewshot {num_fewshot}: the benchmarks are asked without examples; leave it out")
+        return super().fewshot_context(doc, num_fewshot, *arguments, **options)
+
     def doc_to_text(self, doc: Row) -> str:
         return self._rows.question(doc).prompt
 

@@ -14,8 +14,8 @@ import psutil
 from rich.console import Console
 
 from harness.advice import harness
-from harness.benchmarks.questions import Question, check_prompts, load_questions
-from harness.digest import digest_now
+from harness.benchmarks.questions import Question, check_prompts, in_part, load_questions
+from harness.digest import digest_now, is_remembered
 from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
@@ -242,6 +242,8 @@ def make_plan(
             problems.append(str(error))
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
         problems += [wrong] if (wrong := mismatch(cell.record())) else []
+    parts = {in_part(each.cell.task, each.questions, Path(data_root)) for plan in plans for each in plan.cells}
+    notes += [note for note in (_absent(plans), *sorted(parts), digest_cost(plans)) if note]
     work = [work for plan in plans for work in plan.work]
     rates = measured_rates(Path(results), [each.cell for each in work])
     taking = {device: [own.seconds(each) for each in work] for device, own in rates.items()}
@@ -255,6 +257,33 @@ def make_plan(
         unmeasured=tuple(unmeasured),
         results=results,
         words=None if words is None else tuple(words),
+    )
+
+
+def _absent(plans: Sequence[GroupPlan]) -> str:
+    """How many of the videos are not there, in words; empty where all are."""
+    paths = {question.video for plan in plans for asked in plan.questions.values() for question in asked}
+    absent = sorted(path for path in paths if not path.exists())
+    return f"{len(absent):,} of {len(paths):,} videos are absent, the first is {absent[0]}" if absent else ""
+
+
+LARGE_BYTES, SAMPLE_BYTES = 10**9, 2**26
+
+
+def digest_cost(plans: Sequence[GroupPlan]) -> str:
+    """How many bytes of videos are read once to know which files they are, in words; empty where that is little."""
+    todo = [plan for plan in plans if plan.to_answer]
+    paths = {question.video for plan in todo for asked in plan.questions.values() for question in asked}
+    sizes = {path: path.stat().st_size for path in paths if path.is_file() and not is_remembered(path)}
+    if sum(sizes.values()) < LARGE_BYTES:
+        return ""
+    started = time.perf_counter()
+    with max(sizes, key=lambda path: sizes[path]).open("rb") as stream:
+        rate = len(stream.read(SAMPLE_BYTES)) / max(time.perf_counter() - started, 1e-6)
+    size = sum(sizes.values())
+    return (
+        f"{len(sizes):,} videos of {size / 1e9:,.1f} GB are read whole once for their digests, about "
+        f"{clock(size / rate)} at {rate / 1e9:.1f} GB/s; later starts remember them"
     )
 
 

@@ -20,6 +20,9 @@ from harness.evidence.statistics import POINTS, Estimate, difference, score
 
 ASSUMED = 0.05
 """Flip rate where none was measured: careful, as no rerun on another machine is known to flip more."""
+ASSUMED_SOURCE = "assumed"
+CAREFUL = 2
+"""Times the assumed rate for which a gap has to be more than noise before it "differs"."""
 FEW = 5
 """Expected flips below which their difference is counted (Skellam), not taken for normal."""
 
@@ -82,7 +85,7 @@ def flip_rate(runs: Sequence[Runs]) -> FlipRate:
 
 def given(rate: float | None) -> FlipRate:
     """A rate that nobody measured here: the given one, else the assumed one."""
-    return FlipRate(ASSUMED, ASSUMED, "assumed") if rate is None else FlipRate(rate, rate, "given")
+    return FlipRate(ASSUMED, ASSUMED, ASSUMED_SOURCE) if rate is None else FlipRate(rate, rate, "given")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class Gap:
 
     sigma: standard deviation of the noise. resolution: the smallest margin within which the number is reproduced. p:
     chance of such a gap if only noise differs. explains: share of answers that would have to flip between runs to
-    explain the gap (below it: differs). reproduces: the largest share that still lets it count as reproduced.
+    explain the gap (below it: differs). reproduces: the largest share that still lets it count as reproduced. margin:
+    points that count as the same.
     """
 
     gap: float
@@ -100,6 +104,7 @@ class Gap:
     p: float
     explains: float
     reproduces: float
+    margin: float = 0.0
 
 
 def gap_between(
@@ -137,6 +142,14 @@ def gap_between(
         max(beyond / POINTS, n_eff * (beyond / (POINTS * two)) ** 2),
         n_eff * (room / (POINTS * one)) ** 2,
     )
+
+
+def reachable_margin(n_eff: float, d: float, rounding: float, confidence: float) -> float:
+    """The smallest margin, in points, within which two runs of one process reproduce each other `confidence` of the
+    time, if a share `d` of the answers flips between them.
+    """
+    one, two = (float(special.ndtri(level)) for level in (confidence, 0.5 + confidence / 2))
+    return rounding + (one + two) * POINTS * math.sqrt(d / n_eff)
 
 
 def _counted(beyond: float, n: int, d: float) -> float:

@@ -14,7 +14,18 @@ from harness.evidence.statistics import Difference, Estimate, mean_difference, q
 from harness.settings.groups import ReportConfig
 from harness.verdicts.context import Context
 from harness.verdicts.expected import Claim, Published, PublishedTable
-from harness.verdicts.noise import FlipRate, Gap, SameQuestions, gap_between, on_these_questions, sigma_of, weighed
+from harness.verdicts.noise import (
+    ASSUMED_SOURCE,
+    CAREFUL,
+    FlipRate,
+    Gap,
+    SameQuestions,
+    gap_between,
+    on_these_questions,
+    reachable_margin,
+    sigma_of,
+    weighed,
+)
 from harness.verdicts.pairs import unequal_budget
 
 T = TypeVar("T")
@@ -61,7 +72,7 @@ def judge_gaps(gap: Gap, best: Gap | None, margin: float, p_holm: float, config:
         if other != verdict or (verdict == DIFFERS and gap.gap * best.gap < 0):
             return CANNOT_TELL, f"failed answers decide ({gap.gap:+.2f} to {best.gap:+.2f} points): run.retry=failed"
         detectable = detectable and also
-    notes = [f"{gap.gap:+.2f} points, reproduced within {gap.resolution:.2f}"]
+    notes = [f"{gap.gap:+.2f} points, reproduced within {gap.resolution:.2f} (margin {margin:.2f})"]
     if verdict == REPRODUCED and detectable:
         notes.append("a difference is detectable")
     if gap.explains > 0:
@@ -93,21 +104,28 @@ def measure(cell: CellResult, published: Published, context: Context) -> NumberV
 def _gap(found: Estimate, published: Published, flips: FlipRate, config: ReportConfig) -> Gap:
     n = weighed(found)
     plain = flips.deff == 1 and abs(n - found.n) < 1e-6
-    return gap_between(
-        found.value,
-        published.score,
-        published.rounding,
-        flips.d_high,
-        n / flips.deff,
-        margin_of(published, config),
-        config.confidence,
-        found.n if plain else None,
-    )
+    margin = margin_of(published, config, flips, n)
+    scores = (found.value, published.score, published.rounding)
+    rest = (n / flips.deff, margin, config.confidence, found.n if plain else None)
+    gap = gap_between(*scores, flips.d_high, *rest)
+    if flips.source == ASSUMED_SOURCE:  # nobody knows that it is not more, and "differs" has to stand all the same
+        gap = replace(gap, p=gap_between(*scores, CAREFUL * flips.d_high, *rest).p)
+    return replace(gap, margin=margin)
 
 
-def margin_of(published: Published, config: ReportConfig) -> float:
-    """Points within which the number counts as reproduced: its table's own margin, else the configured one."""
-    return config.margin if published.margin is None else published.margin
+def margin_of(published: Published, config: ReportConfig, flips: FlipRate, n: float) -> float:
+    """Points within which a number counts as reproduced.
+
+    It is the margin of the number's table, else the configured one. Where the flip rate is assumed, it is at least the
+    smallest that an equal process reaches in 95 of 100 runs: a narrower one would never say "reproduced".
+
+    Args:
+        n: effective number of questions.
+    """
+    asked = config.margin if published.margin is None else published.margin
+    if flips.source != ASSUMED_SOURCE:
+        return asked
+    return max(asked, reachable_margin(n, flips.d_high, published.rounding, config.confidence))
 
 
 def judge_cell(cell: CellResult, published: Published, context: Context) -> NumberVerdict:
@@ -127,7 +145,7 @@ def settle_numbers(measured: Sequence[NumberVerdict], config: ReportConfig) -> l
             found.append(v)
             continue
         p = next(corrected)
-        verdict, reason = judge_gaps(v.gap, v.best, margin_of(v.published, config), p, config)
+        verdict, reason = judge_gaps(v.gap, v.best, v.gap.margin, p, config)
         if verdict == CANNOT_TELL and v.gap.p < 1 - config.confidence <= p and v.best is None:
             reason += f"; not after Holm over {len(gaps)}"
         if v.cell is not None and v.cell.failed:

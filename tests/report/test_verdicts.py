@@ -1,6 +1,8 @@
 """python -m pytest tests/report/test_verdicts.py"""
 
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from harness.evidence.statistics import Difference, Estimate
 from harness.settings.groups import ReportConfig
 from harness.verdicts.context import Context
 from harness.verdicts.expected import Claim, Published, load_tables
-from harness.verdicts.noise import gap_between, given
+from harness.verdicts.noise import CAREFUL, gap_between, given
 from harness.verdicts.verdicts import (
     NumberVerdict,
+    gap_verdict,
     judge_claims,
     judge_difference,
     judge_gaps,
@@ -99,7 +102,9 @@ def test_correction_decides_over_the_numbers_of_a_table(tmp_path):
 
 def test_a_table_may_have_its_own_margin(tmp_path):
     number, settings = published(50.0), ReportConfig()
-    assert margin_of(number, settings) == 1.0 and margin_of(replace(number, margin=0.5), settings) == 0.5
+    own = replace(number, margin=0.5)
+    assert margin_of(number, settings, given(0.01), 1549) == 1.0 and margin_of(own, settings, given(0.01), 1549) == 0.5
+    assert margin_of(own, settings, given(None), 1549) == pytest.approx(0.05 + (1.645 + 1.96) * 0.568, abs=0.01)
 
 
 def claim(direction, published=None):
@@ -263,3 +268,21 @@ def test_variants_of_the_fixture_are_those_of_the_run():
     from harness.settings.cell import VARIANTS as run_variants
 
     assert VARIANTS == run_variants
+
+
+@pytest.mark.parametrize("n", [2700, 1521, 1337, 1549], ids=["videomme", "mlvu", "longvideobench", "lvbench"])
+@pytest.mark.parametrize(("rate", "reproduced", "differs"), [(0.05, 0.93, 0.015), (0.10, 0.80, 0.05)])
+def test_error_rates_of_verdicts_at_an_assumed_flip_rate(n, rate, reproduced, differs):
+    """Two runs of one process, simulated: it is told as reproduced, and at twice the assumed rate not as different."""
+    rng, half_digit, runs = np.random.default_rng(0), 0.05, 2000
+    flips, config = given(None), CONFIG
+    published = SimpleNamespace(margin=None, rounding=half_digit)
+    margin = margin_of(published, config, flips, n)
+    gaps = 100 * (rng.binomial(n, rate / 2, runs) - rng.binomial(n, rate / 2, runs)) / n
+    found = Counter()
+    for gap in gaps:
+        ours, theirs = 60.0, round(60.0 - gap, 1)
+        judged = gap_between(ours, theirs, half_digit, flips.d_high, n, margin, config.confidence)
+        careful = gap_between(ours, theirs, half_digit, CAREFUL * flips.d_high, n, margin, config.confidence)
+        found[gap_verdict(judged, margin, careful.p, config.confidence)[0]] += 1
+    assert found["reproduced"] >= reproduced * runs and found["differs"] <= differs * runs

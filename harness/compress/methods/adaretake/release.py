@@ -89,7 +89,8 @@ SHARED_QUIRKS = {
     # A layer keeps at least 1 % of a chunk, and counts are rounded down, without taking it from other layers.
     # Off: the layers' counts add up to the chunk's budget.
     "floor_not_renormalised": True,
-    # Scores are computed and summed in the number format of the model: in bfloat16 many of them are equal.
+    # Scores are computed and summed in the number format of the model: in bfloat16 many of them are equal. Of the
+    # tokens that float32 puts into the top eighth, 0.56 to 0.98 are then kept (key biases of 800 down to 0).
     # Off: in float32.
     "scores_in_model_precision": True,
     # Reforge: scores use queries and keys from before rotation. Off: after rotation, as without reforge.
