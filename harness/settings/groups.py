@@ -6,13 +6,16 @@ answer, the axis that stands for it, and its name in tables (see `harness.settin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field, is_dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from harness.settings.rules import MatrixConfig, setting
 
+T = TypeVar("T")
 PUBLISHED_READER = "decord"
 """The reader of the published runs. It has no package for some machines, Apple's processors among them."""
 DEFAULT_READER = PUBLISHED_READER if find_spec("decord") else "pyav"
@@ -110,6 +113,12 @@ class TaskConfig:
     max_guide_length: int | None = setting(
         None, least=1, most=1_000_000, runtime=True, help="most question tokens that guide the compression"
     )
+
+
+def once_per_task(read: Callable[[TaskConfig], T]) -> Callable[[TaskConfig], T]:
+    """`read` that runs once for equal tasks: a long annotation takes a while."""
+    known = cache(lambda *values: read(TaskConfig(*values)))
+    return lambda task: known(*astuple(task))
 
 
 @dataclass
