@@ -7,7 +7,7 @@ answer, the axis that stands for it, and its name in tables (see `harness.settin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field, is_dataclass
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,7 +223,7 @@ class Config:
 OF_ALL = ("profile", "results")
 """Settings that stand in no group."""
 SCHEMAS: dict[str, type[Any] | None] = {
-    group: schema if is_dataclass(schema) else None
+    group: None if group == "method" else schema
     for group, schema in get_type_hints(Config).items()
     if group not in (*OF_ALL, "words")
 }
