@@ -101,7 +101,7 @@ def grid_length(duration_s: float, grid_fps: float = 25.0) -> int:
 
 
 def plan_frames(duration_s: float, policy: SamplingPolicy) -> FramePlan:
-    """Plans from an annotated duration in seconds; `Video.plan` counts the grid frames of the file, which may differ."""
+    """Plans from an annotated duration in seconds; `Video.plan` counts the grid frames of the file instead."""
     return plan_grid(grid_length(duration_s, policy.grid_fps), policy)
 
 
