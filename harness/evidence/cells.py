@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,16 @@ from harness.benchmarks.benchmark import benchmark, benchmark_names
 from harness.benchmarks.metrics import Credit, group_name, values
 from harness.benchmarks.parse import Parser
 from harness.errors import UserError
+from harness.settings.cell import variant_of
 from harness.settings.weights import mismatch
-from harness.store import Answer, FrameRecords, Manifest, QuestionRecord, read_questions
-from harness.store.manifest import QUESTIONS_FILE
+from harness.store import Answer, FrameRecords, Manifest, QuestionRecord
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Once:
-    """Base of what remembers findings about itself; what is made of it with `dataclasses.replace` knows them too."""
+    """Base of what remembers results about itself; a copy by `dataclasses.replace` shares them."""
 
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, kw_only=True)
 
@@ -35,8 +35,7 @@ class Once:
         """What `make` returns; it is called the first time."""
         if key not in self._made:
             self._made[key] = make()
-        found: T = self._made[key]
-        return found
+        return cast(T, self._made[key])
 
 
 Places = NDArray[np.intp]
@@ -46,9 +45,9 @@ Places = NDArray[np.intp]
 class Counted:
     """What a metric averages, per question, [n].
 
-    inside: whether the question counts. types: of which type it is, by its place among the sorted types (-1: of none);
-    None where the metric is a plain mean. units: what counts as one; None where that is the question. credit: what
-    the questions of a unit are worth together; None where it is right if all of them are.
+    inside: whether the question counts. types: its type, by the place among the sorted types (-1: of none); None for a
+    plain mean. units: what counts as one; None where that is the question. credit: what the questions of a unit are
+    worth together; None where the unit is right if all of them are.
     """
 
     inside: NDArray[np.bool_]
@@ -90,32 +89,26 @@ class Asked(Once):
     def counted(self, name: str, metric: str) -> Counted:
         """Which questions count in a metric of the benchmark `name`, and how.
 
-        Args:
-            metric: ``overall``, ``m_avg``, or a group's metric such as ``duration_long``.
-
-        Raises:
-            UserError: the benchmark has no such metric.
+        A metric is ``overall``, ``m_avg``, or a group's one such as ``duration_long``; UserError for an unknown one.
         """
         return self.once(("counted", name, metric), lambda: self._counted(name, metric))
 
     def _counted(self, name: str, metric: str) -> Counted:
-        spec, tags = benchmark(name).metrics, [question.tags for question in self.questions]
-        averaged, inside = spec.whole.get(metric), np.ones(len(tags), bool)
+        spec, listed = benchmark(name).metrics, [question.tags for question in self.questions]
+        averaged, inside = spec.whole.get(metric), np.ones(len(listed), bool)
         if averaged is None:
             prefix = next((p for p in sorted(spec.groups, key=len, reverse=True) if metric.startswith(f"{p}_")), None)
             if prefix is None:
                 known = [*spec.whole, *(f"{p}_<{tag}>" for p, tag in spec.groups.items())]
                 raise UserError(f"metric {metric!r} is not one of {name}; known: {', '.join(known)}")
-            tag, averaged = spec.groups[prefix], spec.within
-            within = (any(group_name(prefix, value) == metric for value in values(own.get(tag))) for own in tags)
-            inside = np.fromiter(within, bool, len(tags))
+            averaged, groups = spec.within, [values(tags.get(spec.groups[prefix])) for tags in listed]
+            inside = np.array([any(group_name(prefix, value) == metric for value in group) for group in groups], bool)
         types = units = None
         if averaged.mean_of:
-            of = [next(iter(values(own.get(averaged.mean_of))), None) for own in tags]
-            inside = inside & np.array([each is not None for each in of], bool)  # without a type in no type's mean
-            types = ranks(of)
+            types = ranks([next(iter(values(tags.get(averaged.mean_of))), None) for tags in listed])
+            inside = inside & (types >= 0)  # a question without a type is in no type's mean
         if averaged.unit:
-            units = np.array([own.get(averaged.unit) for own in tags], object)
+            units = np.array([tags.get(averaged.unit) for tags in listed], object)
         return Counted(inside, types, units, averaged.credit)
 
 
@@ -125,26 +118,8 @@ def ranks(listed: list[Any]) -> Places:
     return np.array([-1 if value is None else order[value] for value in listed], np.intp)
 
 
-class AskedOnce:
-    """Reads the questions of cells; equal files are one `Asked`."""
-
-    def __init__(self) -> None:
-        self._found: dict[bytes, Asked] = {}
-
-    def of(self, folder: Path) -> Asked:
-        """The questions of the cell in a folder. Raises as `read_questions`."""
-        path = folder / QUESTIONS_FILE
-        content = path.read_bytes() if path.is_file() else b""
-        if content not in self._found:
-            self._found[content] = Asked(read_questions(folder))
-        return self._found[content]
-
-
 OK, FAILED, MISSING = "ok", "failed", "missing"
 SCORE = "score.json"
-COLUMNS = ["question_id", "video_id", "status", "letter", "answer", "correct", "tags"]
-VARIANTS = {(True, True): "full", (True, False): "no_layer", (False, True): "no_temporal", (False, False): "no_both"}
-"""(temporal allocation, layer allocation) -> name of the ablation variant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +131,7 @@ class CellResult(Once):
     asked: Asked
     answers: dict[str, Answer]
     frames: FrameRecords
-    """What the answers' records of frames are found in; all of them have been looked at."""
+    """The records of the answers' frames; all of them have been checked."""
     score: dict[str, Any] | None = None
     """Content of ``score.json``, where lmms-eval has scored the cell."""
 
@@ -178,8 +153,8 @@ class CellResult(Once):
     @property
     def task(self) -> str:
         """Name of the benchmark, with the subset of it."""
-        task = self.cell["task"]
-        return f"{task['name']} ({task['subset']})" if task.get("subset") else str(task["name"])
+        subset = self.cell["task"].get("subset")
+        return f"{self.cell['task']['name']}{f' ({subset})' if subset else ''}"
 
     @property
     def protocol(self) -> str:
@@ -204,7 +179,7 @@ class CellResult(Once):
 
     @property
     def mismatch(self) -> str:
-        """How the weights differ from what the model's name promises; empty where they do not, or nothing is known."""
+        """How the weights differ from what the model's name promises; empty where no difference is known."""
         return mismatch(self.cell) or ""
 
     @cached_property
@@ -245,17 +220,14 @@ class CellResult(Once):
     @property
     def variant(self) -> str:
         """``full``, ``no_layer``, ``no_temporal`` or ``no_both``; empty for a method without these switches."""
-        method = self.cell["method"]
-        if method["name"] == "none" or not {"temporal", "layers"} <= method.keys():
-            return ""
-        return VARIANTS[bool(method["temporal"]), bool(method["layers"])]
+        return variant_of(self.cell["method"])
 
     @property
     def method_title(self) -> str:
         """Method, semantics and variant in a few words: ``adaretake paper full``."""
         method = self.cell["method"]
-        words = [method["name"], method.get("semantics"), self.variant]
-        return "uncompressed" if method["name"] == "none" else " ".join(word for word in words if word)
+        words = (method["name"], method.get("semantics"), self.variant)
+        return "uncompressed" if method["name"] == "none" else " ".join(filter(None, words))
 
     @property
     def short_title(self) -> str:
@@ -270,7 +242,7 @@ class CellResult(Once):
 
     @property
     def other_parsers(self) -> list[str]:
-        """Names of the parsers whose scores stand beside that of the cell's own."""
+        """Names of the benchmark's other parsers; a report also holds their scores."""
         return sorted(benchmark(self.benchmark).parsers.keys() - {self.parser})
 
     def frame(self, parser: str | None = None) -> pd.DataFrame:
@@ -278,26 +250,22 @@ class CellResult(Once):
 
         Columns: question_id, video_id, status (ok, failed, missing), letter (None when unparsed), answer (gold),
         correct (1.0, 0.0; NaN when missing or without a gold answer), tags. A failed and an unparsed answer are wrong.
-
-        Args:
-            parser: one of the benchmark's ``parsers``; the protocol's own when None.
+        The parser is one of the benchmark's ``parsers``; None means the protocol's own.
         """
         name = parser or self.parser
         return self.once(("frame", name), lambda: self._frame(name))
 
     def _frame(self, parser: str) -> pd.DataFrame:
-        letters, questions = self.letters(parser), self.questions
-        columns = (
-            [question.question_id for question in questions],
-            [question.video_id for question in questions],
-            self.statuses,
-            letters,
-            [question.answer for question in questions],
-            self.correct(parser),
-            [question.tags for question in questions],
-        )
-        series = {name: pd.Series(of, dtype=object) for name, of in zip(COLUMNS, columns, strict=True)}
-        return pd.DataFrame(series | {"correct": series["correct"].astype(float)})
+        columns = {
+            "question_id": [question.question_id for question in self.questions],
+            "video_id": [question.video_id for question in self.questions],
+            "status": self.statuses,
+            "letter": self.letters(parser),
+            "answer": [question.answer for question in self.questions],
+            "correct": self.correct(parser),
+            "tags": [question.tags for question in self.questions],
+        }
+        return pd.DataFrame(columns, dtype=object).astype({"correct": float})
 
     @cached_property
     def statuses(self) -> list[str]:
@@ -324,18 +292,15 @@ class CellResult(Once):
 
     def _correct(self, parser: str) -> NDArray[np.float64]:
         rows = zip(self.questions, self.statuses, self.letters(parser), strict=True)
-        known = (
-            float(letter is not None and letter == question.answer)
-            if question.answer is not None and status != MISSING
-            else math.nan
+        correct = (
+            math.nan if question.answer is None or status == MISSING else float(letter == question.answer)
             for question, status, letter in rows
         )
-        return np.fromiter(known, float, self.n)
+        return np.fromiter(correct, float, self.n)
 
     def answered(self, parser: str | None = None) -> pd.DataFrame:
         """The rows with a score: answered or failed, and with a gold answer."""
-        frame = self.frame(parser)
-        return frame[frame["correct"].notna()].reset_index(drop=True)
+        return self.frame(parser).dropna(subset="correct").reset_index(drop=True)
 
     def items(self, parser: str | None = None) -> list[dict[str, Any]]:
         """Scored questions in the form that ``harness.benchmarks.metrics`` takes."""
@@ -370,12 +335,11 @@ class CellResult(Once):
     @cached_property
     def unparsed(self) -> int:
         """Answers in which no letter was found; they count as wrong."""
-        pairs = zip(self.statuses, self.letters(), strict=True)
-        return sum(status == OK and letter is None for status, letter in pairs)
+        return sum(pair == (OK, None) for pair in zip(self.statuses, self.letters(), strict=True))
 
     @cached_property
     def slots(self) -> float | None:
-        """Cache slots after the prefill, measured: mean over layers and answers; None where no answer says."""
+        """KV cache entries after the prefill, measured: mean over layers and answers; None where no answer has it."""
         return mean_known(a.n_cache_mean for a in self.answers.values() if a.ok)
 
     @property

@@ -6,6 +6,7 @@ Their manifest is of another kind than ours, and the store and the gate refuse i
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,16 +25,9 @@ from harness.store.manifest import as_file
 
 NOT_SAID = "not said"
 """Value of a setting that a file does not declare; nothing is guessed."""
-FOLDER = "foreign"
-KIND = "foreign"
+FOLDER = KIND = "foreign"
 SCHEMA = 1
 MANIFEST, SAID = "manifest.json", "said.jsonl"
-
-SETTING = (
-    "model", "method", "task", "split", "subset", "protocol", "subtitles", "frames", "fps", "long_side", "resample",
-    "context", "yarn_factor", "dtype", "max_new_tokens", "questions", "positions",
-)  # fmt: skip
-"""The words of `CellResult.setting` that every cell has."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,7 @@ class Said:
 
 @dataclass(frozen=True, eq=False)
 class ImportedCell(CellResult):
-    """Other people's answers, with the reading interface of a cell of ours.
-
-    `declared` holds every setting of the file; `setting` is "not said" where the file declares none.
-    """
+    """Other people's answers, with the reading interface of a cell of ours."""
 
     record: dict[str, Any] = field(default_factory=dict)
     """The manifest as stored."""
@@ -59,44 +50,12 @@ class ImportedCell(CellResult):
     @property
     def declared(self) -> dict[str, Any]:
         """The settings that the file declares."""
-        found: dict[str, Any] = self.record["declared"]
-        return found
+        return dict(self.record["declared"])
 
     @property
     def matching(self) -> dict[str, Any]:
         """How rows were matched to questions, and which were not."""
-        found: dict[str, Any] = self.record["matching"]
-        return found
-
-    @property
-    def title(self) -> str:
-        """For tables: ``videomme-lmms_eval-... (imported, lmms_eval)``."""
-        return f"{self.id} (imported, {self.record['format']})"
-
-    @property
-    def toy(self) -> bool:
-        """Whether the file declares the toy model."""
-        return str(self.declared.get("model")) == "toy"
-
-    @property
-    def mismatch(self) -> str:
-        """Nothing is known of the weights."""
-        return ""
-
-    @property
-    def variant(self) -> str:
-        """As declared; else empty."""
-        return str(self.declared.get("variant", ""))
-
-    @property
-    def method_title(self) -> str:
-        """As declared."""
-        return " ".join(filter(None, (str(self.declared.get("method", NOT_SAID)), self.variant)))
-
-    @property
-    def short_title(self) -> str:
-        """As declared."""
-        return self.method_title
+        return dict(self.record["matching"])
 
     @property
     def parser(self) -> str:
@@ -106,7 +65,7 @@ class ImportedCell(CellResult):
     @cached_property
     def setting(self) -> dict[str, Any]:
         """In the words of `CellResult.setting`; "not said" where the file declares nothing."""
-        known = dict.fromkeys(SETTING, NOT_SAID) | self.declared
+        known = defaultdict(lambda: NOT_SAID, self.declared)
         if self.protocol != NOT_SAID:
             known |= {"protocol": self.protocol.removesuffix("_subtitles"), "subtitles": subtitles(self.protocol)}
         return known | {"task": self.benchmark, "split": self.record["split"], "questions": self.n}
@@ -124,14 +83,9 @@ def write_imported(
     answers: Sequence[Answer],
     said: dict[str, Said],
 ) -> None:
-    """Write an imported cell. The manifest comes last: a folder without one is no cell.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
+    """Write an imported cell, the manifest last: a folder without one is no cell. UserError if it holds another."""
     if folder.exists():
-        held = read_record(folder)
-        if held["digest"] != record["digest"]:
+        if (held := read_record(folder))["digest"] != record["digest"]:
             raise UserError(
                 f"{folder} holds another import (of {', '.join(held['files'])}); choose another name=..., or remove "
                 f"it: {removal(folder)}"
@@ -139,17 +93,13 @@ def write_imported(
         (folder / MANIFEST).unlink()
     write_atomic(folder / "questions.jsonl", as_file(questions))
     write_atomic(folder / "answers.jsonl", b"".join(answer.to_line(folder.name) for answer in answers))
-    lines = (seal({"question_id": name, **vars(each)}) for name, each in said.items())
+    lines = (seal({"question_id": name, **vars(verdict)}) for name, verdict in said.items())
     write_atomic(folder / SAID, b"".join(lines))
     write_atomic(folder / MANIFEST, seal({"kind": KIND, "schema": SCHEMA, **record}, indent=2))
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The manifest of an imported cell.
-
-    Raises:
-        UserError: absent, edited, or of something else.
-    """
+    """The manifest of an imported cell. Raises UserError where it is absent, edited, or of something else."""
     path = folder / MANIFEST
     try:
         record = unseal(path.read_bytes())
@@ -164,24 +114,18 @@ def read_record(folder: Path) -> dict[str, Any]:
 def load_imported(results: Path | str, references: Sequence[str] = ()) -> list[ImportedCell]:
     """The imported cells below ``results/foreign``, in the order of their names.
 
-    Args:
-        results: the results folder.
-        references: see `harness.evidence.loading.matching`; empty for all.
-
-    Raises:
-        UserError: a reference that matches nothing, or a folder that is damaged.
+    `references` are as for `harness.evidence.loading.matching`; none means all. Raises UserError where one matches
+    nothing, or a folder is damaged.
     """
     root = Path(results) / FOLDER
-    names = stored_names(root)
-    matched = {name for each in references for name in find_names(each, names, str(root))}
-    chosen = [name for name in names if name in matched or not references]
-    frames = FrameRecords(results)
-    return [_load(root / name, frames) for name in chosen]
+    names, frames = stored_names(root), FrameRecords(results)
+    matched = {name for reference in references for name in find_names(reference, names, str(root))}
+    return [_load(root / name, frames) for name in names if name in matched or not references]
 
 
 def _load(folder: Path, frames: FrameRecords) -> ImportedCell:
     record = read_record(folder)
-    benchmark(record["benchmark"])
+    benchmark(record["benchmark"])  # raises where there is none of that name
     declared = record["declared"]
     task = {"name": record["benchmark"], "data": record["benchmark"], "split": record["split"], "subset": None}
     cell = {
@@ -193,17 +137,13 @@ def _load(folder: Path, frames: FrameRecords) -> ImportedCell:
         "context": declared.get("context", NOT_SAID),
     }
     manifest = Manifest(record["name"], record["digest"], cell, created=record["imported"], status="complete")
-    asked, answers = Asked(read_questions(folder)), read_answers(folder)
-    return ImportedCell(folder, manifest, asked, answers, frames, record=record, said=_said(folder))
-
-
-def _said(folder: Path) -> dict[str, Said]:
-    found = {}
+    said = {}
     for number, line in enumerate((folder / SAID).read_bytes().splitlines(), start=1):
         try:
-            record = unseal(line)
-            name = record.pop("question_id")
-            found[name] = Said(**record)
+            verdict = unseal(line)
+            name = verdict.pop("question_id")
+            said[name] = Said(**verdict)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / SAID}, line {number} is damaged ({error}). Import the file again.") from error
-    return found
+    asked, answers = Asked(read_questions(folder)), read_answers(folder)
+    return ImportedCell(folder, manifest, asked, answers, frames, record=record, said=said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import json
@@ -9,16 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.advice import aside
 from harness.benchmarks.questions import as_published
 from harness.errors import UserError
-from harness.evidence.cells import SCORE, AskedOnce, CellResult
+from harness.evidence.cells import SCORE, Asked, CellResult
 from harness.records import EditedError, NotRecordError, unseal
-from harness.settings.cell import Cell, setting_key
-from harness.store import FrameRecords, read_answers, read_manifest
+from harness.settings.cell import VARIANTS, Cell, setting_key
+from harness.store import FrameRecords, read_answers, read_manifest, read_questions
 from harness.store.manifest import FILE as MANIFEST
 from harness.store.manifest import QUESTIONS_FILE as QUESTIONS
 from harness.store.manifest import written_anew
@@ -29,30 +31,20 @@ Ids = Callable[[Sequence[str]], list[str]]
 
 
 def load_cells(results: Path | str, references: Sequence[str] = (), ids_under: Ids | None = None) -> list[CellResult]:
-    """All cells below ``results/runs``, in the order of the tables; arguments and errors as of `cell_names`.
-
-    Raises:
-        UserError: a folder that is damaged.
-    """
+    """All cells below ``results/runs``, in the order of the tables; arguments and errors as of `cell_names`."""
     return sorted(each_cell(results, cell_names(results, references, ids_under)), key=_place)
 
 
 def cell_names(results: Path | str, references: Sequence[str] = (), ids_under: Ids | None = None) -> list[str]:
-    """Ids of the cells below ``results/runs``, sorted; nothing of them is read.
+    """Ids of the cells below ``results/runs``, sorted; no file is read. Raises as `find_names`.
 
     Args:
-        results: the results folder.
         references: see :func:`matching`; empty for all.
         ids_under: what a setting in brackets means.
-
-    Raises:
-        UserError: a reference that matches nothing.
     """
     names = stored_names(Path(results) / "runs")
-    if not references:
-        return names
-    matched = {name for each in references for name in find_names(each, names, f"{results}/runs", ids_under)}
-    return [name for name in names if name in matched]
+    matched = {name for text in references for name in find_names(text, names, f"{results}/runs", ids_under)}
+    return [name for name in names if name in matched or not references]
 
 
 def stored_names(folder: Path) -> list[str]:
@@ -71,33 +63,25 @@ def matching(reference: str, names: Sequence[str], ids_under: Ids | None = None)
     Args:
         reference: an id, else every name that it is the beginning of, whose digest it is (at least four digits of it),
             or whose pattern it is (``*``); or a setting in brackets, ``[task=mlvu,frames=64]``: every cell that the
-            command makes under it.
+            command makes under it. Raises UserError where the brackets hold no setting.
         ids_under: what a setting in brackets means.
-
-    Raises:
-        UserError: a setting in brackets that is none.
     """
     if reference.startswith("[") and "=" in reference:
         ids = {*ids_under(bracketed(reference))} if ids_under is not None else set()
         return [name for name in names if name in ids]
     if reference in names:
         return [reference]
-    digest = reference if DIGEST.fullmatch(reference) else None
     return [
         name
         for name in names
         if name.startswith(reference)
         or fnmatch.fnmatchcase(name, reference)
-        or (digest is not None and name.rpartition("-")[2].startswith(digest))
+        or (DIGEST.fullmatch(reference) is not None and name.rpartition("-")[2].startswith(reference))
     ]
 
 
 def find_names(reference: str, names: Sequence[str], place: str, ids_under: Ids | None = None) -> list[str]:
-    """As :func:`matching`, where something has to match.
-
-    Raises:
-        UserError: nothing does; with the closest names.
-    """
+    """As :func:`matching`; raises UserError with the closest names where nothing matches."""
     if found := matching(reference, names, ids_under):
         return found
     near = difflib.get_close_matches(reference, names, n=5, cutoff=0.3) or names[:5]
@@ -109,32 +93,22 @@ def find_names(reference: str, names: Sequence[str], place: str, ids_under: Ids 
 
 
 def find_name(reference: str, names: Sequence[str], place: str, ids_under: Ids | None = None) -> str:
-    """The one name that a reference means.
-
-    Raises:
-        UserError: there is none, or there are several.
-    """
-    found = find_names(reference, names, place, ids_under)
-    if len(found) > 1:
-        listed = "\n  ".join(found)
-        raise UserError(f"{reference!r} means {len(found)} cells of {place}; name one of them:\n  {listed}")
-    return found[0]
+    """The one name that a reference means; raises UserError where there is none, or there are several."""
+    name, *others = find_names(reference, names, place, ids_under)
+    if others:
+        listed = "\n  ".join([name, *others])
+        raise UserError(f"{reference!r} means {len(others) + 1} cells of {place}; name one of them:\n  {listed}")
+    return name
 
 
 def references_of(text: Any) -> list[str]:
-    """The references of a setting that is a list, or a text with commas; commas inside brackets part nothing."""
-    if text is None:
-        return []
-    listed = re.split(r",(?![^\[]*\])", text) if isinstance(text, str) else [str(each) for each in text]
-    return [each.strip() for each in listed if each.strip()]
+    """The references of a setting that is null, a list, or a text with commas; commas inside brackets part nothing."""
+    listed = re.split(r",(?![^\[]*\])", text) if isinstance(text, str) else map(str, text or [])
+    return [reference.strip() for reference in listed if reference.strip()]
 
 
 def bracketed(reference: str) -> list[str]:
-    """The settings of ``[task=mlvu,frames=64]``.
-
-    Raises:
-        UserError: it is not of that form.
-    """
+    """The settings of ``[task=mlvu,frames=64]``; raises UserError where the reference is not of that form."""
     pairs = [part.partition("=") for part in reference.strip("[] ").split(",")]
     if not reference.endswith("]") or not all(key.strip() and equals and value for key, equals, value in pairs):
         raise UserError(f"{reference} is no setting; write '[task=mlvu,frames=64,context=1000]'")
@@ -142,44 +116,38 @@ def bracketed(reference: str) -> list[str]:
 
 
 def each_cell(results: Path | str, names: Iterable[str]) -> Iterator[CellResult]:
-    """The cells of these ids, each read when it is asked for.
-
-    Raises:
-        UserError: a folder that is damaged.
-    """
-    frames, asked = FrameRecords(results), AskedOnce()
+    """The cells of these ids, each read when it is asked for. Raises UserError for a folder that is damaged."""
+    frames, asked = FrameRecords(results), dict[bytes, Asked]()
     return (_load(Path(results) / "runs" / name, frames, asked) for name in names)
 
 
-def _load(folder: Path, frames: FrameRecords, asked: AskedOnce) -> CellResult:
-    answers, manifest, own = read_answers(folder), read_manifest(folder), asked.of(folder)
-    if lost := sorted(answers.keys() - own.ids):
+def _load(folder: Path, frames: FrameRecords, asked: dict[bytes, Asked]) -> CellResult:
+    """A cell; `asked` keeps one `Asked` for all cells whose files of questions have this content."""
+    answers, manifest, path = read_answers(folder), read_manifest(folder), folder / QUESTIONS
+    content = path.read_bytes() if path.is_file() else b""
+    if content not in asked:
+        asked[content] = Asked(read_questions(folder))
+    if lost := sorted(answers.keys() - asked[content].ids):
         raise UserError(
-            f"{folder / QUESTIONS} lacks {len(lost)} questions that are answered (the first: {lost[0]}): it was cut "
+            f"{path} lacks {len(lost)} questions that are answered (the first: {lost[0]}): it was cut "
             f"short; {written_anew(folder)}\nWhere the annotations have lost them, move it away: {aside(folder)}"
         )
     frames.check(answers.values())
-    asked_as = {question.question_id: question.prompt_digest for question in own.questions}
+    asked_as = {question.question_id: question.prompt_digest for question in asked[content].questions}
     if changed := [name for name, answer in answers.items() if answer.prompt_digest != asked_as[name]]:
         raise UserError(
-            f"{folder / QUESTIONS} has another prompt for {len(changed)} answered questions (the first: {changed[0]}): "
-            f"annotations changed after the answers. Put the data back and the file: {written_anew(folder)}"
+            f"{path} has another prompt for {len(changed)} answered questions (the first: {changed[0]}): annotations "
+            f"changed after the answers. Put the data back and the file: {written_anew(folder)}"
         )
-    return CellResult(folder, manifest, own, answers, frames, _read_score(folder))
-
-
-def _read_score(folder: Path) -> dict[str, Any] | None:
-    """Content of ``score.json``; None where there is none or it is not as it was written: it is made again."""
-    try:
-        return unseal((folder / SCORE).read_bytes())
-    except (OSError, NotRecordError, EditedError):
-        return None
+    score = None  # so too where it is not as it was written; then it is made again
+    with contextlib.suppress(OSError, NotRecordError, EditedError):
+        score = unseal((folder / SCORE).read_bytes())
+    return CellResult(folder, manifest, asked[content], answers, frames, score)
 
 
 def _place(cell: CellResult) -> tuple[Any, ...]:
-    """Order of the tables: toy first, then model, benchmark, frames, context (uncompressed first), the ablation's own
-    order."""
-    setting, order = cell.setting, ("no_both", "no_layer", "no_temporal", "full", "")
+    """The order of the tables: toy first, then model, benchmark, frames, context (uncompressed first), variant."""
+    setting, order = cell.setting, (*VARIANTS, "")
     context = setting["context"] if isinstance(setting["context"], int) else 0
     where = (not cell.toy, setting["model"], cell.benchmark, cell.task, setting["frames"], setting["fps"], context)
     method = (setting.get("semantics", ""), setting["method"], order.index(cell.variant))
@@ -215,29 +183,20 @@ class Chosen:
 def choose(
     results: str, references: Sequence[str], matrix: Callable[[list[str]], Sequence[Cell]], ids_under: Ids
 ) -> Chosen:
-    """The cells that a command asks for.
+    """The cells that a command asks for. Raises UserError where the matrix cannot be built or a cell cannot be read.
 
     Args:
-        results: the results folder.
-        references: those of ``report.cells``, see `harness.evidence.loading.matching`.
+        references: those of ``report.cells``, see :func:`matching`.
         matrix: makes the cells of the configured matrix, and notes missing weights in its argument.
         ids_under: what a setting in brackets means.
-
-    Raises:
-        UserError: the matrix cannot be built, or a stored cell cannot be read.
     """
-    names, problems = wanted(references, matrix)
-    return Chosen(load_cells(results, references, ids_under), names, problems)
+    return Chosen(load_cells(results, references, ids_under), *wanted(references, matrix))
 
 
 def wanted(
     references: Sequence[str], matrix: Callable[[list[str]], Sequence[Cell]]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Ids of the cells that a command asks for, and the problems that leave them unknown; see `Chosen`.
-
-    Raises:
-        UserError: the matrix cannot be built.
-    """
+    """Ids of the cells that a command asks for, and the problems that leave them unknown; see `choose`, `Chosen`."""
     problems: list[str] = []
     names = [] if references else [cell.id for cell in matrix(problems)]
     return ([] if problems else names), tuple(dict.fromkeys(problems))
@@ -247,14 +206,10 @@ def newest(cells: Sequence[CellResult]) -> list[CellResult]:
     """The latest cell of each setting: older ones stem from other code, weights or prompts."""
     latest: dict[str, CellResult] = {}
     for cell in cells:
-        key = _key_text(cell)
+        key = cell.once("key text", partial(json.dumps, key_of(cell), sort_keys=True))
         if key not in latest or cell.manifest.created > latest[key].manifest.created:
             latest[key] = cell
     return list(latest.values())
-
-
-def _key_text(cell: CellResult) -> str:
-    return cell.once("key text", lambda: json.dumps(key_of(cell), sort_keys=True))
 
 
 def key_of(cell: CellResult) -> dict[str, Any]:
@@ -267,7 +222,7 @@ RANDOM: dict[str, tuple[str, ...]] = {
     "numerics": ("model.dtype", "model.numerics"),
     "prompt": ("task.name", "task.protocol"),
 }
-"""What a reproduction may draw anew -> the settings in which such cells differ."""
+"""What a reproduction may draw again -> the settings in which such cells differ."""
 
 
 @dataclass(frozen=True)
@@ -279,30 +234,24 @@ class Replicates:
 
 
 def replicates(cells: Sequence[CellResult]) -> list[Replicates]:
-    """Every set of two cells or more that differ in one kind of chance only.
-
-    Of cells of one setting the newest counts. A cell may stand in one set of each kind.
-    """
-    found = []
+    """Every set of two cells or more that differ in one kind of chance only; of cells of one setting the newest."""
+    sets: dict[tuple[str, str], list[CellResult]] = defaultdict(list)
     for kind in RANDOM:
-        sets: dict[str, list[CellResult]] = defaultdict(list)
         for cell in newest(cells):
-            sets[family(cell, kind)].append(cell)
-        found += [Replicates(kind, tuple(each)) for each in sets.values() if len(each) > 1]
-    return found
+            sets[kind, family(cell, kind)].append(cell)
+    return [Replicates(kind, tuple(alike)) for (kind, _), alike in sets.items() if len(alike) > 1]
 
 
 def family(cell: CellResult, kind: str) -> str:
     """The cell's setting without what this kind of chance draws: equal for replicates of one another."""
-    return cell.once(("family", kind), lambda: _family(cell, kind))
 
+    def text() -> str:
+        groups = ((group, values) for group, values in key_of(cell).items() if isinstance(values, dict))
+        kept = {f"{group}.{name}": value for group, values in groups for name, value in values.items()}
+        left = {path: value for path, value in kept.items() if path not in RANDOM[kind]}
+        return json.dumps([cell.benchmark, key_of(cell)["context"], left], sort_keys=True)
 
-def _family(cell: CellResult, kind: str) -> str:
-    kept = {}
-    for group, values in key_of(cell).items():
-        whole = not isinstance(values, dict)
-        kept[group] = values if whole else {k: v for k, v in values.items() if f"{group}.{k}" not in RANDOM[kind]}
-    return json.dumps([cell.benchmark, kept], sort_keys=True)
+    return cell.once(("family", kind), text)
 
 
 def published_letters(cell: CellResult, parser: str | None = None) -> list[str | None]:

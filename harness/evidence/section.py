@@ -40,11 +40,9 @@ class Section:
         return "\n".join([f"## {self.title}", "", table, "", *notes, ""])
 
     def show(self, console: Any, leave_out: Sequence[str] = (), hoist: Sequence[str] = ()) -> None:
-        """Print on a ``rich.console.Console``.
+        """Print on a ``rich.console.Console``, without the columns `leave_out`.
 
-        Args:
-            leave_out: columns that are dropped for width.
-            hoist: columns that go into the title where they have one value only.
+        Columns of `hoist` go into the title where they have one value only.
         """
         from rich import box
         from rich.markup import escape

@@ -16,10 +16,9 @@ Bonett and Price 2012. Their coverage here: ``scripts/bench_statistics.py``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,13 +93,12 @@ class Difference(Estimate):
 def score(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None) -> Estimate:
     """Mean of values from 0 to 1, or the macro average over groups, with its clustered uncertainty.
 
+    Raises ValueError for no question, or lengths that differ.
+
     Args:
         values: right (1), wrong (0) or between per question, [n].
         clusters: the video of each question, [n].
         groups: question type of each question [n] for a macro average (mean of the types' means); None for the mean.
-
-    Raises:
-        ValueError: no question, or lengths that differ.
     """
     values, codes, labels = _aligned(values, clusters, groups)
     sizes = np.bincount(labels)
@@ -112,18 +110,7 @@ def score(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = Non
 
 
 def difference(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None = None) -> Difference:
-    """Paired difference of two cells on the same questions, clustered by video.
-
-    Args:
-        a, b: right (1), wrong (0) or between per question of the two cells, [n], same order.
-        clusters, groups: as for :func:`score`.
-
-    Returns:
-        The difference in points with a two-sided p value against zero and the flips each way.
-
-    Raises:
-        ValueError: no question, or lengths that differ.
-    """
+    """Paired difference of two cells' values on the same questions in the same order; otherwise as :func:`score`."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise ValueError(f"paired cells need the same questions: {a.shape[0]} and {b.shape[0]} values")
@@ -151,7 +138,7 @@ def mean_estimate(parts: Sequence[Estimate]) -> Estimate:
     if len(parts) == 1:
         return parts[0]
     _, df = _combined([part.centre(0.95)[1] for part in parts], [part.df for part in parts])
-    return Estimate(_mean_value(parts), *_counts(parts), df, *_effective(parts))
+    return Estimate(*_mean(parts, df))
 
 
 def mean_difference(parts: Sequence[Difference]) -> Difference:
@@ -162,24 +149,18 @@ def mean_difference(parts: Sequence[Difference]) -> Difference:
     middle = sum(part.middle for part in parts) / len(parts)
     p = float(2 * special.stdtr(df, -abs(middle) / se))
     flips = sum(part.gained for part in parts), sum(part.lost for part in parts)
-    return Difference(_mean_value(parts), *_counts(parts), df, *_effective(parts), middle, se, p, *flips)
+    return Difference(*_mean(parts, df), middle, se, p, *flips)
 
 
 def questions_for_width(estimate: Estimate, half_width: float, confidence: float) -> int:
-    """Questions that make the two-sided interval ``half_width`` points wide each way.
-
-    Assumes more videos of the same kind.
-    """
+    """Questions, on more videos of the same kind, whose two-sided interval is ``half_width`` points wide each way."""
     t = quantile(confidence, estimate.df)
     p = (estimate.value / POINTS * estimate.n_eff + t**2 / 2) / (estimate.n_eff + t**2)
     return math.ceil(estimate.n * p * (1 - p) * (POINTS * t / half_width) ** 2 / estimate.n_eff)
 
 
 def questions_for_effect(found: Difference, effect: float, confidence: float, power: float) -> int:
-    """Questions needed to tell a difference of ``effect`` points (not 0) from zero with that power.
-
-    Assumes more videos of the same kind.
-    """
+    """Questions, on more videos of the same kind, that tell ``effect`` points (not 0) from zero with that power."""
     z = special.ndtri(0.5 + confidence / 2) + special.ndtri(power)
     return math.ceil(float(found.n * (z * found.se / effect) ** 2))
 
@@ -241,21 +222,12 @@ def _combined(errors: Sequence[float], dfs: Sequence[float]) -> tuple[float, flo
     return math.sqrt(total), total**2 / sum(v**2 / df for v, df in zip(variances, dfs, strict=True))
 
 
-def _mean_value(parts: Sequence[Estimate]) -> float:
-    return sum(part.value for part in parts) / len(parts)
-
-
-def _counts(parts: Sequence[Estimate]) -> tuple[int, int]:
-    return sum(part.n for part in parts), sum(part.clusters for part in parts)
-
-
-def _effective(parts: Sequence[Estimate]) -> tuple[float, float]:
-    """Effective questions and design effect of a mean in which every part has the same weight."""
-    effective, weighed = (
-        len(parts) ** 2 / sum(1 / n for n in of)
-        for of in ([part.n_eff for part in parts], [part.n_eff * part.deff for part in parts])
-    )
-    return effective, weighed / effective
+def _mean(parts: Sequence[Estimate], df: float) -> tuple[float, int, int, float, float, float]:
+    """The fields of an `Estimate` of a mean in which every part has the same weight."""
+    effective = len(parts) ** 2 / sum(1 / part.n_eff for part in parts)
+    weighed = len(parts) ** 2 / sum(1 / (part.n_eff * part.deff) for part in parts)
+    n, clusters = sum(part.n for part in parts), sum(part.clusters for part in parts)
+    return sum(part.value for part in parts) / len(parts), n, clusters, df, effective, weighed / effective
 
 
 def _aligned(values: ArrayLike, clusters: ArrayLike, groups: ArrayLike | None) -> tuple[Floats, Codes, Codes]:
@@ -274,14 +246,12 @@ class Sample:
     """What a metric averages: unit ids [n], values [n] (0 to 1), videos [n], types [n] (None: one plain mean)."""
 
     units: NDArray[np.object_]
-    values: NDArray[np.float64]
-    videos: NDArray[np.intp]
-    groups: NDArray[np.intp] | None
+    values: Floats
+    videos: Codes
+    groups: Codes | None
 
 
-def shared(
-    a: Asked, b: Asked, right_a: NDArray[np.float64], right_b: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def shared(a: Asked, b: Asked, right_a: Floats, right_b: Floats) -> tuple[Codes, Codes]:
     """Places of the questions scored in both, sorted by their ids, in a and in b."""
     places_a, places_b = a.by_name[~np.isnan(right_a[a.by_name])], b.by_name[~np.isnan(right_b[b.by_name])]
     if a is b:
@@ -296,17 +266,13 @@ def main_metric(benchmark: str) -> str:
     return benchmark_of(benchmark).metrics.main
 
 
-def sample(asked: Asked, benchmark: str, metric: str, correct: NDArray[np.float64], places: NDArray[np.intp]) -> Sample:
-    """The questions in which ``metric`` is a mean, or a mean of means.
+def sample(asked: Asked, benchmark: str, metric: str, correct: Floats, places: Codes) -> Sample:
+    """The questions over which ``metric`` is a mean, or a mean of means; empty when no question counts in the metric.
 
     Args:
-        asked: the questions.
         benchmark, metric: as for ``Asked.counted``.
         correct: per question, see ``CellResult.correct``.
         places: of the questions to take, in this order.
-
-    Returns:
-        The sample; empty when no question counts in the metric.
     """
     counted = asked.counted(benchmark, metric)
     at = places[counted.inside[places] & ~np.isnan(correct[places])]
@@ -319,13 +285,7 @@ def sample(asked: Asked, benchmark: str, metric: str, correct: NDArray[np.float6
     groups = None if types is None else units["type"].to_numpy(np.intp)
     values = units["correct"].to_numpy(float)
     if counted.credit is not None:
-        values = np.array([counted.credit(items) for items in _by_unit(asked, counted.units[at], correct, at)])
+        by_unit = (unit for _, unit in pd.Series(at).groupby(counted.units[at]))  # in the order of `units`
+        scored = ([{"score": correct[i], "tags": asked.questions[i].tags} for i in unit] for unit in by_unit)
+        values = np.array([counted.credit(items) for items in scored])
     return Sample(units.index.to_numpy(object), values, units["video"].to_numpy(), groups)
-
-
-def _by_unit(
-    asked: Asked, units: NDArray[np.object_], correct: NDArray[np.float64], places: NDArray[np.intp]
-) -> Iterator[list[dict[str, Any]]]:
-    """The scored questions of each unit, units in sorted order; `units` [n] is that of each place [n]."""
-    for of_unit in pd.Series(places).groupby(units):
-        yield [{"score": correct[place], "tags": asked.questions[place].tags} for place in of_unit[1]]

@@ -15,6 +15,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,10 +25,11 @@ from lmms_eval.api.model import lmms
 
 from harness.benchmarks.questions import Question
 from harness.errors import UserError
+from harness.lmms.task import GREEDY
 from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
 from harness.plan.plan import cell_folder, check_videos
 from harness.run.run import Execution, carry_out
-from harness.run.work import Siblings, find_work, open_folder
+from harness.run.work import find_work, open_folder
 from harness.settings.cell import Cell
 from harness.settings.compose import Recomposed, compose_config, option_at, options
 from harness.settings.groups import Config, TaskConfig
@@ -51,12 +53,11 @@ OPEN_AXES = ("model", "task", "method", "variant")
 def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
     """The configuration that model arguments ask for, before a task is chosen.
 
+    Raises UserError for an unknown argument, with the allowed ones, and for a value that the configuration refuses.
+
     Args:
         arguments: as lmms-eval parsed them from `--model_args`.
         model: the group option of the model id, for what the arguments leave open.
-
-    Raises:
-        UserError: an unknown argument, with the allowed ones; a value that the configuration refuses.
     """
     given = {name: value for name, value in arguments.items() if name not in IGNORED}
     if given.get("device") is None:  # lmms-eval passes it on whether it is given or not
@@ -70,11 +71,7 @@ def compose_arguments(arguments: Mapping[str, Any], model: str) -> Config:
 
 
 def choose_cell(words: Sequence[str], task: TaskConfig) -> Cell:
-    """The one cell of a task under the words of the arguments.
-
-    Raises:
-        UserError: the arguments leave several cells open.
-    """
+    """The one cell of a task under the words of the arguments; UserError where they leave several cells open."""
     choice = {"task": task.name} if task.name in options("task") else {}  # which may choose more, such as the frames
     config = Recomposed(words).under(**choice)
     cells = build_cells(dataclasses.replace(config, task=task))
@@ -108,24 +105,14 @@ def _word(key: str, value: Any) -> str:
 
 
 log = logging.getLogger(__name__)
-
 STOCK_DATA = "lmms_eval"
 """`task.data` of tasks that are lmms-eval's own."""
 
-GREEDY: dict[str, tuple[Any, ...]] = {"do_sample": (False,), "temperature": (0,), "num_beams": (1,)}
-"""Settings of generation and what they must be: an answer is the likeliest continuation, token by token. `top_p` and
-the like mean nothing without sampling."""
-
 
 class HarnessModel(lmms):
-    """Any adapter of the harness under lmms-eval.
+    """Any adapter of the harness under lmms-eval; arguments and errors as of `compose_arguments`.
 
-    Args:
-        pretrained: folder or hub id of the weights.
-        arguments: settings of the harness, see `harness.lmms.model`.
-
-    Raises:
-        UserError: an unknown argument or value.
+    `pretrained` is the folder or hub id of the weights.
     """
 
     is_simple = True
@@ -145,12 +132,11 @@ class HarnessModel(lmms):
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answer requests, each stored before the next is asked.
 
-        Returns:
-            The texts in the order of the requests; a failed question gives the empty text, its reason is in the store.
+        The texts come in the order of the requests. A failed question gives the empty text; the store has its reason.
         """
-        by_task: dict[tuple[str, str], list[Instance]] = {}
+        by_task = defaultdict(list)
         for request in requests:
-            by_task.setdefault((request.args[4], request.args[5]), []).append(request)
+            by_task[request.args[4], request.args[5]].append(request)
         cells = {key: self._cell(*key, own) for key, own in by_task.items()}
         asked = {key: [self._question(*key, request) for request in own] for key, own in by_task.items()}
         execution = Execution.of(self.config)
@@ -163,10 +149,15 @@ class HarnessModel(lmms):
                 answers = read_answers(folder)
                 FrameRecords(self.config.results).check(answers.values())
                 check_videos([(folder, unique, answers)])
-            for names in _groups(cells):
-                title = "+".join(name for name, _ in names)
-                work.append(find_work(title, [opened[key] for key in names], self.config.run))
-                self._check_memory(work[-1])
+            siblings = defaultdict(list)  # tasks whose cells see the same features
+            for key, cell in cells.items():
+                siblings[cell.video_key].append(key)
+            for keys in siblings.values():
+                title = "+".join(name for name, _ in keys)
+                work.append(find_work(title, [opened[key] for key in keys], self.config.run))
+                first, paths = work[-1].cells[0], [video.path for video in work[-1].videos]
+                tokens_of = {path: video_tokens(first, read_header(path)) for path in paths}
+                check_feature_memory(first, tokens_of, self.config.run)
             if carry_out(execution, work, sys.stderr):
                 raise KeyboardInterrupt
         texts: dict[int, str] = {}
@@ -177,19 +168,11 @@ class HarnessModel(lmms):
         return [texts[id(request)] for request in requests]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not supported.
-
-        Raises:
-            UserError: always.
-        """
+        """Not supported; raises UserError."""
         raise UserError(f"{_task_names(requests)}: this model answers single questions, not several rounds")
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Not supported.
-
-        Raises:
-            UserError: always.
-        """
+        """Not supported; raises UserError."""
         raise UserError(
             f"{_task_names(requests)}: this model generates answers and gives no likelihoods; use a task whose "
             "output_type is generate_until, such as those in tasks/"
@@ -229,10 +212,6 @@ class HarnessModel(lmms):
         path = Path(visuals[0]).absolute()
         return Question(f"{name}:{doc_id}", path.stem, path, prompt, {}, None, {})
 
-    def _check_memory(self, siblings: Siblings) -> None:
-        cell, paths = siblings.cells[0], [video.path for video in siblings.videos]
-        check_feature_memory(cell, {path: video_tokens(cell, read_header(path)) for path in paths}, self.config.run)
-
 
 class Qwen25VL(HarnessModel):
     """Model id `adaretake_qwen2_5_vl`."""
@@ -253,41 +232,21 @@ class LlavaOneVision(HarnessModel):
 
 
 def check_greedy(task: str, settings: Mapping[str, Any]) -> None:
-    """Nothing is asked for that this model does not do.
-
-    Args:
-        task: its name.
-        settings: of generation, from the task's yaml and `--gen_kwargs`.
-
-    Raises:
-        UserError: sampling or beams.
-    """
+    """Raises UserError where settings of generation (the task's yaml, `--gen_kwargs`) ask for what is not done here."""
     longest = settings.get("max_new_tokens")
     if longest is not None and not (isinstance(longest, int) and not isinstance(longest, bool) and longest > 0):
         raise UserError(f"{task}: max_new_tokens={longest} is no length of an answer; give a whole number from 1 on")
-    wrong = [
-        f"{key}={settings[key]}"
-        for key, allowed in GREEDY.items()
-        if settings.get(key) is not None and settings[key] not in allowed
-    ]
+    wrong = [f"{key}={value}" for key, only in GREEDY.items() if (value := settings.get(key)) not in (None, only)]
     if wrong:
-        greedy = ",".join(f"{key}={str(allowed[0]).lower()}" for key, allowed in GREEDY.items())
+        greedy = ",".join(f"{key}={str(only).lower()}" for key, only in GREEDY.items())
         raise UserError(
             f"{task} asks for {', '.join(wrong)}, which this model does not apply: it decodes greedily. Leave it out, "
             f"or where the task's own yaml says so: --gen_kwargs {greedy}"
         )
 
 
-def _groups(cells: Mapping[tuple[str, str], Cell]) -> list[list[tuple[str, str]]]:
-    """Tasks whose cells see the same features, together."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for key, cell in cells.items():
-        groups.setdefault(cell.video_key, []).append(key)
-    return list(groups.values())
-
-
 def _text(answer: Answer, settings: Mapping[str, Any]) -> str:
-    """What lmms-eval gets to see: cut at the task's stop words, as its own Qwen models do, which spare blank lines."""
+    """The text for lmms-eval: cut at the task's stop words, as its own Qwen models do, which spare blank lines."""
     if not answer.ok:
         log.warning("question %s failed: %s", answer.question_id, answer.reason)
     words = settings.get("until") or []

@@ -30,15 +30,10 @@ SCHEMA = 2
 
 
 def main(config: Config) -> int:
-    """Score the configured matrix's cells, or all cells where those are unknown; write ``score.json`` beside each.
+    """Score the configured matrix's cells, or all cells where those are unknown; write the ``score.json`` of each.
 
-    lmms-eval is imported once for all cells, and not at all when every score is up to date.
-
-    Returns:
-        0, or 1 when there is no cell. An incomplete cell is marked in its line and its record.
-
-    Raises:
-        UserError: lmms-eval and our own metrics disagree; the message holds both numbers.
+    lmms-eval is imported once for all cells, and not at all when every score is up to date. An incomplete cell is
+    marked in its line and its record. The exit status is 1 when there is no cell. Raises as `compare_metrics`.
     """
     stored = cell_names(config.results, config.report.cells, ids_under(config.words))
     asked, _ = wanted(config.report.cells, partial(build_cells, config))
@@ -55,7 +50,7 @@ def main(config: Config) -> int:
 
 @contextlib.contextmanager
 def lmms_eval() -> Iterator[Callable[[], Scorer]]:
-    """Gives what has lmms-eval score cells; it is made, after a slow import, when it is first called."""
+    """Yields a function that returns the scorer; lmms-eval is imported, slowly, when it is first called."""
     with contextlib.ExitStack() as stack:
 
         @cache
@@ -68,14 +63,7 @@ def lmms_eval() -> Iterator[Callable[[], Scorer]]:
 
 
 def score_cell(cell: CellResult, scorer: Callable[[], Scorer]) -> tuple[dict[str, Any], bool]:
-    """The content of the cell's ``score.json``, and whether it had to be made.
-
-    Args:
-        scorer: see `lmms_eval`.
-
-    Raises:
-        UserError: lmms-eval disagrees with our metrics.
-    """
+    """The content of the cell's ``score.json``, and whether it had to be made; `scorer` is from `lmms_eval`."""
     digest = inputs_digest(cell)
     if cell.score is not None and (cell.score.get("schema"), cell.score.get("inputs")) == (SCHEMA, digest):
         return cell.score, False
@@ -97,21 +85,18 @@ def score_cell(cell: CellResult, scorer: Callable[[], Scorer]) -> tuple[dict[str
         "time": now(),
     }
     if cell.complete:
-        said = {question.question_id: cell.answers[question.question_id] for question in cell.questions}
-        texts = {name: answer.text if answer.ok else "" for name, answer in said.items()}
+        answers = {question.question_id: cell.answers[question.question_id] for question in cell.questions}
+        texts = {name: answer.text if answer.ok else "" for name, answer in answers.items()}
         theirs = scorer().metrics(TaskConfig(**cell.cell["task"]), texts, cell.id)
-        compare_metrics(cell, own | {"unparsed": unparsed_percent(cell)}, theirs)
+        # For lmms-eval a failed answer is an empty text, which has no letter.
+        compare_metrics(cell, own | {"unparsed": 100 * (cell.unparsed + cell.failed) / cell.n}, theirs)
         record |= {"scored_by": f"lmms-eval {scorer().version}", "metrics": theirs}
     write_atomic(cell.folder / SCORE, seal(record, indent=1))
     return record, True
 
 
 def compare_metrics(cell: CellResult, own: dict[str, float], theirs: dict[str, float]) -> None:
-    """Both sets of metrics have the same names and, to the last digit, the same values.
-
-    Raises:
-        UserError: naming the cell and, for every metric in question, both numbers.
-    """
+    """Raises UserError, with both numbers, where the metrics differ in a name or in the last digit of a value."""
     pairs = {name: (own.get(name, math.nan), theirs.get(name, math.nan)) for name in sorted(set(own) | set(theirs))}
     wrong = [f"  {name}: ours {a!r}, lmms-eval {b!r}" for name, (a, b) in pairs.items() if a != b]
     if wrong:
@@ -121,11 +106,6 @@ def compare_metrics(cell: CellResult, own: dict[str, float], theirs: dict[str, f
             "The answers are unchanged; one of harness/benchmarks/metrics.py and harness/lmms/task.py is wrong. "
             "Check them with: python -m pytest tests/benchmarks tests/report/test_score.py"
         )
-
-
-def unparsed_percent(cell: CellResult) -> float:
-    """Share of answers without a letter in percent, failed ones included: lmms-eval sees those as empty texts."""
-    return 100 * (cell.unparsed + cell.failed) / cell.n
 
 
 def inputs_digest(cell: CellResult) -> str:

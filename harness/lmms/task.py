@@ -28,10 +28,13 @@ from harness.benchmarks.metrics import unparsed
 from harness.benchmarks.questions import Question, Scored, load_asked, score_choice
 from harness.errors import UserError
 from harness.settings.compose import compose_config
-from harness.settings.groups import TaskConfig
+from harness.settings.groups import TaskConfig, once_per_task
 
 PREFIX = "adaretake_"
 """Of the names under which lmms-eval knows our tasks."""
+GREEDY: dict[str, int] = {"do_sample": False, "temperature": 0, "num_beams": 1}
+"""Settings of generation and what they must be: an answer is the likeliest continuation, token by token. `top_p` and
+the like mean nothing without sampling."""
 
 
 class Rows(list[Row]):
@@ -60,15 +63,14 @@ class Rows(list[Row]):
 class LocalTask(ConfigurableTask):
     """The lmms-eval task of a task setting, its subset applied; also for ``simple_evaluate(tasks=[...])``.
 
+    Raises UserError where the data are not there, with the command that gets them.
+
     Args:
-        config: the yaml; its ``task`` is the name of a task setting behind `PREFIX`.
+        config: the yaml; its ``task`` is the name of a task setting after `PREFIX`.
         model_name: as in lmms-eval.
         setting: what to ask, where it is not that of the name.
         root: the data root; the environment's where None.
         rows: those of the setting below the root, where they are read already.
-
-    Raises:
-        UserError: the data are not there, with the command that gets them.
     """
 
     def __init__(
@@ -88,13 +90,7 @@ class LocalTask(ConfigurableTask):
             "task": config["task"],
             "test_split": task.split,
             "output_type": "generate_until",
-            "generation_kwargs": {
-                "max_new_tokens": task.max_new_tokens,
-                "do_sample": False,
-                "temperature": 0,
-                "num_beams": 1,
-                "until": [],
-            },
+            "generation_kwargs": {"max_new_tokens": task.max_new_tokens, **GREEDY, "until": []},
             "metric_list": metric_list(asked, self._rows.questions),
             "cluster_key": "video_id",
             "score_key": "percent",
@@ -158,12 +154,7 @@ def build_task(task: TaskConfig, root: Path | None = None, rows: Rows | None = N
 
 
 class Replay(lmms):
-    """Answers every request with the stored text of its question; a failed question has the empty text.
-
-    Args:
-        texts: question id -> text.
-        name: of the cell, for messages.
-    """
+    """Answers every request with the stored text of its question (id -> text); `name` is the cell's, for messages."""
 
     is_simple = True
 
@@ -197,18 +188,15 @@ class Replay(lmms):
 
 
 class Scorer:
-    """Has lmms-eval score cells, one after the other.
+    """Has lmms-eval score cells, one after the other; each annotation is read once for all cells that ask it.
 
-    Each annotation is read once for all cells that ask it. lmms-eval looks for garbage twice per cell; what is in
-    memory before the first one, such as all stored answers, is not looked through for that while inside.
-
-    Args:
-        root: the data root; the environment's when None. Only annotations are read.
+    lmms-eval collects garbage twice per cell. It does not look at what is in memory before the first cell, such as all
+    stored answers, while inside.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
-        self._root = (root or data_root()).absolute()
-        self._rows: list[Rows] = []
+    def __init__(self) -> None:
+        self._root = data_root().absolute()
+        self._rows_of = once_per_task(self._read)
         self.version = importlib.metadata.version("lmms-eval")
 
     def __enter__(self) -> Self:
@@ -220,27 +208,20 @@ class Scorer:
         gc.unfreeze()
 
     def metrics(self, task: TaskConfig, texts: Mapping[str, str], name: str) -> dict[str, float]:
-        """Every metric of stored answers, in percent, as lmms-eval computes it on their own task.
+        """Every metric of stored answers, in percent, as lmms-eval computes it on the task that was asked.
+
+        Raises UserError where the annotation is not there, or asks other questions than there are answers for.
 
         Args:
-            task: what was asked.
             texts: question id -> answer, of all its questions; a failed one is empty.
             name: of the cell, for messages.
-
-        Raises:
-            UserError: the annotation is not there, or asks other questions than there are answers for.
         """
         logger.disable("lmms_eval")
         built = build_task(task, self._root, self._rows_of(task))
-        model = Replay(texts, name)
+        options = {"bootstrap_iters": 0, "log_samples": False, "verbosity": "ERROR"}
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per cell would bury the scores
             result = evaluator.simple_evaluate(
-                model=model,
-                tasks=[built],
-                task_manager=_task_manager(),
-                bootstrap_iters=0,
-                log_samples=False,
-                verbosity="ERROR",
+                model=Replay(texts, name), tasks=[built], task_manager=_task_manager(), **options
             )
         (scores,) = result["results"].values()
         return {
@@ -249,13 +230,10 @@ class Scorer:
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in name
         }
 
-    def _rows_of(self, task: TaskConfig) -> Rows:
-        found = next((rows for rows in self._rows if rows.task == task), None)
-        if found is None:
-            found = Rows(task, self._root)
-            self._rows.append(found)
-            gc.freeze()  # rows stay, too
-        return found
+    def _read(self, task: TaskConfig) -> Rows:
+        rows = Rows(task, self._root)
+        gc.freeze()  # rows stay, too
+        return rows
 
 
 @lru_cache

@@ -34,7 +34,7 @@ class Header:
 
 
 def read_header(path: Path, seconds: float | None = None) -> Header:
-    """The header of a video; nothing is decoded. `seconds` stand in where the file does not tell."""
+    """The header of a video; nothing is decoded. `seconds` are taken where the file holds none."""
     import av
 
     try:
@@ -52,7 +52,7 @@ def read_header(path: Path, seconds: float | None = None) -> Header:
 
 
 def video_tokens(cell: Cell, header: Header) -> int:
-    """Tokens of one video as the cell samples it; of the longest that it takes where the length is not known."""
+    """Tokens of one video as the cell samples it; those of the longest video where the length is not known."""
     frames, size = expected(sampling_policy(cell.video), header.seconds, header.width, header.height)
     if cell.model.tokens_per_frame is not None:
         return frames * cell.model.tokens_per_frame
@@ -67,13 +67,9 @@ def bytes_per_token(cell: Cell) -> int:
 
 
 def check_feature_memory(cell: Cell, tokens_of: Mapping[Path, int], run: RunConfig) -> None:
-    """Before anything is loaded: do each video's features fit into what the run may use of host memory?
+    """Raises UserError where the features of the largest video exceed the host memory that the run may use.
 
-    Args:
-        tokens_of: each video's `video_tokens`.
-
-    Raises:
-        UserError: those of the largest video do not; the message holds what would.
+    `tokens_of` are each video's `video_tokens`. The message holds settings that fit.
     """
     path, tokens = max(tokens_of.items(), key=lambda item: item[1], default=(None, 0))
     held = 1 + run.prefetch if run.feature_dir else 1  # stored features are read ahead

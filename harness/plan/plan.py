@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from harness.fetch.prepare import prepare_embedded
 from harness.models.families import find_adapter
 from harness.plan.feature_size import bytes_per_token, check_feature_memory, read_header, video_tokens
 from harness.settings.cell import Cell
-from harness.settings.groups import Config, RunConfig, TaskConfig
+from harness.settings.groups import Config, RunConfig, TaskConfig, once_per_task
 from harness.settings.matrix import Group, as_groups, build_cells
 from harness.settings.weights import check_weights, mismatch
 from harness.store import (
     Answer,
     FrameRecords,
-    Manifest,
     Outcomes,
     answer_files,
     files_now,
@@ -40,7 +40,6 @@ from harness.store import (
 from harness.store.manifest import FILE as MANIFEST
 
 Key = tuple[Any, ...]
-UNKNOWN_DEVICE = "device not recorded"
 
 
 @dataclass(frozen=True)
@@ -82,50 +81,41 @@ def answer_key(cell: Mapping[str, Any]) -> Key:
 def measured_rates(results: Path, wanted: Iterable[Mapping[str, Any]]) -> dict[str, Rates]:
     """The rates of every device that has answered cells of the wanted settings in this results folder.
 
-    Args:
-        wanted: records of the planned cells; folders of other settings are not read.
-
-    Raises:
-        UserError: a manifest, or answers that were read, are damaged.
+    `wanted` are records of the planned cells; folders of other settings are not read. Raises UserError where a manifest
+    or answers that were read are damaged.
     """
     encode_keys = {encode_key(cell) for cell in wanted}
     passes: dict[str, dict[Key, dict[Key, tuple[float, int]]]] = defaultdict(lambda: defaultdict(dict))
     answers: dict[str, dict[Key, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
     for folder in sorted(path.parent for path in (results / "runs").glob(f"*/{MANIFEST}")):
         manifest = read_manifest(folder)
-        if not _has_keys(manifest) or encode_key(manifest.cell) not in encode_keys:
+        cell, device = manifest.cell, manifest.device or "device not recorded"
+        if not {"weights", "model", "video", "method", "context", "variant"} <= cell.keys():
             continue
-        device = manifest.device or UNKNOWN_DEVICE
+        if encode_key(cell) not in encode_keys:
+            continue
         for answer in (answer for path in answer_files(folder) for answer in iter_answers(path)):
             if not answer.ok or not answer.n_video or "generate" not in answer.seconds:
                 continue
-            answers[device][answer_key(manifest.cell)].append((answer.seconds["generate"], answer.n_video))
-            _add_share(passes[device][encode_key(manifest.cell)], answer)
+            answers[device][answer_key(cell)].append((answer.seconds["generate"], answer.n_video))
+            # All answers of one pass over a video, whatever their cell, carry the same share of its decoding and
+            # encoding, so equal shares of one video are one pass.
+            share = answer.seconds.get("frames", 0.0) + answer.seconds.get("encode", 0.0)
+            shares = passes[device][encode_key(cell)]
+            seconds, _ = shares.get((answer.video_id, share), (0.0, 0))
+            shares[answer.video_id, share] = seconds + share, answer.n_video
+
+    def per_token(measured: Iterable[tuple[float, int]]) -> float:
+        seconds, tokens = zip(*measured, strict=True)
+        return float(sum(seconds) / sum(tokens))
+
     return {
         device: Rates(
-            {key: _per_token(found.values()) for key, found in passes[device].items()},
-            {key: _per_token(found) for key, found in answers[device].items()},
+            {key: per_token(shares.values()) for key, shares in passes[device].items()},
+            {key: per_token(pairs) for key, pairs in answers[device].items()},
         )
         for device in answers
     }
-
-
-def _has_keys(manifest: Manifest) -> bool:
-    return {"weights", "model", "video", "method", "context", "variant"} <= manifest.cell.keys()
-
-
-def _add_share(passes: dict[Key, tuple[float, int]], answer: Answer) -> None:
-    """Add an answer's share of its video's decoding and encoding. All answers of one pass over a video, whatever their
-    cell, carry the same share, so equal shares of one video are one pass."""
-    share = answer.seconds.get("frames", 0.0) + answer.seconds.get("encode", 0.0)
-    key = (answer.video_id, share)
-    seconds, _ = passes.get(key, (0.0, 0))
-    passes[key] = (seconds + share, answer.n_video or 0)
-
-
-def _per_token(found: Iterable[tuple[float, int]]) -> float:
-    listed = list(found)
-    return sum(seconds for seconds, _ in listed) / sum(tokens for _, tokens in listed)
 
 
 def clock(seconds: float) -> str:
@@ -136,12 +126,12 @@ def clock(seconds: float) -> str:
 
 
 SHOWN = 4
-"""Cells named where all of them would fill the screen."""
+"""At most as many cells are named, because all of them would fill the screen."""
 BYTES_PER_ANSWER = 1000
 BYTES_PER_FRAME = 14
 """A record of frames holds index and time of each."""
 NAMED = 5
-"""So many changed videos at most are named, with the command that drops their answers."""
+"""At most as many changed videos are named, with the command that drops their answers."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +147,7 @@ class CellPlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Siblings, their questions and what became of these (by cell id), and the videos that they still need with their
-    seconds where known."""
+    """Siblings, their questions and outcomes (by cell id), and the seconds of the videos that they still need."""
 
     group: Group
     questions: dict[str, list[Question]]
@@ -217,7 +206,6 @@ def make_plan(
     """Plan cells. Missing weights or data do not raise: they become problems of the plan, all of them at once.
 
     Args:
-        results: the results folder.
         data_root: the folder of the benchmarks.
         words: settings of the command that made the cells; None where no matrix made them.
         problems: what is already known to keep the cells from running.
@@ -226,18 +214,18 @@ def make_plan(
         UserError: stored answers are damaged.
     """
     problems, groups = list(problems), as_groups(cells)
-    asked, records = QuestionsOnce(Path(data_root).absolute()), FrameRecords(results)
-    plans = []
+    asked, records = once_per_task(partial(load_questions, root=Path(data_root).absolute())), FrameRecords(results)
+    plans, notes, unfinished = [], [], {}
     for group in groups:
         try:
             plans.append(_plan_group(group, results, run, asked, records))
         except UserError as error:
             problems.append(str(error))
-    done = {id(plan.group) for plan in plans if not plan.to_answer}
-    notes: list[str] = []
-    for cell in {group.cells[0].model.path: group.cells[0] for group in groups if id(group) not in done}.values():
+        if not plans or plans[-1].group is not group or plans[-1].to_answer:
+            unfinished[group.cells[0].model.path] = group.cells[0].model
+    for model in unfinished.values():
         try:  # takes a while, and only what is loaded has to be whole
-            check_weights(cell.model)
+            check_weights(model)
         except UserError as error:
             problems.append(str(error))
     for cell in {group.cells[0].model.path: group.cells[0] for group in groups}.values():
@@ -245,10 +233,10 @@ def make_plan(
     parts = {in_part(each.cell.task, each.questions, Path(data_root)) for plan in plans for each in plan.cells}
     notes += [note for note in (_absent(plans), *sorted(parts), digest_cost(plans)) if note]
     work = [work for plan in plans for work in plan.work]
-    rates = measured_rates(Path(results), [each.cell for each in work])
-    taking = {device: [own.seconds(each) for each in work] for device, own in rates.items()}
-    whole = {device: sum(s for s in own if s is not None) for device, own in taking.items() if None not in own}
-    unmeasured = [each.cell["name"] for k, each in enumerate(work) if all(own[k] is None for own in taking.values())]
+    rates = measured_rates(Path(results), [todo.cell for todo in work])
+    taking = {device: [rate.seconds(todo) for todo in work] for device, rate in rates.items()}
+    whole = {name: sum(s for s in seconds if s is not None) for name, seconds in taking.items() if None not in seconds}
+    unmeasured = (todo.cell["name"] for k, todo in enumerate(work) if all(s[k] is None for s in taking.values()))
     return Plan(
         groups=tuple(plans),
         problems=tuple(dict.fromkeys(problems)),
@@ -287,35 +275,20 @@ def digest_cost(plans: Sequence[GroupPlan]) -> str:
     )
 
 
-class QuestionsOnce:
-    """The questions of tasks, each annotation read once: a long one takes a while. Raises as `load_questions`."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._found: list[tuple[TaskConfig, list[Question]]] = []
-
-    def of(self, task: TaskConfig) -> list[Question]:
-        """The questions of a task; cells of equal tasks share one list."""
-        known = next((questions for other, questions in self._found if other == task), None)
-        if known is None:
-            known = load_questions(task, self._root)
-            self._found.append((task, known))
-        return known
-
-
-def _plan_group(group: Group, results: str, run: RunConfig, asked: QuestionsOnce, records: FrameRecords) -> GroupPlan:
+def _plan_group(
+    group: Group, results: str, run: RunConfig, asked: Callable[[TaskConfig], list[Question]], records: FrameRecords
+) -> GroupPlan:
     first = group.cells[0]
     for cell in group.cells:  # raises here what would else stop the run at its first answer
         cell.method.for_family(find_adapter(cell.model.adapter).family)
-    questions = {cell.id: asked.of(cell.task) for cell in group.cells}
+    questions = {cell.id: asked(cell.task) for cell in group.cells}
     outcomes: dict[str, Outcomes] = {}
 
     def held() -> Iterator[tuple[Path, list[Question], dict[str, Answer]]]:
         """Each cell's answers, which are let go of before the next one's are read."""
         for cell in group.cells:
             folder = cell_folder(results, cell)
-            files = files_now(folder)
-            answers = read_answers(folder)
+            files, answers = files_now(folder), read_answers(folder)
             check_prompts(folder, questions[cell.id], {name: a.prompt_digest for name, a in answers.items()})
             records.check(answers.values())
             outcomes[cell.id] = outcomes_of(answers, files)
@@ -324,11 +297,10 @@ def _plan_group(group: Group, results: str, run: RunConfig, asked: QuestionsOnce
     check_videos(held())
     cells, todo = [], {}
     for cell in group.cells:
-        own, of = questions[cell.id], outcomes[cell.id].of
-        todo[cell.id] = [q for q in own if is_needed(of.get(q.question_id), run.retry)]
-        known = [of[q.question_id] for q in own if q.question_id in of]
-        failed = sum(not outcome.ok for outcome in known)
-        cells.append(CellPlan(cell, len(own), len(known) - failed, failed, len(todo[cell.id])))
+        stored = {q.question_id: outcomes[cell.id].of.get(q.question_id) for q in questions[cell.id]}
+        todo[cell.id] = [q for q in questions[cell.id] if is_needed(stored[q.question_id], run.retry)]
+        ok = [outcome.ok for outcome in stored.values() if outcome is not None]
+        cells.append(CellPlan(cell, len(stored), sum(ok), len(ok) - sum(ok), len(todo[cell.id])))
     videos = {q.video: q.video_s for of_cell in questions.values() for q in of_cell}
     needed = {cell: {q.video for q in of_cell} for cell, of_cell in todo.items()}
     once = set().union(*needed.values())
@@ -357,16 +329,13 @@ def report_problems(plan: Plan) -> None:
 
 
 def check_videos(cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, Answer]]]) -> None:
-    """Every answer was given to the file that its question names now; an absent file changes nothing.
+    """Raises UserError where an answer was given to another file than its question names now; a file may be absent.
 
     Args:
         cells: the folder of each, its questions and its answers; taken one by one, so that they may come from a
             generator that holds one cell at a time.
-
-    Raises:
-        UserError: videos were replaced, or questions point at other files.
     """
-    found: dict[Path, str | None] = {}
+    digest_of = cache(digest_now)
     changed: dict[tuple[Path, str], str] = {}
     folders = []
     for folder, questions, answers in cells:
@@ -375,9 +344,7 @@ def check_videos(cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, An
             answer = answers.get(question.question_id)
             if answer is None or not answer.ok or answer.video_digest is None:
                 continue
-            if question.video not in found:
-                found[question.video] = digest_now(question.video)
-            now = found[question.video]
+            now = digest_of(question.video)
             if now is not None and now != answer.video_digest:
                 changed[question.video, answer.video_digest] = now
     if not changed:
@@ -389,7 +356,7 @@ def check_videos(cells: Iterable[tuple[Path, Sequence[Question], Mapping[str, An
     raise UserError(
         f"{len(changed)} videos are other files than those that were answered, the first is {path}: {before} "
         f"(bytes-digest) was answered, {now} is there now. Put the old files back (data.root), or have their "
-        f"questions answered anew: drop those answers{rest} and start the same command again:\n"
+        f"questions answered again: drop those answers{rest} and start the same command again:\n"
         f"  sed -i{drop} {files}"
     )
 
@@ -416,21 +383,19 @@ def print_plan(plan: Plan, console: Console, start_s: float | None = None) -> No
         start_s = time.time() - psutil.Process().create_time()  # a run takes as long until it starts to answer
     if not plan.groups:
         return
-    rows = [(cell.cell.id, cell) for group in plan.groups for cell in group.cells]
-    width = max(len(name) for name, _ in rows)
-    heads = ("questions", "answered", "failed", "to answer")
-    lines = ["  ".join(("cell".ljust(width), *heads))]
-    for name, cell in rows:
-        numbers = (cell.questions, cell.answered, cell.failed, cell.to_answer)
-        cells = (str(n).rjust(len(head)) for n, head in zip(numbers, heads, strict=True))
-        lines.append("  ".join((name.ljust(width), *cells)))
+    rows = [cell for group in plan.groups for cell in group.cells]
+    width = max(len(row.cell.id) for row in rows)
+    lines = [f"{'cell'.ljust(width)}  questions  answered  failed  to answer"]
+    lines += [
+        f"{row.cell.id.ljust(width)}  {row.questions:>9}  {row.answered:>8}  {row.failed:>6}  {row.to_answer:>9}"
+        for row in rows
+    ]
     console.print("\n".join(lines), highlight=False, markup=False)
     decode = sum(group.videos_to_decode for group in plan.groups)
     hours = sum(group.hours_to_decode for group in plan.groups)
     tokens = sum(group.tokens for group in plan.groups)
-    n_cells = sum(len(group.cells) for group in plan.groups)
     console.print(
-        f"{n_cells} cells in {len(plan.groups)} groups; {plan.to_answer:,} questions to answer on {decode:,} videos "
+        f"{len(rows)} cells in {len(plan.groups)} groups; {plan.to_answer:,} questions to answer on {decode:,} videos "
         f"({hours:,.1f} h of video, {tokens:,} video tokens, each decoded and encoded once)"
     )
     for note in plan.notes:
@@ -439,10 +404,10 @@ def print_plan(plan: Plan, console: Console, start_s: float | None = None) -> No
         return
     for line in time_lines(plan, start_s):
         console.print(line, highlight=False, markup=False)
-    frames = max((g.group.cells[0].video.max_frames for g in plan.groups), default=0)
+    frames = max(group.group.cells[0].video.max_frames for group in plan.groups)
     disk = plan.to_answer * BYTES_PER_ANSWER + decode * frames * BYTES_PER_FRAME
     features = sum(group.feature_bytes for group in plan.groups)
-    largest = max((group.largest_feature_bytes for group in plan.groups), default=0)
+    largest = max(group.largest_feature_bytes for group in plan.groups)
     console.print(
         f"disk: up to {disk / 1e6:,.1f} MB of answers, and {features / 1e9:,.3f} GB of features where run.feature_dir "
         f"is set; host memory: up to {largest / 1e9:,.3f} GB of features at a time"

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -69,22 +69,17 @@ class Cell:
     @property
     def variant(self) -> str:
         """Name of the ablation variant, or of the method where the variants do not apply."""
-        pair = (getattr(self.method, "temporal", None), getattr(self.method, "layers", None))
-        if self.method.name == "none" or None in pair:
-            return self.method.name
-        return next(name for name, switches in VARIANTS.items() if switches == pair)
+        return variant_of(vars(self.method)) or self.method.name
 
     @cached_property
     def id(self) -> str:
         """Readable name and digest: the cell's folder below ``results/runs``."""
-        semantics = getattr(self.method, "semantics", None)
-        method = [self.method.name]
-        if self.method.name != "none":
-            method += [word for word in (semantics, self.variant) if word not in (None, self.method.name)]
+        method = self.method
         words = [
-            self.task.name if not self.task.subset else f"{self.task.name}.{self.task.subset}",
+            f"{self.task.name}.{self.task.subset}" if self.task.subset else self.task.name,
             self.model.name,
-            *method,
+            method.name,
+            *(word for word in (getattr(method, "semantics", None), variant_of(vars(method))) if word),
             f"f{self.video.max_frames}",
             f"fps{self.video.fps:g}",
             f"c{'all' if self.context is None else self.context}",
@@ -101,11 +96,7 @@ class Cell:
         return _digest([self.identity["model"], self.identity["video"], self.weights, encoding, data])
 
     def record(self) -> dict[str, Any]:
-        """The cell as plain data for its manifest: the identity, and what else is worth knowing of it.
-
-        ``code`` and ``prompts`` are digests of the code that answers, ``architecture`` is what
-        :func:`harness.settings.weights.architecture` finds.
-        """
+        """The cell as plain data for its manifest; ``code`` and ``prompts`` are digests of the code that answers."""
         return {
             "name": self.id,
             "variant": self.variant,
@@ -122,47 +113,31 @@ class Cell:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Cell:
-        """The cell of a manifest, with the weights and versions that it was answered with.
+        """The cell of a manifest's `cell` (see `record`), with the weights and versions that it was answered with.
 
         A setting that the record does not know has its default, and one that the code does not know any more is left
-        out. Whether the answers are still those of this code is for the digest to say.
-
-        Args:
-            record: the `cell` of a manifest, see :meth:`record`.
-
-        Raises:
-            UserError: its method is not there any more.
+        out. The digest tells whether the answers are still those of this code. Raises UserError where the method is
+        not there any more.
         """
         groups: dict[str, Any] = {}
         for group in GROUPS:
             schema = schema_of(group, record[group].get("name"))
             names = {field.name for field in dataclasses.fields(schema) if field.init}
             groups[group] = schema(**{name: value for name, value in record[group].items() if name in names})
-        return cls(
-            context=record["context"],
-            weights=record.get("weights", "unknown"),
-            versions=record.get("versions", {}),
-            **groups,
-        )
+        weights, versions = record.get("weights", "unknown"), record.get("versions", {})
+        return cls(context=record["context"], weights=weights, versions=versions, **groups)
 
     def now(self, weights: str) -> Cell:
-        """The cell as this code would run it, with these weights.
-
-        Raises:
-            UserError: its adapter or benchmark is not there any more.
-        """
+        """The cell as this code would run it, with these weights; raises as `declared_versions`."""
         versions = declared_versions(self.model, self.method, self.task)
         return dataclasses.replace(self, weights=weights, versions=versions)
 
     def with_(self, changes: Mapping[str, Any], weights: Callable[[Cell], str]) -> Cell:
-        """The cell with some settings changed, as it would be run now.
+        """The cell with some settings changed, as it would be run now. Raises UserError where it cannot exist.
 
         Args:
             changes: setting -> value: ``video.fps``, ``context``, ``method.quirks.<name>``, or a whole group.
             weights: the digest of a cell's weights.
-
-        Raises:
-            UserError: such a cell cannot exist.
         """
         groups: dict[str, Any] = {name: changes.get(name, getattr(self, name)) for name in GROUPS}
         quirks: dict[str, Any] = {}
@@ -186,18 +161,22 @@ class Cell:
 
         Options of two methods differ in whole: ``method``.
         """
-        found: dict[str, tuple[Any, Any]] = {}
+        pairs: dict[str, tuple[Any, Any]] = {}
         for group in GROUPS:
             a, b = getattr(self, group), getattr(other, group)
-            if type(a) is not type(b):
-                found[group] = (a, b)
-                continue
-            names = [field.name for field in dataclasses.fields(a) if not rule_of(field).runtime]
-            pairs = {f"{group}.{name}": (getattr(a, name), getattr(b, name)) for name in names}
-            found |= {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
-        if self.context != other.context:
-            found["context"] = (self.context, other.context)
-        return found
+            if type(a) is type(b):
+                names = [field.name for field in dataclasses.fields(a) if not rule_of(field).runtime]
+                pairs |= {f"{group}.{name}": (getattr(a, name), getattr(b, name)) for name in names}
+            else:
+                pairs[group] = (a, b)
+        pairs["context"] = (self.context, other.context)
+        return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def variant_of(method: Mapping[str, Any]) -> str:
+    """The ablation variant of a method's options; empty for a method without both switches."""
+    switches = method.get("temporal"), method.get("layers")
+    return next((name for name, pair in VARIANTS.items() if pair == switches and method["name"] != "none"), "")
 
 
 def _digest(value: Any) -> str:
@@ -206,11 +185,9 @@ def _digest(value: Any) -> str:
 
 
 def declared_versions(model: ModelConfig, method: Method, task: TaskConfig) -> dict[str, int | str]:
-    """The versions that enter a cell's identity. Each is raised by hand where answers change on purpose, so that
-    nothing else, be it a new method beside it or a refactoring, orphans a stored answer.
+    """The versions that enter a cell's identity; raises UserError where there is no such adapter or benchmark.
 
-    Raises:
-        UserError: there is no such adapter, method or benchmark.
+    Each is raised by hand where answers change on purpose, so that no new method and no refactoring orphans an answer.
     """
     import harness.compress
     import harness.video
@@ -227,16 +204,8 @@ def declared_versions(model: ModelConfig, method: Method, task: TaskConfig) -> d
 
 
 def schema_of(group: str, name: Any = None) -> type[Any]:
-    """The dataclass of a group's settings.
-
-    Args:
-        name: of the method, for the group `method`.
-
-    Raises:
-        UserError: there is no such method.
-    """
-    schema = SCHEMAS[group]
-    if schema is not None:
+    """The dataclass of a group's settings; of `method` that of the method `name`, UserError where there is none."""
+    if (schema := SCHEMAS[group]) is not None:
         return schema
     from harness.compress.method import method_class  # late: torch
 
@@ -246,21 +215,15 @@ def schema_of(group: str, name: Any = None) -> type[Any]:
 def settle_method(
     method: Method, task: TaskConfig, weights: str, words: Sequence[str] = (), problems: list[str] | None = None
 ) -> Method:
-    """A method as it enters a cell: with the values of its task where it leaves them null, its position rule, and what
-    it takes from files.
-
-    The releases set position reforge per benchmark; semantics ``paper`` has none.
+    """A method as it enters a cell: its task's values where it leaves them null, its position rule, and what its files
+    hold. The releases set position reforge per benchmark; semantics ``paper`` has none.
 
     Args:
         weights: digest of the model's files, or `unknown`.
         words: settings of the command line, for the command in a message.
-        problems: where a missing file is noted; without it the file's absence raises.
-
-    Raises:
-        UserError: a file of the method is missing, or is not of these weights.
+        problems: where it is noted that a file is missing, or not of these weights; without it that raises UserError.
     """
-    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    changes: dict[str, Any] = {"positions": method.position_rule}
+    options, changes = vars(method), dict[str, Any](positions=method.position_rule)
     if "reforge" in options and options["reforge"] is None:
         changes["reforge"] = task.reforge and options.get("semantics") != "paper"
     if "max_guide_length" in options and options["max_guide_length"] is None:
@@ -276,13 +239,10 @@ def settle_method(
 
 
 def setting_key(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cell was asked to do, the same before and after a change of code: no digests, no runtime settings.
+    """What a manifest's `cell` (or such a key) asks for, the same before and after a change of code.
 
-    Unknown and missing settings are treated as by :meth:`Cell.from_record`; those of a method that is not there any
-    more stay as they are.
-
-    Args:
-        record: a manifest's ``cell``, or such a key.
+    It holds no digests and no runtime settings. Unknown and missing settings are treated as by `Cell.from_record`;
+    those of a method that is not there any more stay as they are.
     """
     key: dict[str, Any] = {"context": record.get("context")}
     for group in GROUPS:
@@ -298,24 +258,21 @@ def setting_key(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def key_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Where two setting keys differ: ``method.positions: float -> v5``."""
-    return list(_differences(a, b, prefix))
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    lines = []
     for key in sorted({*a, *b}):
         name, old, new = f"{prefix}{key}", a.get(key), b.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{name}.")
+            lines += key_differences(old, new, f"{name}.")
         elif old != new:
-            yield f"{name}: {old} -> {new}"
+            lines.append(f"{name}: {old} -> {new}")
+    return lines
 
 
 @lru_cache
 def code_digest(*places: str) -> str:
     """Digest of what Python code does: comments, docstrings and layout do not count.
 
-    Args:
-        places: files, or folders taken whole, below the root of a checkout; a file that is not there counts as absent.
+    `places` are files, or folders taken whole, below the root of a checkout; a file that is not there counts as absent.
     """
     digest = hashlib.sha256()
     for name in places:
@@ -323,13 +280,12 @@ def code_digest(*places: str) -> str:
         place = root / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(path.relative_to(root).as_posix().encode())
-            if path.exists():
-                digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
+            if not path.exists():
+                continue
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    strings = {s for s in node.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)}
+                    node.body = [statement for statement in node.body if statement not in strings]
+            digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:12]
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-    return tree

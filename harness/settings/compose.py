@@ -69,31 +69,17 @@ def options(group: str) -> list[str]:
 
 
 def compose_config(words: Sequence[str]) -> Config:
-    """Compose ``conf/config.yaml`` with the words of a command line.
+    """Compose ``conf/config.yaml`` with the words of a command line: plain dataclasses, every matrix axis settled.
 
-    Args:
-        words: Hydra overrides such as ``profile=published`` or ``matrix.frames=[256,1024]``. A text that Hydra's
-            grammar does not take, such as a path with an umlaut, needs no quotes.
-
-    Returns:
-        The composed configuration as plain dataclasses, each axis of its matrix as the most specific place sets it.
-
-    Raises:
-        UserError: naming the file or override, the key, and what is allowed.
+    The words are Hydra overrides such as ``profile=published`` or ``matrix.frames=[256,1024]``. A text that Hydra's
+    grammar does not take, such as a path with an umlaut, needs no quotes. Raises UserError that names the file or
+    override, the key, and what is allowed.
     """
-    found: Config = _composed(Config, words)
-    return found
+    return cast(Config, _composed(Config, words))
 
 
 def compose_verb(verb: Verb, words: Sequence[str]) -> tuple[Config, Any]:
-    """Compose the configuration of a verb.
-
-    Returns:
-        What every verb takes, and the settings of the verb's own section; None for a verb without.
-
-    Raises:
-        UserError: as :func:`compose_config`.
-    """
+    """As `compose_config`, and the settings of the verb's own section; None for a verb without."""
     if verb.schema is None:
         return compose_config(words), None
     section: tuple[str, type[Any], Any] = (verb.section, verb.schema, field(default_factory=verb.schema))
@@ -135,7 +121,7 @@ def _finished(root: type[Config], sections: Mapping[str, Any], words: Sequence[s
     """The configuration of composed sections: values checked, axes settled."""
     config = root(**{**sections, "words": list(words)})
     check_settings(config)
-    given = {_key(word) for word in words}
+    given = {word.partition("=")[0] for word in words}
     if "task.data" in given and "task.name" not in given:
         raise UserError(f"task.data={config.task.data} makes another task: give it a name of its own with task.name=")
     config.matrix = settle(config.matrix, config.profile, _spelled(words))
@@ -161,22 +147,21 @@ class Recomposed:
         self._sections: dict[Any, Any] = {}
 
     def under(self, **choice: str) -> Config:
-        """The configuration with these options of groups in place of its own.
+        """The configuration with these options of groups in place of its own, group -> option.
 
-        Args:
-            choice: group -> option; what the words say of the group's single settings still holds.
-
-        Raises:
-            UserError: there is no such option, or a setting of the command line does not exist in it.
+        What the words say of the group's single settings still holds. Raises UserError where there is no such option,
+        or a setting of the command line does not exist in it.
         """
         files = self._files({**self._chosen, **choice})
         made: dict[str, Any] = {}
-        for name in ("model", *(name for name in SCHEMAS if name != "model")):
+        for name in SCHEMAS:  # the model first
             made[name] = self._section(name, files, made)
         root = {key: value for file in files.values() for key, value in file.items() if key not in SCHEMAS}
         root |= {key: value for key, value in self._values if "." not in key}
-        kept = [word for word in _spelled(self.words) if _key(word) not in _axes_of(choice)]
         made |= {key: root[key] for key in OF_ALL if key in root}
+        axes = {*choice, *(f"matrix.{group}" for group in choice)}
+        words = _spelled(self.words)
+        kept = [word for word in words if word.partition("=")[0] not in axes]
         return _finished(Config, made, [*kept, *(f"{group}={option}" for group, option in choice.items())])
 
     def _files(self, chosen: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -184,40 +169,32 @@ class Recomposed:
 
         The last group is asked first: the option of a group may choose those of the groups before it.
         """
-        base = self._base
-        order = [entry if isinstance(entry, str) else next(iter(entry.items())) for entry in base["defaults"]]
         asked = dict(chosen)
-        found: dict[str, dict[str, Any]] = {}
-        for entry in reversed(order):
+        files: dict[str, dict[str, Any]] = {}
+        for entry in reversed(self._base["defaults"]):
             if entry == "_self_":
-                found["_self_"] = {key: value for key, value in base.items() if key != "defaults"}
+                files["_self_"] = {key: value for key, value in self._base.items() if key != "defaults"}
             elif entry != "schema":
-                group, option = entry[0], str(asked.get(entry[0], entry[1]))
-                content, choices = _option(CONF, group, option)
+                ((group, option),) = entry.items()
+                files[group], choices = _option(CONF, group, str(asked.get(group, option)))
                 asked = {**choices, **asked}
-                found[group] = content
-        return dict(reversed(found.items()))
+        return dict(reversed(files.items()))
 
     def _section(self, name: str, files: Mapping[str, dict[str, Any]], made: Mapping[str, Any]) -> Any:
         parts = [file[name] for file in files.values() if name in file]
         key = (name, made["model"].name if name == "method" else "", repr(parts))
-        if key not in self._sections:
-            self._sections[key] = self._merged(name, parts, made)
-        return copy.copy(self._sections[key])
-
-    def _merged(self, name: str, parts: Sequence[dict[str, Any]], made: Mapping[str, Any]) -> Any:
-        schema = SCHEMAS[name]
+        if key in self._sections:
+            return copy.copy(self._sections[key])
         whole = OmegaConf.create({"model": dataclasses.asdict(made["model"])} if name == "method" else {})
-        own = OmegaConf.create({}) if schema is None else OmegaConf.structured(schema)
         try:
-            whole[name] = OmegaConf.merge(own, *parts)
-            for key, value in self._values:
-                if key.startswith(f"{name}."):
-                    OmegaConf.update(whole, key, value, force_add=key.startswith(OPEN_KEYS))
-            found = whole[name]
-            return _opened(name, OmegaConf.to_object(found) if isinstance(found, DictConfig) else found)
+            whole[name] = OmegaConf.merge(OmegaConf.structured(SCHEMAS[name] or {}), *parts)
+            for path, value in self._values:
+                if path.startswith(f"{name}."):
+                    OmegaConf.update(whole, path, value, force_add=path.startswith(OPEN_KEYS))
+            self._sections[key] = _opened(name, OmegaConf.to_object(whole[name]))
         except OmegaConfBaseException as error:
             raise UserError(_explained(error, Config)) from error
+        return copy.copy(self._sections[key])
 
 
 def _spelled(words: Sequence[str]) -> list[str]:
@@ -260,14 +237,6 @@ def _leaves(key: str, value: str) -> list[str]:
     return leaves
 
 
-def _axes_of(choice: Mapping[str, str]) -> set[str]:
-    return {*choice, *(f"matrix.{group}" for group in choice)}
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]
-
-
 @cache
 def _option(conf: Path, group: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What an option says, from the root of the configuration; and the options of other groups that it chooses."""
@@ -291,8 +260,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 def _hydra_word(word: str, root: type[Config]) -> str:
     """An override in Hydra's grammar: open mappings may be added to, and a text that it cannot read is quoted.
 
-    Raises:
-        UserError: no ``key=value``, or a setting or an option that does not exist.
+    Raises UserError for no ``key=value``, and for a setting or an option that does not exist.
     """
     key, equals, value = word.partition("=")
     if word.startswith(("+", "~")):
@@ -324,11 +292,7 @@ def _hydra_word(word: str, root: type[Config]) -> str:
 
 
 def _check_key(key: str, root: type[Config]) -> Any:
-    """The type of a setting; None below an open mapping, whose keys are checked later.
-
-    Raises:
-        UserError: there is no such setting.
-    """
+    """The type of a setting, UserError where there is none; None below an open mapping, which is checked later."""
     schema: Any = root
     parent = ""
     for name in key.split("."):
@@ -348,14 +312,13 @@ def quoted(text: str) -> str:
 
 
 def _axes(entries: dict[str, Any], place: str, group: str, schema: type[A]) -> dict[str, A]:
-    unknown = sorted(set(entries) - set(options(group)))
-    if unknown:
+    if unknown := sorted(set(entries) - set(options(group))):
         raise UserError(f"{place}.{unknown[0]}: there is no {group} of that name; allowed: {', '.join(options(group))}")
-    found = {name: _typed(schema, _lists(axes or {}), f"{place}.{name}") for name, axes in entries.items()}
-    for name, axes in found.items():
+    typed = {name: _typed(schema, _lists(axes or {}), f"{place}.{name}") for name, axes in entries.items()}
+    for name, axes in typed.items():
         if isinstance(axes, ProfileAxes) and axes.rows is not None:
             axes.rows = _rows(axes.rows, f"{place}.{name}.rows")
-    return found
+    return typed
 
 
 def _rows(entries: list[Any], place: str) -> list[Row]:

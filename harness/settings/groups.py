@@ -6,13 +6,16 @@ answer, the axis that stands for it, and its name in tables (see `harness.settin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from harness.settings.rules import MatrixConfig, setting
 
+T = TypeVar("T")
 PUBLISHED_READER = "decord"
 """The reader of the published runs. It has no package for some machines, Apple's processors among them."""
 DEFAULT_READER = PUBLISHED_READER if find_spec("decord") else "pyav"
@@ -116,6 +119,12 @@ class TaskConfig:
     )
 
 
+def once_per_task(read: Callable[[TaskConfig], T]) -> Callable[[TaskConfig], T]:
+    """`read` that runs once for equal tasks: a long annotation takes a while."""
+    known = cache(lambda *values: read(TaskConfig(*values)))
+    return lambda task: known(*astuple(task))
+
+
 @dataclass
 class DataConfig:
     """Where the benchmarks are."""
@@ -148,7 +157,7 @@ class EngineConfig:
 
 @dataclass
 class RunConfig:
-    """How a run is carried out; nothing here can change an answer."""
+    """How a run is carried out. Nothing here can change an answer."""
 
     retry: str = setting("none", words=("none", "failed"), help="failed: ask failed questions again")
     sharing: bool = setting(True, help="encode a video once for all cells that see the same frames")
@@ -164,11 +173,10 @@ class RunConfig:
 
 @dataclass
 class ReportConfig:
-    """How scores are judged and where the report goes; nothing here can change an answer.
+    """How scores are judged and where the report goes. Nothing here can change an answer.
 
     Margins are in points (percent accuracy). A published value is ``reproduced`` when a rerun of it would lie within
-    ``margin`` of ours with ``confidence``; a claim of no effect holds when the effect lies within ``neutral_margin`` of
-    zero.
+    ``margin`` of ours with ``confidence``; a claim of no effect holds when the effect is within ``neutral_margin``.
     """
 
     margin: float = setting(1.0, least=0, most=100, help="points within which a published number is reproduced")
@@ -217,10 +225,11 @@ class Config:
     words: list[str] = field(default_factory=list)
 
 
-SCHEMAS: dict[str, type[Any] | None] = {
-    "model": ModelConfig, "method": None, "video": VideoConfig, "context": ContextConfig, "task": TaskConfig,
-    "matrix": MatrixConfig, "engine": EngineConfig, "run": RunConfig, "data": DataConfig, "report": ReportConfig,
-}  # fmt: skip
-"""Group -> its schema; a method types its own options."""
 OF_ALL = ("profile", "results")
 """Settings that stand in no group."""
+SCHEMAS: dict[str, type[Any] | None] = {
+    group: None if group == "method" else schema
+    for group, schema in get_type_hints(Config).items()
+    if group not in (*OF_ALL, "words")
+}
+"""Group -> its schema; a method types its own options."""

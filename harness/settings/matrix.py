@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
-from harness.settings.groups import Config, ContextConfig, ModelConfig, TaskConfig, VideoConfig
+from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
 from harness.settings.rules import CHOICES, Axes, MatrixConfig, Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
@@ -37,68 +37,44 @@ class Group:
 
 
 def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]:
-    """Expand the matrix of a configuration.
+    """The cells of a configuration's matrix in the order of its axes; variants of an uncompressed cell are one cell.
+
+    Raises UserError where an axis is empty or names an option that does not exist, and for a switch that no method has.
 
     Args:
         config: the composed configuration. Group options named by an axis are composed with its overrides too, so
             that ``model.path=...`` reaches every model of the axis.
         problems: where missing weights are noted; without it they raise. A cell of unknown weights matches no
             stored answer.
-
-    Returns:
-        The cells in the order of the axes, without duplicates: variants of an uncompressed cell are one cell.
-
-    Raises:
-        UserError: an axis names an option that does not exist, or is empty.
     """
-    matrix = config.matrix
+    matrix, cells, again = config.matrix, dict[str, Cell](), Recomposed(config.words)
     check_axes(matrix, "matrix")
     for i, row in enumerate(matrix.rows):
         check_axes(row, f"matrix.rows[{i}]")
     for place in ("by_model", "by_task"):
         for name, axes in getattr(matrix, place).items():
             check_axes(axes, f"matrix.{place}.{name}")
-    cells: dict[str, Cell] = {}
-    again = Recomposed(config.words)
-    found: dict[tuple[str | None, ...], Config] = {}
+    composed: dict[tuple[str | None, ...], Config] = {}
     for i, part in enumerate(matrix.parts):
-        axes = (part.task, part.model, part.method)  # in the order of CHOICES
-        for names in itertools.product(*([*axis] if axis else [None] for axis in axes)):
+        chosen = (part.task, part.model, part.method)  # in the order of CHOICES
+        for names in itertools.product(*([*axis] if axis else [None] for axis in chosen)):
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
-            if names not in found:
-                found[names] = again.under(**choice) if choice else config
-            own = found[names]
-            groups = (own.model, own.method, own.video, own.context.tokens, own.task)
-            for cell in _cells_of(*groups, own.matrix.parts[i], own.words, problems):
+            if names not in composed:
+                composed[names] = again.under(**choice) if choice else config
+            for cell in _cells_of(composed[names], composed[names].matrix.parts[i], problems):
                 cells.setdefault(cell.id, cell)
-    _check_obeyed(config.words, list(cells.values()))
+    for word in config.words if cells else ():
+        switch = word.partition("=")[0]
+        if switch in SWITCHES and not any(SWITCHES[switch] <= vars(cell.method).keys() for cell in cells.values()):
+            methods = ", ".join(dict.fromkeys(cell.method.name for cell in cells.values()))
+            raise UserError(f"{word}: {methods} has no {switch}; leave it out, or set method=adaretake")
     return list(cells.values())
 
 
-def _check_obeyed(words: Iterable[str], cells: Sequence[Cell]) -> None:
-    """Refuse a switch that no method of the cells has.
-
-    Raises:
-        UserError: ``semantics=paper`` where no method has several semantics.
-    """
-    for word in words:
-        axis = word.partition("=")[0]
-        options = SWITCHES.get(axis)
-        if options and cells and not any(options <= vars(cell.method).keys() for cell in cells):
-            names = ", ".join(dict.fromkeys(cell.method.name for cell in cells))
-            raise UserError(f"{word}: {names} has no {axis}; leave it out, or set method=adaretake")
-
-
 def cells_under(words: Sequence[str], settings: Sequence[str], problems: list[str] | None = None) -> list[Cell]:
-    """The cells of a command line with further settings, which win over its own; a table's rows are left out.
+    """The cells of a command line's words with further settings, which win over its own; a table's rows are left out.
 
-    Args:
-        words: of the command line.
-        settings: ``key=value``, such as ``frames=64`` or ``video.long_side=336``.
-        problems: as in :func:`build_cells`.
-
-    Raises:
-        UserError: a setting that does not exist.
+    `settings` are ``key=value``, such as ``frames=64`` or ``video.long_side=336``; otherwise as :func:`build_cells`.
     """
     again = {word.partition("=")[0].removeprefix("matrix.") for word in settings}
     for axis in again & AXES.keys():
@@ -120,17 +96,10 @@ def as_groups(cells: Iterable[Cell]) -> list[Group]:
     return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
-def _cells_of(
-    model: ModelConfig,
-    method: Method,
-    video: VideoConfig,
-    context: int | None,
-    task: TaskConfig,
-    matrix: MatrixConfig,
-    words: Sequence[str],
-    problems: list[str] | None,
-) -> Iterator[Cell]:
-    """The cells of one model, method and task; the others as in :func:`build_cells`."""
+def _cells_of(config: Config, matrix: MatrixConfig, problems: list[str] | None) -> Iterator[Cell]:
+    """The cells of one model, method and task under axes without rows; `problems` as for `build_cells`."""
+    model, video, task = config.model, config.video, config.task
+    method: Method = config.method
     try:
         weights = weights_identity(find_weights(model.path, model.fetch).resolve())
     except UserError as error:
@@ -140,34 +109,30 @@ def _cells_of(
         weights = "unknown"
     model = dataclasses.replace(model, dtype=resolve_dtype(model.dtype, model.device))
     versions = declared_versions(model, method, task)
-    options = {field.name for field in dataclasses.fields(method)}
-    own = {"context": [context]}
-    axes = [
-        matrix.values(axis, task.name, model.name) or own.get(axis, [None])
-        if SWITCHES.get(axis, set()) <= options
-        else [None]
-        for axis in ("frames", "fps", "context", "subset", "replicate", *SWITCHES)
-    ]
+    own: dict[str, list[Any]] = {
+        "frames": [video.max_frames], "fps": [video.fps], "context": [config.context.tokens], "subset": [task.subset],
+        "replicate": [task.replicate], "semantics": [None], "variant": [None],
+    }  # fmt: skip
+    axes = (
+        matrix.values(axis, task.name, model.name) or value
+        if SWITCHES.get(axis, set()) <= vars(method).keys()
+        else value
+        for axis, value in own.items()
+    )
     for frames, fps, tokens, subset, replicate, semantics, variant in itertools.product(*axes):
         changes: dict[str, Any] = {} if semantics is None else {"semantics": semantics}
         if variant is not None:
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
-        settled = settle_method(dataclasses.replace(method, **changes), task, weights, words, problems)
-        seen = dataclasses.replace(video, max_frames=frames or video.max_frames, fps=fps or video.fps)
-        asked = task if subset is None else dataclasses.replace(task, subset=subset)
-        asked = asked if replicate is None else dataclasses.replace(asked, replicate=replicate)
-        if asked.replicate and "seed" in options:
-            seeded: dict[str, Any] = {"seed": dataclasses.asdict(settled)["seed"] + asked.replicate}
-            settled = dataclasses.replace(settled, **seeded)
+        if replicate and "seed" in vars(method):
+            changes |= {"seed": vars(method)["seed"] + replicate}
+        settled = settle_method(dataclasses.replace(method, **changes), task, weights, config.words, problems)
+        seen = dataclasses.replace(video, max_frames=frames, fps=fps)
+        asked = dataclasses.replace(task, subset=subset or task.subset, replicate=replicate)
         yield Cell(model, settled, seen, None if method.name == "none" else tokens, asked, weights, versions)
 
 
 def check_axes(axes: Axes, place: str) -> None:
-    """Check the values of axes, each by the rule of the setting that it stands for.
-
-    Raises:
-        UserError: an axis is empty, or holds a value that is not allowed.
-    """
+    """Raises UserError where an axis is empty, or a value breaks the rule of the setting that the axis stands for."""
     for axis in dataclasses.fields(axes):
         values = getattr(axes, axis.name)
         if axis.name not in AXES or values is None:
@@ -186,7 +151,5 @@ def _axis_rule(name: str) -> Rule:
         return Rule(words=tuple(VARIANTS))
     if name == "semantics":  # the method knows its own
         return Rule(name=True)
-    schemas = (VideoConfig, ContextConfig, TaskConfig)
-    return next(
-        rule for schema in schemas for field in dataclasses.fields(schema) if (rule := rule_of(field)).axis == name
-    )
+    fields = (field for schema in (VideoConfig, ContextConfig, TaskConfig) for field in dataclasses.fields(schema))
+    return next(rule for rule in map(rule_of, fields) if rule.axis == name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import re
@@ -24,7 +23,20 @@ _NOTHING = object()
 
 @dataclass(frozen=True)
 class Rule:
-    """Everything that is declared of one setting; see :func:`setting`."""
+    """Everything that is declared of one setting.
+
+    help: what the setting is for, in one line of ``--help``.
+    above, least, below, most: bounds of a number, or of every number of a list. words: the only texts allowed.
+    name: whether the text is a name, see `NAME`.
+    runtime: whether the field cannot change an answer; all others enter the identity of a cell.
+    neutral: value under which answers are as they were before the field existed; with it the field stays out of the
+    identity, so that a new field orphans no stored answer.
+    axis: the axis of a matrix that stands for this setting.
+    label: its name in tables, imports and the bridge; empty for the axis, or else the field's own name.
+    flag: whether a verb also takes the setting as an option (``update_baseline``: ``--update-baseline``).
+    positional: whether a verb's words without ``=`` are the values of this setting.
+    of_cells: whether the values of the option are settings of a cell (``--candidates video=stock context=130``).
+    """
 
     help: str = ""
     above: float | None = None
@@ -69,45 +81,15 @@ class Rule:
         return "a number " + " and ".join(listed) if listed else ""
 
 
-def setting(
-    default: Any = REQUIRED,
-    *,
-    help: str = "",
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-    words: tuple[str, ...] = (),
-    name: bool = False,
-    runtime: bool = False,
-    neutral: Any = _NOTHING,
-    axis: str = "",
-    label: str = "",
-    flag: bool = False,
-    positional: bool = False,
-    of_cells: bool = False,
-) -> Any:
-    """A field of a schema, with all that is known of the setting. Null passes where the field's type allows it.
+def setting(default: Any = REQUIRED, **declared: Any) -> Any:
+    """A field of a schema with its rule: `declared` are fields of `Rule`. Null passes where the field's type allows it.
 
-    Args:
-        default: used where no yaml and no override sets the field; without one, a yaml has to. A list is copied.
-        help: what the setting is for, in one line of ``--help``.
-        above, least, below, most: bounds of a number, or of every number of a list.
-        words: the only texts allowed.
-        name: whether the text is a name, see `NAME`.
-        runtime: whether the field cannot change an answer; all others enter the identity of a cell.
-        neutral: value under which answers are as they were before the field existed; with it the field stays out of
-            the identity, so that a new field orphans no stored answer.
-        axis: the axis of a matrix that stands for this setting.
-        label: its name in tables, imports and the bridge; empty for the axis, or else the field's own name.
-        flag: whether a verb also takes the setting as an option (``update_baseline``: ``--update-baseline``).
-        positional: whether a verb's words without ``=`` are the values of this setting.
-        of_cells: whether the values of the option are settings of a cell (``--candidates video=stock context=130``).
+    The default is used where no yaml and no override sets the field; without a default a yaml has to. A list is copied.
     """
-    rule = Rule(help, above, least, below, most, words, name, runtime, neutral, axis, label, flag, positional, of_cells)
+    rule = {_KEY: Rule(**declared)}
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={_KEY: rule})
-    return dataclasses.field(default=default, metadata={_KEY: rule})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=rule)
+    return dataclasses.field(default=default, metadata=rule)
 
 
 def rule_of(field: dataclasses.Field[Any]) -> Rule:
@@ -119,8 +101,7 @@ def rule_of(field: dataclasses.Field[Any]) -> Rule:
 
 def label_of(field: dataclasses.Field[Any]) -> str:
     """A setting's name in tables, imports and the bridge."""
-    rule = rule_of(field)
-    return rule.label or rule.axis or field.name
+    return rule_of(field).label or rule_of(field).axis or field.name
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -131,21 +112,13 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def check_settings(config: Any, prefix: str = "") -> None:
-    """Check every field of a schema's instance, and of the schemas inside it.
-
-    Raises:
-        UserError: the first value that is not allowed, with what is.
-    """
+    """Check every field of a schema's instance, and of the schemas inside it; raises as `check_value`."""
     for where, value, rule in _values(config, prefix):
         check_value(where, value, rule)
 
 
 def check_value(where: str, value: Any, rule: Rule) -> None:
-    """Check one value or null.
-
-    Raises:
-        UserError: it is not allowed; with what is.
-    """
+    """Raises UserError where the value is neither null nor allowed; the message holds what is allowed."""
     if value is None or rule.holds(value):
         return
     kind = "not known" if rule.words else "not allowed"
@@ -236,8 +209,8 @@ class MatrixConfig(Row):
     def values(self, axis: str, task: str, model: str) -> list[Any] | None:
         """The values of an axis for one task and model, from the most specific place that sets it; None without."""
         places = (self.by_task.get(task), self.by_model.get(model), self)
-        found = (getattr(place, axis) for place in places if place is not None)
-        return next((list(values) for values in found if values is not None), None)
+        set_there = (getattr(place, axis) for place in places if place is not None)
+        return next((list(values) for values in set_there if values is not None), None)
 
     @property
     def parts(self) -> list[MatrixConfig]:

@@ -31,13 +31,12 @@ AXES: dict[str, tuple[str, ...]] = {axis: _settings_of(axis) for axis in (*CHOIC
 
 
 def spelled(words: Iterable[str], contexts: Mapping[str, int | None]) -> list[str]:
-    """The words of a command line with each axis as a setting.
+    """The words of a command line, ``key=value``, with each axis as a setting.
 
     A list is the axis of the matrix (``frames=[64,128]``: ``matrix.frames=[64,128]``); a single value is the setting
     that the axis stands for, or an axis of one value where it stands for several. ``context=16k`` stays an option.
 
     Args:
-        words: ``key=value``.
         contexts: options of the group `context` and their tokens; in a list an option stands for its tokens.
     """
     return [_spelled(word, contexts) for word in words]
@@ -72,12 +71,7 @@ def _spelled(word: str, contexts: Mapping[str, int | None]) -> str:
 def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> MatrixConfig:
     """Give each axis to the place that wins, see `MatrixConfig`; only `by_model` and `by_task` are left to look up.
 
-    Args:
-        matrix: with `Axes` as the values of its three mappings.
-        overrides: words of the command line, ``key=value``.
-
-    Raises:
-        UserError: the command line gives both an axis and a setting that the axis stands for.
+    Raises UserError where the overrides, ``key=value``, set both an axis and a setting that the axis stands for.
     """
     given = {key: value for key, _, value in (word.partition("=") for word in overrides)}
     own: ProfileAxes = matrix.by_profile.get(profile, ProfileAxes())
@@ -97,22 +91,15 @@ def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> Matr
             won[axis] = getattr(own, axis)
     given_axes = {axis for axis, settings in AXES.items() if given.keys() & {*settings, f"matrix.{axis}"}}
     rows = matrix.rows if own.rows is None or "matrix.rows" in given else own.rows
-    return dataclasses.replace(
-        matrix,
-        **won,
-        rows=[unset(row, given_axes) for row in rows],
-        by_profile={},
-        by_model=_without(matrix.by_model, "matrix.by_model", won, given),
-        by_task=_without(matrix.by_task, "matrix.by_task", won, given),
-    )
 
+    def exceptions(group: str) -> dict[str, Axes]:
+        """Those for single models or tasks, without the axes that another place won."""
+        kept: dict[str, Axes] = getattr(matrix, group)
+        for name, axes in kept.items():
+            place = f"matrix.{group}.{name}"
+            whole = given.keys() & {f"matrix.{group}", place}
+            kept = {**kept, name: unset(axes, {axis for axis in won if not whole and f"{place}.{axis}" not in given})}
+        return kept
 
-def _without(places: dict[str, Axes], prefix: str, won: Iterable[str], given: Mapping[str, str]) -> dict[str, Axes]:
-    """The exceptions for single models or tasks, less the axes won by another place."""
-    kept = {}
-    for name, axes in places.items():
-        said = {
-            axis for axis in won if any(k in given for k in (prefix, f"{prefix}.{name}", f"{prefix}.{name}.{axis}"))
-        }
-        kept[name] = unset(axes, {*won} - said)
-    return kept
+    changes: dict[str, Any] = {"by_profile": {}, "by_model": exceptions("by_model"), "by_task": exceptions("by_task")}
+    return dataclasses.replace(matrix, **won, rows=[unset(row, given_axes) for row in rows], **changes)

@@ -27,14 +27,9 @@ class Context(Once):
     settings: ReportConfig = field(default_factory=ReportConfig)
 
     def estimate(self, cell: CellResult, metric: str | None = None, parser: str | None = None) -> Estimate | None:
-        """Score of a cell.
+        """Score of a cell; None when no scored question counts in the metric.
 
-        Args:
-            metric: of its benchmark; the published one when None.
-            parser: of the answers; the protocol's own when None.
-
-        Returns:
-            None when no scored question counts in the metric.
+        Without `metric` that of the published table, without `parser` that of the protocol.
         """
         name = metric or main_metric(cell.benchmark)
         key = ("estimate", cell, name, parser or cell.parser)
@@ -56,35 +51,35 @@ class Context(Once):
     def flips(self, cell: CellResult, metric: str, parser: str) -> FlipRate:
         """How many answers of the cell's benchmark flip between two runs.
 
-        Given by ``report.flip_rate``; else measured between cells alike but for their numerics, whatever their model,
+        Set by ``report.flip_rate``; else measured between cells alike but for their numerics, whatever their model,
         each against the first of its set; else assumed.
         """
         if self.settings.flip_rate is not None:
             return given(self.settings.flip_rate)
-        real = tuple(each for each in self.cells if each.benchmark == cell.benchmark and not each.toy)
-        return self.once(("flips", real, metric, parser), lambda: self._flips(real, metric, parser))
+        real = tuple(other for other in self.cells if other.benchmark == cell.benchmark and not other.toy)
 
-    def _flips(self, cells: Sequence[CellResult], metric: str, parser: str) -> FlipRate:
-        sets = [found.cells for found in replicates(cells) if found.kind == "numerics"]
-        pairs = [self.runs(first, other, metric, parser) for first, *others in sets for other in others]
-        found = [pair for pair in pairs if pair is not None]
-        return flip_rate(found) if found else given(None)
+        def measured() -> FlipRate:
+            sets = [alike.cells for alike in replicates(real) if alike.kind == "numerics"]
+            pairs = (self.runs(first, other, metric, parser) for first, *others in sets for other in others)
+            known = [pair for pair in pairs if pair is not None]
+            return flip_rate(known) if known else given(None)
+
+        return self.once(("flips", real, metric, parser), measured)
 
     def runs(self, a: CellResult, b: CellResult, metric: str, parser: str | None = None) -> Runs | None:
         """What both cells scored, question by question; None when they share no question."""
-        correct = a.correct(parser), b.correct(parser)
-        first, second = (
-            sample(cell.asked, a.benchmark, metric, own, places)
-            for cell, own, places in zip((a, b), correct, shared(a.asked, b.asked, *correct), strict=True)
-        )
+        right_a, right_b = a.correct(parser), b.correct(parser)
+        places_a, places_b = shared(a.asked, b.asked, right_a, right_b)
+        first = sample(a.asked, a.benchmark, metric, right_a, places_a)
+        second = sample(b.asked, a.benchmark, metric, right_b, places_b)
         if not len(first.values) or not np.array_equal(first.units, second.units):
             return None
         return Runs(first.values, second.values, first.videos, first.groups)
 
     def baseline_of(self, cell: CellResult) -> BaselineCell | None:
         """The committed answers of the cell's setting, for a toy cell; None where there are none."""
-        found = (baseline.find(cell) for baseline in self.baselines if cell.toy)
-        return next((stored for stored in found if stored is not None), None)
+        committed = (baseline.find(cell) for baseline in self.baselines if cell.toy)
+        return next((stored for stored in committed if stored is not None), None)
 
     def published(self, cell: CellResult) -> list[Published]:
         """Published numbers of the cell's main metric at exactly its setting; none for a toy cell."""
@@ -99,11 +94,9 @@ class Context(Once):
         return [n for n in numbers if (n.task, n.metric, n.setting.get("model")) == asked]
 
     def _score(self, cell: CellResult, metric: str, correct: NDArray[np.float64]) -> Estimate | None:
-        taken = sample(cell.asked, cell.benchmark, metric, correct, np.arange(cell.n))
-        if not len(taken.values):
-            return None
-        return score(taken.values, taken.videos, taken.groups)
+        counted = sample(cell.asked, cell.benchmark, metric, correct, np.arange(cell.n))
+        return score(counted.values, counted.videos, counted.groups) if len(counted.values) else None
 
     def _difference(self, a: CellResult, b: CellResult, metric: str, parser: str | None) -> Difference | None:
-        found = self.runs(a, b, metric, parser)
-        return None if found is None else difference(found.a, found.b, found.clusters, found.groups)
+        runs = self.runs(a, b, metric, parser)
+        return None if runs is None else difference(runs.a, runs.b, runs.clusters, runs.groups)

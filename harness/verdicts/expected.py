@@ -1,13 +1,13 @@
 """Published numbers as data, and whether a cell was run under the setting of one.
 
 The files ``results/expected/*.yaml`` hold one published table each: rows x columns of scores, with the setting that a
-number was published for. The setting of a number is the table's, the row's and the column's, later ones winning. A
+number was published for. The setting of a number is the table's, the column's and the row's; the later one wins. A
 key that is left out is not stated by the source; a list means any of its values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from harness.places import find
 
 ASIDE = {"title", "metric", "parser"}
 """Keys of a column that are no setting."""
-LABELS = {"frames": "max frames", "questions": "number of questions", "yarn_factor": "YaRN factor"}
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,8 @@ class Published:
         for key, theirs in self.setting.items():
             ours = cell.setting.get(key, "none")
             allowed = theirs if isinstance(theirs, list) else [theirs]
-            if not any(_same(ours, value) for value in allowed):
-                found.append(
-                    f"{LABELS.get(key, key)}: {_word(ours)} here, {' or '.join(map(_word, allowed))} published"
-                )
+            if not any(ours == value and isinstance(ours, bool) == isinstance(value, bool) for value in allowed):
+                found.append(f"{key}: {_word(ours)} here, {' or '.join(map(_word, allowed))} published")
         if "replicate" not in self.setting and cell.setting["replicate"]:
             found.append(f"replicate: {cell.setting['replicate']} here, the published order of options published")
         if "subset" not in self.setting and cell.setting["subset"] != "none":
@@ -117,46 +114,39 @@ class PublishedTable:
     notes: list[str]
     claims: list[Claim]
     parser: str
-    setting: dict[str, Any] = field(default_factory=dict)
-    margin: float | None = None
+    setting: dict[str, Any]
+    margin: float | None
 
     @cached_property
     def numbers(self) -> dict[tuple[str, str], Published]:
         """(row id, column id) -> the number; cells of the table that the source leaves empty are absent."""
-        found = {}
+        numbers = {}
         for row in self.rows:
-            for column, score in row["scores"].items():
-                setting = {**self.setting, **row.get("setting", {})}
-                setting |= {key: value for key, value in self.columns[column].items() if key not in ASIDE}
-                # The 1024-frame rows of a table override what the column sets for the rest of it.
-                setting |= {k: v for k, v in row.get("setting", {}).items() if k in self.columns[column]}
-                setting = {key: value for key, value in setting.items() if value is not None}
-                found[row["id"], column] = Published(
+            for name, score in row["scores"].items():
+                column, of_row = self.columns[name], row.get("setting", {})
+                of_column = {key: value for key, value in column.items() if key not in ASIDE}
+                setting = {**self.setting, **of_row, **of_column, **of_row}  # messages name a row's settings first
+                numbers[row["id"], name] = Published(
                     table=self.id,
                     row=row["id"],
-                    column=column,
+                    column=name,
                     title=row.get("title", row["id"]),
                     source=row.get("source", self.source),
-                    metric=self.columns[column]["metric"],
+                    metric=column["metric"],
                     score=float(score),
                     digits=int(row.get("digits", self.digits)),
-                    setting=setting,
-                    parser=self.columns[column].get("parser", self.parser),
+                    setting={key: value for key, value in setting.items() if value is not None},
+                    parser=column.get("parser", self.parser),
                     quoted=bool(row.get("quoted", False)),
                     margin=self.margin,
                 )
-        return found
+        return numbers
 
 
 def load_tables(folder: Path | str) -> list[PublishedTable]:
-    """All published tables in the order of their letters.
+    """All published tables in the order of their letters. UserError where there is none, or a file is not one.
 
-    Args:
-        folder: of the yaml files; a relative path that does not exist is looked up among what comes with
-            the product.
-
-    Raises:
-        UserError: the folder holds no table, or a file is not one.
+    A relative folder that does not exist is looked up among what comes with the product.
     """
     folder = find(folder)
     tables = []
@@ -185,26 +175,8 @@ def _table(data: dict[str, Any]) -> PublishedTable:
     for parser in (data["parser"], *(about.get("parser", data["parser"]) for about in data["columns"].values())):
         if parser not in parser_names():
             raise KeyError(f"parser {parser!r} is not one of {', '.join(parser_names())}")
-    return PublishedTable(
-        id=data["table"],
-        name=data["name"],
-        title=data["title"],
-        source=data["source"],
-        digits=int(data["digits"]),
-        columns=data["columns"],
-        rows=data["rows"],
-        notes=data.get("notes", []),
-        claims=claims,
-        parser=data["parser"],
-        setting=data.get("setting", {}),
-        margin=None if data.get("margin") is None else float(data["margin"]),
-    )
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, bool) or isinstance(theirs, bool):
-        return ours is theirs
-    return bool(ours == theirs)
+    known = {"notes": [], "setting": {}, "margin": None} | data | {"id": data["table"], "claims": claims}
+    return PublishedTable(**{field.name: known[field.name] for field in fields(PublishedTable)})
 
 
 def _word(value: Any) -> str:

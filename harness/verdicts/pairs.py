@@ -28,14 +28,14 @@ MANY = 6
 REFERENCES = ("none", "random", "adaretake")
 """What many methods are compared with: no compression, luck, and the subject of the harness."""
 EQUAL_BUDGET = 0.05
-"""Measured cache slots may differ by this share before two cells are not at equal budget."""
+"""Measured KV cache entries may differ by this share before two cells are not at equal budget."""
 
 
 @dataclass(frozen=True)
 class Pair:
     """``a`` against ``b``, alike but for one axis, on one benchmark or pooled over several.
 
-    cells: (a, b) per benchmark. difference: a - b; of several benchmarks the mean of their differences.
+    cells: (a, b) per benchmark. difference: a - b; for several benchmarks the mean of their differences.
     """
 
     axis: str
@@ -73,7 +73,7 @@ class Pair:
 
     @property
     def slots(self) -> tuple[float | None, float | None]:
-        """Measured cache slots of a and of b, mean over the benchmarks."""
+        """Measured KV cache entries of a and of b, mean over the benchmarks."""
         return mean_known([a.slots for a, _ in self.cells]), mean_known([b.slots for _, b in self.cells])
 
     @property
@@ -96,14 +96,11 @@ def find_pairs(context: Context) -> list[Pair]:
     for b, a in candidates(newest(context.cells)):
         if many and len({a.setting["method"], b.setting["method"], *REFERENCES}) > len(REFERENCES) + 1:
             continue
-        axis = axis_of(a, b)
-        found = context.paired(a, b) if axis else None
-        if axis is None or found is None:
+        if (axis := axis_of(a, b)) is None or (difference := context.paired(a, b)) is None:
             continue
-        pair = Pair(axis, ((a, b),), found)
-        singles.append(pair)
+        singles.append(Pair(axis, ((a, b),), difference))
         kept = [{k: v for k, v in cell.setting.items() if k not in OF_TASK - {axis}} for cell in (a, b)]
-        pools[json.dumps([axis, kept], sort_keys=True)].append(pair)
+        pools[json.dumps([axis, kept], sort_keys=True)].append(singles[-1])
     pooled = []
     for group in pools.values():
         parts = list({pair.cells[0][0].benchmark: pair for pair in reversed(group)}.values())[::-1]
@@ -116,31 +113,27 @@ def find_pairs(context: Context) -> list[Pair]:
 def candidates(cells: Sequence[CellResult]) -> list[tuple[CellResult, CellResult]]:
     """Every two cells that `axis_of` may find alike but for one axis, in the order of `combinations`.
 
-    Cells that agree on all but one key meet under what is left without it. Those of two methods meet under what every
-    method has; where neither is without a context, under that too.
+    Cells that agree on all but one key meet under the rest. Cells of two methods meet under what every method has, and
+    under the context where both have one.
     """
     settings = [{k: v for k, v in cell.setting.items() if k != "questions"} for cell in cells]
     keys = sorted(set().union(*settings))
+    everywhere = {key for key in keys if all(key in setting for setting in settings)}
+    of_methods = everywhere - {"method", "positions", "context"} - OF_SEMANTICS
     meeting: dict[str, list[int]] = defaultdict(list)
-    found: set[tuple[int, int]] = set()
-    everywhere = [key for key in keys if all(key in setting for setting in settings)]
+    methods: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, setting in enumerate(settings):
         for axis in keys:
             apart = {axis} | (OF_SEMANTICS if axis == "semantics" else set())
             meeting[json.dumps([axis, {k: v for k, v in setting.items() if k not in apart}], sort_keys=True)].append(i)
-    for group in meeting.values():
-        found.update(combinations(group, 2))
-    methods: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, setting in enumerate(settings):
-        left_out = {"method", "positions", "context"} | OF_SEMANTICS
-        key = json.dumps({k: setting[k] for k in everywhere if k not in left_out}, sort_keys=True)
-        methods[key][setting["context"]].append(i)
+        methods[json.dumps({k: setting[k] for k in of_methods}, sort_keys=True)][setting["context"]].append(i)
+    places = {places for group in meeting.values() for places in combinations(group, 2)}
     for of_context in methods.values():
         whole = of_context.pop("full", [])
-        for group in [*of_context.values(), []]:
-            joined = sorted([*group, *whole])
-            found.update((i, j) for i, j in combinations(joined, 2) if settings[i]["method"] != settings[j]["method"])
-    return [(cells[i], cells[j]) for i, j in sorted(found)]
+        joined = (sorted([*group, *whole]) for group in [*of_context.values(), []])
+        pairs = (places for group in joined for places in combinations(group, 2))
+        places |= {(i, j) for i, j in pairs if settings[i]["method"] != settings[j]["method"]}
+    return [(cells[i], cells[j]) for i, j in sorted(places)]
 
 
 def axis_of(a: CellResult, b: CellResult) -> str | None:
@@ -161,7 +154,7 @@ def axis_of(a: CellResult, b: CellResult) -> str | None:
 
 
 def unequal_budget(a: CellResult, b: CellResult) -> str:
-    """Says so where the measured cache slots of two cells are not alike; empty otherwise, or where they are unknown."""
+    """Text for measured KV cache entries of two cells that differ too much; empty otherwise, or where unknown."""
     if not a.slots or not b.slots or abs(a.slots - b.slots) <= EQUAL_BUDGET * min(a.slots, b.slots):
         return ""
     return f"not at equal budget: {a.slots:.0f} against {b.slots:.0f} cache slots"
@@ -169,7 +162,7 @@ def unequal_budget(a: CellResult, b: CellResult) -> str:
 
 @dataclass(frozen=True)
 class Rung:
-    """One point of a ladder: cells of one method where an axis has the value ``at``, of one benchmark or of several."""
+    """One point of a sweep: cells of one method where an axis has the value ``at``, on one benchmark or on several."""
 
     axis: str
     cells: tuple[CellResult, ...]
@@ -187,30 +180,25 @@ class Rung:
 
     @property
     def slots(self) -> float | None:
-        """Measured cache slots."""
+        """Measured KV cache entries."""
         return mean_known([cell.slots for cell in self.cells])
 
     @property
     def title(self) -> str:
-        """Method and what else is the same along the ladder."""
+        """The method, and what else is the same along the sweep."""
         forms = {"model": "{}", "frames": "{} frames", "fps": "{:g} fps", "context": "context {}"}
         rest = [form.format(self.cells[0].setting[key]) for key, form in forms.items() if key != self.axis]
         return ", ".join([self.cells[0].method_title, *rest])
 
 
 def ladder(context: Context, axis: str) -> list[Rung]:
-    """Scores along an axis, per benchmark and as the mean of several; empty where no method has two values of it.
-
-    Args:
-        axis: ``context`` or ``frames``.
-    """
+    """Scores along ``context`` or ``frames``, per benchmark and as the mean of several, of methods with two values."""
     rungs: list[Rung] = []
     pools: dict[str, list[Rung]] = defaultdict(list)
     for cell in newest(context.cells):
-        found = context.estimate(cell)
-        if found is None or not isinstance(cell.setting[axis], int):
+        if not isinstance(cell.setting[axis], int) or (estimate := context.estimate(cell)) is None:
             continue
-        rungs.append(Rung(axis, (cell,), found))
+        rungs.append(Rung(axis, (cell,), estimate))
         kept = {key: value for key, value in cell.setting.items() if key not in OF_TASK}
         pools[json.dumps(kept, sort_keys=True)].append(rungs[-1])
     for group in pools.values():

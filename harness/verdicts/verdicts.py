@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import partial
 
 from scipy import special
 
@@ -28,7 +28,6 @@ from harness.verdicts.noise import (
 )
 from harness.verdicts.pairs import unequal_budget
 
-T = TypeVar("T")
 REPRODUCED = "reproduced"
 DIFFERS = "differs"
 CANNOT_TELL = "cannot tell"
@@ -105,11 +104,13 @@ def _gap(found: Estimate, published: Published, flips: FlipRate, config: ReportC
     n = weighed(found)
     plain = flips.deff == 1 and abs(n - found.n) < 1e-6
     margin = margin_of(published, config, flips, n)
-    scores = (found.value, published.score, published.rounding)
-    rest = (n / flips.deff, margin, config.confidence, found.n if plain else None)
-    gap = gap_between(*scores, flips.d_high, *rest)
+    judged = partial(
+        gap_between, found.value, published.score, published.rounding, n_eff=n / flips.deff, margin=margin,
+        confidence=config.confidence, exact_n=found.n if plain else None,
+    )  # fmt: skip
+    gap = judged(d_high=flips.d_high)
     if flips.source == ASSUMED_SOURCE:  # nobody knows that it is not more, and "differs" has to stand all the same
-        gap = replace(gap, p=gap_between(*scores, CAREFUL * flips.d_high, *rest).p)
+        gap = replace(gap, p=judged(d_high=CAREFUL * flips.d_high).p)
     return replace(gap, margin=margin)
 
 
@@ -135,24 +136,22 @@ def judge_cell(cell: CellResult, published: Published, context: Context) -> Numb
 
 def settle_numbers(measured: Sequence[NumberVerdict], config: ReportConfig) -> list[NumberVerdict]:
     """The verdicts on the numbers of one table; "differs" is corrected (Holm) for all that are judged."""
-    gaps = [v.gap for v in measured if v.gap is not None]
-    # Of two bounds the one that is nearer counts, and nothing differs where they lie on both sides.
+    # Of two bounds the nearer one counts, and nothing differs where they lie on both sides.
     raw = [max(v.gap.p, v.best.p if v.best else 0.0) for v in measured if v.gap is not None]
-    corrected = iter(holm(raw))
-    found = []
+    corrected, verdicts = iter(holm(raw)), []
     for v in measured:
         if v.gap is None or v.flips is None:
-            found.append(v)
+            verdicts.append(v)
             continue
         p = next(corrected)
         verdict, reason = judge_gaps(v.gap, v.best, v.gap.margin, p, config)
         if verdict == CANNOT_TELL and v.gap.p < 1 - config.confidence <= p and v.best is None:
-            reason += f"; not after Holm over {len(gaps)}"
+            reason += f"; not after Holm over {len(raw)}"
         if v.cell is not None and v.cell.failed:
             reason += f"; {v.cell.failed} failed answers count as wrong"
         reason += f"; flip rate up to {100 * v.flips.d_high:.2g} %, {v.flips.source}"
-        found.append(replace(v, verdict=verdict, reason=reason, p_holm=p))
-    return found
+        verdicts.append(replace(v, verdict=verdict, reason=reason, p_holm=p))
+    return verdicts
 
 
 def judge_numbers(context: Context) -> list[NumberVerdict]:
@@ -163,16 +162,10 @@ def judge_numbers(context: Context) -> list[NumberVerdict]:
     verdicts = []
     for table in context.tables:
         measured = []
-        for published in table.numbers.values():
-            if published.quoted:
-                continue
+        for published in (number for number in table.numbers.values() if not number.quoted):
             matching, nearest = cells_of(published, context.cells)
-            if matching:
-                measured += [measure(cell, published, context) for cell in matching]
-            elif nearest is not None:
-                measured.append(measure(nearest, published, context))
-            else:
-                measured.append(NumberVerdict(published, NOT_RUN))
+            cells = matching or ([] if nearest is None else [nearest])
+            measured += [measure(cell, published, context) for cell in cells] or [NumberVerdict(published, NOT_RUN)]
         verdicts += settle_numbers(measured, context.settings)
     return verdicts
 
@@ -197,9 +190,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def verdict_counts(verdicts: Sequence[str]) -> str:
     """``3 reproduced, 1 differs, 178 not run``."""
-    counts: dict[str, int] = defaultdict(int)
-    for word in verdicts:
-        counts[word] += 1
+    counts = Counter(verdicts)
     order = sorted(counts, key=lambda word: (word == NOT_RUN, -counts[word]))
     return ", ".join(f"{counts[word]} {word}" for word in order)
 
@@ -244,8 +235,7 @@ def judge_difference(claim: Claim, found: Difference, config: ReportConfig) -> t
         return HOLDS, "the interval excludes zero"
     if high < 0:
         return CONTRADICTED, "the interval lies on the other side of zero"
-    size = abs(claim.published) if claim.published is not None else None
-    if size is not None and high < size:
+    if claim.published is not None and high < abs(claim.published):
         return CANNOT_TELL, f"the interval holds zero, and excludes the published size {claim.published:+g}"
     return CANNOT_TELL, "the interval holds zero"
 
@@ -265,11 +255,11 @@ def judge_claims(context: Context) -> list[ClaimVerdict]:
     """Verdicts of all claims; p values are corrected within each table, and decide."""
     verdicts = []
     for table in context.tables:
-        found = []
+        judged = []
         for claim in table.claims:
             for columns in [(c,) for c in claim.columns] if claim.each else [tuple(claim.columns)]:
-                found += _judge_claim(table, claim, columns, context)
-        verdicts += _corrected(found, context.settings)
+                judged += _judge_claim(table, claim, columns, context)
+        verdicts += _corrected(judged, context.settings)
     return verdicts
 
 
@@ -291,9 +281,8 @@ def _judge_claim(table: PublishedTable, claim: Claim, columns: tuple[str, ...], 
     if problems:
         word = NOT_COMPARABLE if any("not run" not in problem for problem in problems) else NOT_RUN
         return [ClaimVerdict(claim, columns, word, "; ".join(problems), here=word)]
-    if len(columns) == 1:
-        return [_judge_pairs(table, claim, columns, (pair,), context) for pair in pairs[0]]
-    return [_judge_pairs(table, claim, columns, tuple(column_pairs[0] for column_pairs in pairs), context)]
+    chosen = [(pair,) for pair in pairs[0]] if len(columns) == 1 else [tuple(of_column[0] for of_column in pairs)]
+    return [_judge_pairs(table, claim, columns, cells, context) for cells in chosen]
 
 
 def _judge_pairs(
@@ -304,6 +293,7 @@ def _judge_pairs(
     context: Context,
 ) -> ClaimVerdict:
     settings, parts, noise = context.settings, [], []
+    first, second = table.numbers[claim.a, columns[0]], table.numbers[claim.b, columns[0]]
     for column, (a, b) in zip(columns, chosen, strict=True):
         number = table.numbers[claim.a, column]
         part = context.paired(a, b, number.metric, number.parser)
@@ -317,15 +307,15 @@ def _judge_pairs(
     verdict, reason = judge_difference(claim, found, settings)
     published = claim.published
     if published is None and len(columns) == 1:
-        published = table.numbers[claim.a, columns[0]].score - table.numbers[claim.b, columns[0]].score
-    rerun = on_these_questions(found.value, sigma_of(noise), published, table.numbers[claim.a, columns[0]].rounding)
+        published = first.score - second.score
+    rerun = on_these_questions(found.value, sigma_of(noise), published, first.rounding)
     effect = settings.neutral_margin if claim.direction == "none" else published
     needed = questions_for_effect(found, effect, settings.confidence, settings.power) if effect else None
     if verdict == CANNOT_TELL and effect and needed:
         reason += f"; needs about {needed} questions, has {found.n}"
         reason += f" to tell {abs(effect):.2g} points with power {settings.power:g}"
     a, b = chosen[0]
-    if "frames" not in table.numbers[claim.b, columns[0]].setting:
+    if "frames" not in second.setting:
         reason += f" ({a.setting['frames']} against {b.setting['frames']} frames)"
     if budget := unequal_budget(a, b):
         reason += f"; {budget}"
@@ -334,21 +324,20 @@ def _judge_pairs(
 
 def _corrected(verdicts: Sequence[ClaimVerdict], config: ReportConfig) -> list[ClaimVerdict]:
     """Holm over the judged claims of a table, for each of the two verdicts; equivalence needs no correction."""
-    judged = [(v.difference, v.rerun) for v in verdicts if v.difference is not None and v.rerun is not None]
-    general = iter(holm([difference.p for difference, _ in judged]))
-    here = iter(holm([rerun.p_sign for _, rerun in judged]))
-    found = []
+    general = holm([v.difference.p for v in verdicts if v.difference is not None])
+    here = iter(holm([v.rerun.p_sign for v in verdicts if v.rerun is not None]))
+    corrected, level, p_values = [], 1 - config.confidence, iter(general)
     for v in verdicts:
         if v.difference is None or v.rerun is None:
-            found.append(v)
+            corrected.append(v)
             continue
-        p, level = next(general), 1 - config.confidence
+        p = next(p_values)
         verdict, reason = v.verdict, v.reason
         equivalence = v.claim.direction == "none" and verdict == HOLDS
         if verdict in (HOLDS, CONTRADICTED) and not equivalence and p >= level:
-            verdict, reason = CANNOT_TELL, f"not after Holm over {len(judged)}; {reason}"
+            verdict, reason = CANNOT_TELL, f"not after Holm over {len(general)}; {reason}"
         if v.rerun.p_same_size is not None and v.rerun.p_same_size < level:
             reason += "; another size than published, beyond what a rerun changes"
         on_these = judge_here(v.claim, v.difference.value, v.rerun.sigma, next(here), config)
-        found.append(replace(v, verdict=verdict, reason=reason, p_holm=p, here=on_these))
-    return found
+        corrected.append(replace(v, verdict=verdict, reason=reason, p_holm=p, here=on_these))
+    return corrected

@@ -71,11 +71,7 @@ class Track:
 
 
 def check_file(path: str | Path) -> Path:
-    """The path, if a file with at least one byte is there.
-
-    Raises:
-        VideoError: missing, a folder, empty or unreadable.
-    """
+    """The path of a file with at least one byte; VideoError where it is missing, a folder, empty or unreadable."""
     path = Path(path)
     try:
         size = os.stat(path).st_size
@@ -93,21 +89,21 @@ def check_file(path: str | Path) -> Path:
 
 
 class FrameReader(Protocol):
-    """Reads frames of one track in ascending order. Used by one thread, the one that opened it.
-
-    Raises on construction: VideoError if the backend cannot open the track.
-    """
+    """Reads frames of one track in ascending order, in the thread that opened it. Both may raise `unreadable`."""
 
     def __init__(self, track: Track) -> None: ...
 
     def frame(self, index: int) -> Frame:
-        """Source frame `index` (position in `track.pts`, more than in the call before): uint8 [H, W, 3] RGB, upright.
-
-        Raises:
-            VideoError: it cannot be decoded.
-        """
+        """Source frame `index` (position in `track.pts`, ascending from call to call): uint8 [H, W, 3] RGB, upright."""
 
     def close(self) -> None: ...
+
+
+def unreadable(track: Track, backend: str, what: str, why: str) -> VideoError:
+    """The error for a track that a backend cannot read: what is wrong, and the backend's own words."""
+    other = "" if backend == "pyav" else ", or try video.backend=pyav"
+    held = f"{track.info.n_frames} {track.info.codec} frames"
+    return VideoError(f"{track.path}: {what} ({held}, {backend}: {why}); fetch it again{other}")
 
 
 BACKENDS = {
@@ -121,11 +117,7 @@ UNKNOWN_CODECS = {"decord": {"av1", "vvc"}}
 
 
 def reader_class(backend: str) -> type[FrameReader]:
-    """The reader of that backend.
-
-    Raises:
-        UserError: unknown backend, or its package does not work on this machine.
-    """
+    """The reader of that backend; UserError where the backend is unknown, or does not work on this machine."""
     if backend not in BACKENDS:
         raise UserError(f"video.backend={backend!r} is unknown; allowed: {', '.join(BACKENDS)}")
     module, name = BACKENDS[backend].split(":")
@@ -144,15 +136,13 @@ def check_format(path: Path, info: VideoInfo, backend: str) -> None:
     """Raises VideoError if the backend cannot decode the video as the others do, and names the ones that can.
 
     Each backend turns the stored colours into RGB by its own libraries. All give the same for 8-bit video with whole or
-    halved chroma; where they were found to differ beyond that, all or the one that stands alone are refused.
+    halved chroma. For other video all backends are refused, or the only one that differs.
     """
-    able = [other for other in BACKENDS if not _why_not(info, other)]
-    if backend in able:
-        return
-    advice = "set " + " or ".join(f"video.backend={other}" for other in able)
-    if not able:
-        advice = "write it again with 8 bits per colour: `ffmpeg -i FILE -pix_fmt yuv420p NEW`"
-    raise VideoError(f"{path}: {_why_not(info, backend)}; {advice}")
+    reasons = {other: _why_not(info, other) for other in BACKENDS}
+    able = " or ".join(f"video.backend={other}" for other, reason in reasons.items() if not reason)
+    advice = f"set {able}" if able else "write it again with 8 bits per colour: `ffmpeg -i FILE -pix_fmt yuv420p NEW`"
+    if reasons[backend]:
+        raise VideoError(f"{path}: {reasons[backend]}; {advice}")
 
 
 def _why_not(info: VideoInfo, backend: str) -> str | None:

@@ -77,17 +77,12 @@ def feature_bytes(shapes: Iterable[Sequence[int]], dtype: str) -> int:
 
 
 class FeatureFolder:
-    """Features on disk as `<digest>.safetensors`, least recently used out first.
+    """Features on disk as `<digest>.safetensors`, least recently used out first; `limit_bytes` None = no limit.
 
-    path: any number of threads, processes and machines may share it: every change is one rename or one removal, so
-    none needs a lock
-    limit_bytes: size limit of the folder; None = no limit
-
-    Time of last use is the file's modification time: access times are often switched off. A cache must not stop a run:
-    whatever goes wrong after the folder is made is a warning at most, and the features are computed.
-
-    Raises:
-        UserError: the folder cannot be made.
+    Any number of threads, processes and machines may share the folder: every change is one rename or one removal, so
+    none needs a lock. Time of last use is the file's modification time: access times are often switched off. A cache
+    must not stop a run: UserError where the folder cannot be made, but later whatever goes wrong is a warning at most,
+    and the features are computed.
     """
 
     def __init__(self, path: str | Path, limit_bytes: int | None) -> None:

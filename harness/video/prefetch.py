@@ -35,11 +35,7 @@ class PrefetchedVideo:
         return self._slot.waited_s
 
     def windows(self, size: int) -> Iterator[Frame]:
-        """As `Video.windows`. The size must be the one given to `Prefetch`.
-
-        Raises:
-            VideoError: at the window where decoding failed.
-        """
+        """As `Video.windows`, which raises at the window where decoding failed. The size must be that of `Prefetch`."""
         if size != self._owner.window:
             raise ValueError(f"size={size} differs from the {self._owner.window} frames that are decoded ahead")
         while (window := self._owner._take(self._slot)) is not None:
@@ -48,7 +44,7 @@ class PrefetchedVideo:
 
 
 class _Slot:
-    """What is known of one video. Guarded by the owner's condition."""
+    """The state of one video. Guarded by the owner's condition."""
 
     def __init__(self) -> None:
         self.video: Video | None = None
@@ -65,18 +61,16 @@ class _Slot:
 class Prefetch:
     """Iterates over videos in order, each opened and partly decoded ahead.
 
-    Yields a PrefetchedVideo, or the exception that opening it raised, at its place. What the consumer leaves of a
-    video when it asks for the next one is dropped. Use as a context manager, or call `close`.
+    Yields a PrefetchedVideo, or the exception that opening it raised, at its place. What is left of a video when the
+    consumer asks for the next one is dropped. Use as a context manager, or call `close`.
 
     paths: the videos, in order
     open_video: opens one, such as `partial(harness.video.decode.open_video, policy=policy, backend="decord")`
     window: frames per window
     ahead: how many videos after the current one may be opened and decoded; at least 1
-    max_bytes: decoded windows that wait for the consumer. One window is always allowed, so that a small bound slows
-        down but does not block; the window in the consumer's hands comes on top.
-
-    Attributes:
-        waited_s: seconds that the consumer has waited for opening and windows, all videos together
+    max_bytes: decoded windows that wait for the consumer, without the one in the consumer's hands. One window is always
+        allowed, so that a small bound slows down but does not block
+    waited_s: seconds that the consumer has waited for opening and windows, all videos together
     """
 
     def __init__(
@@ -165,16 +159,14 @@ class Prefetch:
                 self._changed.wait_for(partial(self._due, position))
                 if self._closed:
                     return
-            error = None
             try:
                 if not slot.dropped:
                     self._decode(self._paths[position], slot)
-            except Exception as raised:  # delivered at this video's turn, whatever it is
-                error = raised
+            except Exception as error:  # delivered at this video's turn, whatever it is
+                slot.error = error
             with self._changed:
-                slot.error, slot.done = error, True
+                slot.done = True
                 self._changed.notify_all()
-            del error
 
     def _due(self, position: int) -> bool:
         return self._closed or position <= max(self._current, 0) + self._ahead
@@ -194,10 +186,10 @@ class Prefetch:
                 try:
                     window = next(windows)
                 except BaseException:
-                    self._release(size)
+                    self._give(slot, None, size)
                     raise
                 left -= len(window)
-                self._give(slot, window)
+                self._give(slot, window, size)
                 del window
         finally:
             windows.close()
@@ -210,15 +202,11 @@ class Prefetch:
                 self._bytes += size
             return not slot.dropped
 
-    def _release(self, size: int) -> None:
+    def _give(self, slot: _Slot, window: Frame | None, size: int) -> None:
+        """Hands a window over; gives the reserved bytes back where there is none, or nobody wants it any more."""
         with self._changed:
-            self._bytes -= size
-            self._changed.notify_all()
-
-    def _give(self, slot: _Slot, window: Frame) -> None:
-        with self._changed:
-            if slot.dropped:
-                self._bytes -= window.nbytes
+            if window is None or slot.dropped:
+                self._bytes -= size
             else:
                 slot.windows.append(window)
             self._changed.notify_all()

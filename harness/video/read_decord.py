@@ -6,7 +6,7 @@ import re
 import decord
 
 from harness.errors import VideoError
-from harness.video.container import Frame, Track
+from harness.video.container import Frame, Track, unreadable
 
 decord.logging.set_level(decord.logging.QUIET)  # its warnings about threads and seeking go straight to the terminal
 
@@ -28,7 +28,7 @@ class DecordReader:
         try:
             self._reader = decord.VideoReader(os.path.abspath(track.path), ctx=decord.cpu(0), num_threads=track.threads)
         except decord.DECORDError as error:
-            raise VideoError(self._message("cannot be opened", error)) from None
+            raise _unreadable(track, "cannot be opened", error) from None
 
     def frame(self, index: int) -> Frame:
         try:
@@ -40,7 +40,7 @@ class DecordReader:
                 self._next += 1
             picture: Frame = self._reader.next().asnumpy()
         except (decord.DECORDError, StopIteration) as error:
-            raise VideoError(self._message(f"cannot be decoded up to frame {index}", error)) from None
+            raise _unreadable(self._track, f"cannot be decoded up to frame {index}", error) from None
         self._next = index + 1
         height, width, channels = picture.shape
         if channels != 3:  # rotated pictures narrower than the padding of a row: decord takes the padding for channels
@@ -50,12 +50,9 @@ class DecordReader:
     def close(self) -> None:
         self._reader = None
 
-    def _message(self, what: str, error: Exception | str) -> str:
-        track = self._track
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        # Without the time and the place in decord's own source, which may be there twice.
-        why = re.sub(r"\[[\d:]+\] \S+\.cc:\d+: ", "", lines[0]) if lines else "no more frames"
-        return (
-            f"{track.path}: {what} ({track.info.n_frames} {track.info.codec} frames, decord: {why[:160]}); "
-            "fetch it again, or try video.backend=pyav"
-        )
+
+def _unreadable(track: Track, what: str, error: Exception) -> VideoError:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Without the time and the place in decord's own source, which may be there twice.
+    why = re.sub(r"\[[\d:]+\] \S+\.cc:\d+: ", "", lines[0]) if lines else "no more frames"
+    return unreadable(track, "decord", what, why[:160])

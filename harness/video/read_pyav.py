@@ -7,8 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from harness.errors import VideoError
-from harness.video.container import Frame, Track
+from harness.video.container import Frame, Track, unreadable
 from harness.video.scan import MISSING_SECONDS, reason
 
 # Decoding this many frames costs less than a seek, which empties the decoder's pipeline.
@@ -32,17 +31,16 @@ class PyavReader:
             self._stream.thread_count = track.threads
             self._frames = self._container.decode(self._stream)
         except (av.FFmpegError, OSError) as error:
-            raise VideoError(self._message("cannot be opened", reason(error))) from None
+            raise unreadable(track, "pyav", "cannot be opened", reason(error)) from None
 
     def frame(self, index: int) -> Frame:
+        track, damaged = self._track, f"is damaged near frame {index}"
         try:
             self._advance(index)
         except av.FFmpegError as error:
-            raise VideoError(self._message(f"is damaged near frame {index}", reason(error))) from None
-        track = self._track
-        missing = MISSING_SECONDS / track.time_base
-        if self._shown is None or track.pts[index] - self._shown_pts > missing:
-            raise VideoError(self._message(f"is damaged near frame {index}", "frames are missing"))
+            raise unreadable(track, "pyav", damaged, reason(error)) from None
+        if self._shown is None or track.pts[index] - self._shown_pts > MISSING_SECONDS / track.time_base:
+            raise unreadable(track, "pyav", damaged, "frames are missing")
         picture = self._rgb(self._shown)
         return np.rot90(picture, track.info.rotation // 90) if track.info.rotation else picture
 
@@ -94,7 +92,3 @@ class PyavReader:
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         )
         return rgb.to_ndarray().astype(np.uint8, copy=False)
-
-    def _message(self, what: str, why: str) -> str:
-        info = self._track.info
-        return f"{self._track.path}: {what} ({info.n_frames} {info.codec} frames, pyav: {why}); fetch it again"

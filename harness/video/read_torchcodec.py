@@ -5,7 +5,7 @@ import os
 from torchcodec.decoders import VideoDecoder
 
 from harness.errors import VideoError
-from harness.video.container import Frame, Track
+from harness.video.container import Frame, Track, unreadable
 
 # Well below one frame, well above the rounding of times to floats.
 SAME_TIME_S = 0.002
@@ -17,7 +17,7 @@ class TorchcodecReader:
     def __init__(self, track: Track) -> None:
         self._track = track
         if track.numbered:
-            raise VideoError(self._message("has no display times for its frames", "counts them differently"))
+            raise _unreadable(track, "has no display times for its frames", "counts them differently")
         try:
             self._decoder = VideoDecoder(
                 os.path.abspath(track.path),
@@ -27,29 +27,26 @@ class TorchcodecReader:
                 seek_mode="exact",
             )
         except (RuntimeError, ValueError) as error:
-            raise VideoError(self._message("cannot be opened", str(error))) from None
+            raise _unreadable(track, "cannot be opened", str(error)) from None
 
     def frame(self, index: int) -> Frame:
         track = self._track
         try:
             frame = self._decoder.get_frame_at(index)
         except (RuntimeError, IndexError) as error:
-            raise VideoError(self._message(f"is damaged near frame {index}", str(error))) from None
+            raise _unreadable(track, f"is damaged near frame {index}", str(error)) from None
         wanted = float(track.pts[index] * track.time_base)
         if abs(frame.pts_seconds - wanted) > SAME_TIME_S:
             why = f"it gives the picture of {frame.pts_seconds:.3f} s for the one of {wanted:.3f} s"
-            raise VideoError(self._message(f"has frames that cannot be decoded near frame {index}", why))
+            raise _unreadable(track, f"has frames that cannot be decoded near frame {index}", why)
         picture: Frame = frame.data.numpy()
         return picture
 
     def close(self) -> None:
         self._decoder = None
 
-    def _message(self, what: str, why: str) -> str:
-        track = self._track
-        why = why.strip().splitlines()[0] if why.strip() else "no reason given"
-        why = why.rsplit(".cpp:", 1)[-1].split(", ", 1)[-1]  # without the place in torchcodec's own source
-        return (
-            f"{track.path}: {what} ({track.info.n_frames} {track.info.codec} frames, torchcodec: {why}); "
-            "fetch it again, or try video.backend=pyav"
-        )
+
+def _unreadable(track: Track, what: str, why: str) -> VideoError:
+    why = why.strip().splitlines()[0] if why.strip() else "no reason given"
+    why = why.rsplit(".cpp:", 1)[-1].split(", ", 1)[-1]  # without the place in torchcodec's own source
+    return unreadable(track, "torchcodec", what, why)

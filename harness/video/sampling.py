@@ -15,7 +15,6 @@ import numpy as np
 from harness.errors import UserError
 from harness.settings.groups import VideoConfig
 
-RESAMPLE = ("nearest",)
 MAX_ASPECT = 200  # of a picture's sides; the processors of the Qwen families refuse more
 
 
@@ -38,23 +37,13 @@ class SamplingPolicy:
     long_side: int | None = 448
     resample: str = "nearest"
 
-    def __post_init__(self) -> None:
-        for name in ("fps", "max_frames", "grid_fps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"video.{name}={value!r} must be a positive number; set it with video.{name}=...")
-        if self.long_side is not None and self.long_side < 1:
-            raise UserError(f"video.long_side={self.long_side!r} must be at least 1, or null for the native size")
-        if self.resample not in RESAMPLE:
-            raise UserError(f"video.resample={self.resample!r} is unknown; allowed: {', '.join(RESAMPLE)}")
-
 
 @dataclass(frozen=True)
 class StockPolicy:
     """The frames that lmms-eval shows its own Qwen2.5-VL, chosen and scaled by the qwen-vl-utils package.
 
-    fps: at most so many frames per second; lmms-eval sets no such limit
-    max_frames: as many, rounded down to even, or all of a video that has fewer, evenly spread over its own frames
+    fps: at most as many frames per second; lmms-eval sets no such limit
+    max_frames: as many frames, rounded down to even, or all of a shorter video, evenly spread over its own frames
     min_pixels, max_pixels: of a scaled picture; the package's own limits for a video hold as well
     """
 
@@ -73,11 +62,7 @@ FOREIGN: dict[str, dict[str, object]] = {
 
 
 def sampling_policy(video: VideoConfig) -> Policy:
-    """The part of the settings that decides which pixels a model sees.
-
-    Raises:
-        UserError: a setting that the chosen sampler does not have.
-    """
+    """The settings that decide which pixels a model sees; raises UserError for one that the sampler does not have."""
     for name, only in FOREIGN[video.sampler].items():
         if (value := getattr(video, name)) != only:
             written = "null" if only is None else only
@@ -116,11 +101,7 @@ def grid_length(duration_s: float, grid_fps: float = 25.0) -> int:
 
 
 def plan_frames(duration_s: float, policy: SamplingPolicy) -> FramePlan:
-    """Plans from a duration in seconds, as annotations give it.
-
-    `Video.plan` counts the grid frames of the file itself, which may differ from this by a frame of the grid or by
-    whatever the annotation is off.
-    """
+    """Plans from an annotated duration in seconds; `Video.plan` counts the grid frames of the file instead."""
     return plan_grid(grid_length(duration_s, policy.grid_fps), policy)
 
 

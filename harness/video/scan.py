@@ -70,9 +70,8 @@ class _Contents:
 def scan(path: str | Path) -> Track:
     """Reads the container's packets, the first frame and a few keyframes.
 
-    Raises:
-        VideoError: the file is missing, empty, no video, audio only, truncated, its first frame cannot be decoded, its
-            times start again, its picture changes its size or is turned by other than a quarter.
+    Raises VideoError where the file is missing, empty, no video, audio only or truncated, its first frame cannot be
+    decoded, its times start again, its picture changes its size or is turned by other than a quarter.
     """
     path = check_file(path)
     try:
@@ -88,8 +87,7 @@ def scan(path: str | Path) -> Track:
             raise VideoError(f"{path}: has no video stream, only {', '.join(kinds)}; fetch the right file")
         if stream.disposition & Disposition.attached_pic:
             raise VideoError(f"{path}: has no video, only sound with a cover picture; fetch the right file")
-        contents = _read(path, container, stream)
-        return _track(path, container, stream, contents)
+        return _track(path, container, stream, _read(path, container, stream))
 
 
 def _read(path: Path, container: InputContainer, stream: VideoStream) -> _Contents:
@@ -121,7 +119,7 @@ def _read(path: Path, container: InputContainer, stream: VideoStream) -> _Conten
                 if last_dts is not None and (last_dts - packet.dts) * time_base > RESTART_SECONDS:
                     last, again = float(last_dts * time_base), float(packet.dts * time_base)
                     raise VideoError(
-                        f"{path}: its times start again ({again:.2f} s is stored behind {last:.2f} s), as in videos "
+                        f"{path}: its times start again ({again:.2f} s is stored after {last:.2f} s), as in videos "
                         f"that were joined byte by byte; {WRITE_AGAIN}"
                     )
                 last_dts = packet.dts
@@ -140,7 +138,7 @@ def _read(path: Path, container: InputContainer, stream: VideoStream) -> _Conten
 
 
 def _decoded(packet: Packet) -> Iterable[object]:
-    """A keyframe's pictures; none where it is damaged, which is told to whoever asks for frames there."""
+    """A keyframe's pictures; none where it is damaged, which the reader of frames there reports."""
     try:
         return packet.decode()
     except av.FFmpegError:
@@ -180,18 +178,10 @@ def _track(path: Path, container: InputContainer, stream: VideoStream, found: _C
         origin = round(Fraction(container.start_time, av.time_base) / time_base)
         _check_complete(path, container, stream, float(end * time_base), found.end_s)
 
-    turned = rotation in (90, 270)
     duration = float((end - pts[0]) * time_base)
-    info = VideoInfo(
-        duration_s=duration,
-        width=first.height if turned else first.width,
-        height=first.width if turned else first.height,
-        fps=len(pts) / duration if duration > 0 else float(rate),
-        codec=codec,
-        n_frames=len(pts),
-        rotation=rotation,
-        pix_fmt=first.format.name,
-    )
+    width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+    fps = len(pts) / duration if duration > 0 else float(rate)
+    info = VideoInfo(duration, width, height, fps, codec, len(pts), rotation, first.format.name)
     step = pts[1] - pts[0] if len(pts) > 1 else 0
     steady = found.closed and not numbered and stream.duration == len(pts) * step
     steady = steady and all(p == i * step for i, p in enumerate(pts))
@@ -202,8 +192,7 @@ def _track(path: Path, container: InputContainer, stream: VideoStream, found: _C
 def _rotation(path: Path, frame: VideoFrame) -> int:
     """Degrees counter-clockwise, from the display matrix that the container stores with the picture.
 
-    Raises:
-        VideoError: not a turn by quarters; the backends make different pictures of that.
+    Raises VideoError for no turn by quarters: the backends make different pictures of that.
     """
     stored = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(stored, SideData):

@@ -9,6 +9,7 @@ import os
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 
@@ -27,10 +28,16 @@ def open_stock(track: Track, policy: StockPolicy, backend: str, timeout_s: float
     """Plans from the number of frames and the rate that decord counts, as lmms-eval does.
 
     Raises:
-        UserError: qwen-vl-utils is not installed, or reads with another backend.
-        VideoError: the file cannot be read in time, or has fewer frames than one temporal grid needs.
+        UserError: qwen-vl-utils is not installed, or reads with another backend than the one asked for.
+        VideoError: the file cannot be read in time.
     """
-    check_backend(backend)
+    if backend != "decord":
+        raise UserError(f"video.backend={backend}: lmms-eval counts frames with decord; set video.backend=decord")
+    if (reads := _package().get_video_reader_backend()) != backend:
+        raise UserError(
+            f"qwen-vl-utils reads videos with {reads} here, so its frames are not those of video.backend={backend}; "
+            f"set the environment's FORCE_QWENVL_VIDEO_READER={backend}"
+        )
     with TimeLimit(timeout_s) as limit:
         try:
             total, rate = limit.call(_counted, track.path)
@@ -42,10 +49,7 @@ def open_stock(track: Track, policy: StockPolicy, backend: str, timeout_s: float
 
 
 def stock_plan(total: int, rate: float, policy: StockPolicy) -> FramePlan:
-    """Plans from the number of frames of a video and their rate; without frames if it has fewer than `LEAST`.
-
-    `indices` are those of the video's own frames.
-    """
+    """Plans from the number of a video's own frames and their rate; without frames if it has fewer than `LEAST`."""
     n = stock_count(total, rate, policy)
     if n > total:
         return FramePlan((), (), 0.0, math.inf)
@@ -57,7 +61,7 @@ def stock_plan(total: int, rate: float, policy: StockPolicy) -> FramePlan:
 
 
 def stock_count(total: int, rate: float, policy: StockPolicy) -> int:
-    """How many of so many frames are taken."""
+    """How many of `total` frames are taken."""
     return max(LEAST, math.floor(min(total, policy.max_frames, total / rate * policy.fps)) // 2 * 2)
 
 
@@ -79,17 +83,6 @@ def _most_pixels(n: int, policy: StockPolicy) -> float:
     return float(min(policy.max_pixels, limit))
 
 
-def check_backend(backend: str) -> None:
-    """Raises UserError where qwen-vl-utils would read with another backend than the one asked for, or is not there."""
-    if backend != "decord":
-        raise UserError(f"video.backend={backend}: lmms-eval counts frames with decord; set video.backend=decord")
-    if (found := _package().get_video_reader_backend()) != backend:
-        raise UserError(
-            f"qwen-vl-utils reads videos with {found} here, so its frames are not those of video.backend={backend}; "
-            f"set the environment's FORCE_QWENVL_VIDEO_READER={backend}"
-        )
-
-
 class StockPass:
     """A pass that lets qwen-vl-utils decode and scale all frames when the first is asked for."""
 
@@ -99,8 +92,7 @@ class StockPass:
 
     def window(self, start: int, stop: int) -> Frame:
         """See `Pass`."""
-        if self._frames is None:
-            self._frames = self._fetched()
+        self._frames = self._fetched() if self._frames is None else self._frames
         return self._frames[start:stop]
 
     def close(self) -> None:
@@ -148,5 +140,4 @@ def _package() -> ModuleType:
             f"the environment's MODEL_SEQ_LEN={given} changes the sizes of frames in qwen-vl-utils, and lmms-eval sets "
             f"none (then it is {MODEL_SEQ_LEN}); unset MODEL_SEQ_LEN"
         )
-    module: ModuleType = vision_process
-    return module
+    return cast(ModuleType, vision_process)

@@ -34,8 +34,7 @@ class TimeLimit:
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs function(*args, **kwargs) in the thread and returns its result or raises its exception.
 
-        Raises:
-            TimeoutError: the limit is used up. The thread is abandoned; call nothing more.
+        Raises TimeoutError where the limit is used up. The thread is abandoned; call nothing more.
         """
         self._calls.put(partial(function, *args, **kwargs))
         start = time.monotonic()
@@ -80,8 +79,7 @@ class Pass(Protocol):
     def window(self, start: int, stop: int) -> Frame:
         """Planned frames start to stop (exclusive), in ascending order from call to call: uint8 [n, H, W, 3], RGB.
 
-        Raises:
-            VideoError: one of them cannot be decoded.
+        Raises VideoError where one of them cannot be decoded.
         """
 
     def close(self) -> None: ...
@@ -103,13 +101,9 @@ class Video:
         timeout_s: float,
         start_pass: Callable[[], Pass],
     ) -> None:
-        self.path = track.path
-        self.info = track.info
-        self.plan = plan
-        self.backend = backend
+        self.path, self.info, self.plan, self.backend = track.path, track.info, plan, backend
         self.width, self.height = size
-        self._timeout_s = timeout_s
-        self._start_pass = start_pass
+        self._timeout_s, self._start_pass = timeout_s, start_pass
 
     def __repr__(self) -> str:
         return f"Video({str(self.path)!r}, {len(self.plan.indices)} frames, {self.width}x{self.height}, {self.backend})"
@@ -117,10 +111,8 @@ class Video:
     def windows(self, size: int) -> Generator[Frame]:
         """The planned frames in order, decoded as they are asked for: uint8 [<=size, H, W, 3], RGB.
 
-        Decoding may take timeout_s in all; the time that the consumer spends with a window does not count.
-
-        Raises:
-            VideoError: a frame cannot be decoded, or decoding takes too long.
+        Decoding may take timeout_s in all; the time that the consumer spends with a window does not count. Raises
+        VideoError where a frame cannot be decoded, or decoding takes too long.
         """
         if size < 1:
             raise ValueError(f"size={size} must be at least 1 frame")

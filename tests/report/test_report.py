@@ -90,5 +90,5 @@ def test_the_reason_stands_where_a_number_is_missing(tmp_path, capsys):
     write_cell(tmp_path, questions("vnbench", 4), [True] * 12, task="vnbench", digest="2", task__protocol="official")
     main(configuration(tmp_path, PLAIN))
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "not comparable with 48.5 (A): semantics: paper here, release_2026 published; number of questions" in text
+    assert "not comparable with 48.5 (A): semantics: paper here, release_2026 published; questions" in text
     assert "none published for qwen2_5_vl_7b on vnbench" in text

@@ -13,7 +13,7 @@ import pytest
 from harness.errors import UserError, VideoError
 from harness.video import decode
 from harness.video.container import BACKENDS, reader_class
-from harness.video.decode import check_video, open_video, probe
+from harness.video.decode import check_video, open_video
 from harness.video.sampling import SamplingPolicy
 from harness.video.scan import scan
 
@@ -112,7 +112,7 @@ def test_rotated_frames_come_upright(make_video, backend, degrees):
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     turned.write_bytes(data)
 
-    info = probe(turned, backend)
+    info = scan(turned).info
     assert info.rotation == degrees
     assert (info.width, info.height) == ((64, 48) if degrees == 180 else (48, 64))
     upright = frames(turned, ALL_FRAMES, backend)

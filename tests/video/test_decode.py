@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from harness.errors import UserError
-from harness.video.decode import open_video, probe
+from harness.video.decode import open_video
 from harness.video.sampling import SamplingPolicy
+from harness.video.scan import scan
 
 ALL_FRAMES = SamplingPolicy(fps=25, max_frames=4096, even=False)
 
@@ -69,8 +70,8 @@ def test_memory_does_not_grow_with_the_video(make_video):
     assert max(peaks) < 2 * 8 * 80 * 60 * 3 + 3 * 320 * 240 * 3 < 240 * 80 * 60 * 3
 
 
-def test_probe(make_video):
-    info = probe(make_video(n=50, size=(64, 48)))
+def test_a_scan_tells_what_is_in_the_file(make_video):
+    info = scan(make_video(n=50, size=(64, 48))).info
     assert (info.width, info.height, info.codec, info.pix_fmt) == (64, 48, "h264", "yuv420p")
     assert (info.n_frames, info.rotation) == (50, 0)
     assert info.duration_s == pytest.approx(2.0) and info.fps == pytest.approx(25.0)

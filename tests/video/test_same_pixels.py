@@ -124,7 +124,7 @@ def test_joined_videos_whose_times_start_again(tmp_path, backend, suffix, codec)
     parts = [write(tmp_path / f"{n}.{suffix}", n=n, codec=codec) for n in (24, 16)]
     path = tmp_path / f"joined.{suffix}"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    refused(path, backend, r"its times start again \(\d\.\d\d s is stored behind \d\.\d\d s\), as in")
+    refused(path, backend, r"its times start again \(\d\.\d\d s is stored after \d\.\d\d s\), as in")
 
 
 def test_two_frames_at_one_time(make_video, backend):

@@ -6,6 +6,8 @@ from fractions import Fraction
 import pytest
 
 from harness.errors import UserError
+from harness.settings.groups import VideoConfig
+from harness.settings.rules import check_settings
 from harness.video.sampling import SamplingPolicy, grid_length, grid_sources, plan_frames, plan_grid, resized
 
 TWO_FPS = SamplingPolicy(fps=2, max_frames=1024)
@@ -138,5 +140,5 @@ def test_no_long_side_keeps_the_native_size():
     [("fps", 0), ("fps", math.nan), ("max_frames", -1), ("grid_fps", 0), ("long_side", 0), ("resample", "bicubic")],
 )
 def test_a_bad_policy_names_the_value(field, value):
-    with pytest.raises(UserError, match=f"video.{field}={value!r}"):
-        SamplingPolicy(**({"fps": 2, "max_frames": 8} | {field: value}))
+    with pytest.raises(UserError, match=f"video.{field}={value} is not"):
+        check_settings(VideoConfig(**({"max_frames": 8} | {field: value})), "video.")

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.advice import harness
+from harness.benchmarks.questions import load_questions
 from harness.errors import UserError, printable
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import Ids, find_name, find_names, load_cells, references_of, stored_names
-from harness.plan.plan import QuestionsOnce
 from harness.report.explorer.page import hang_pictures
 from harness.report.style import BESIDE, picture, words_of
 from harness.settings.cell import Cell
-from harness.settings.groups import Config
+from harness.settings.groups import Config, once_per_task
 from harness.settings.matrix import build_cells, ids_under
 from harness.tools.show.again import PLACES, Again, Ask, answer_again, stored_cell
 from harness.tools.show.demo import NOT_RECORDED
@@ -150,7 +150,7 @@ def chosen_asks(
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5) or sorted(known)[:5]
             raise UserError(f"no chosen cell has a question {name!r}; there are, for example: {', '.join(near)}")
-    annotated, asks = QuestionsOnce(data_root.absolute()), []
+    annotated, asks = once_per_task(partial(load_questions, root=data_root.absolute())), []
     for cell in stored:
         asked, again = {question.question_id: question for question in cell.questions}, None
         for name in (name for name in questions if name in asked):
@@ -160,7 +160,7 @@ def chosen_asks(
                 console.print(f"{cell.id}: question {name} {why}", markup=False)
                 continue
             again = again or stored_cell(cell, here)
-            question = next((q for q in annotated.of(again.task) if q.question_id == name), None)
+            question = next((q for q in annotated(again.task) if q.question_id == name), None)
             if question is None or (asked[name].prompt_digest or "") not in ("", question.digest):
                 raise UserError(f"question {name} of {cell.id} is not in {data_root} as it was asked then")
             asks.append(Ask(cell, again, question, answer))
