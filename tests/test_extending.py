@@ -221,7 +221,7 @@ def test_a_declared_version_changes_the_ids_that_it_is_about(tree: Tree) -> None
     after = tree.ids(words)
     facts.write_text(text)
     changed = [old.split("-")[0] for old, new in zip(before, after, strict=True) if old != new]
-    assert changed == ["mlvu"]
+    assert {*changed} == {"mlvu"}
 
 
 @pytest.fixture(scope="module")

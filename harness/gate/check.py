@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import choose, newest
 from harness.evidence.section import plain
+from harness.gate import CheckConfig
 from harness.gate.baseline import (
     Baseline,
     baseline_folder,
@@ -35,7 +36,6 @@ from harness.gate.compare import (
     compare,
     stored_flips,
 )
-from harness.gate.verbs import CheckConfig
 from harness.places import INSTALLED
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells, ids_under

@@ -19,6 +19,7 @@ from rich.console import Console
 from harness.advice import harness, install
 from harness.errors import UserError
 from harness.places import INSTALLED, ROOT
+from harness.settings.cell import Cell
 from harness.settings.compose import Recomposed
 from harness.settings.groups import DEFAULT_READER, PUBLISHED_READER, Config, EngineConfig, ModelConfig, TaskConfig
 from harness.settings.matrix import build_cells
@@ -73,7 +74,7 @@ def checks_of(config: Config) -> dict[str, Callable[[], Iterator[Finding]]]:
         "attention": lambda: attention(config.model),
         "decoder": lambda: decoder(config.video.backend),
         "engine": lambda: engine(config.engine, config.model.device),
-        "matrix": lambda: matrix(config),
+        "matrix": lambda: matrix(build_cells(config, [])),
         "results": lambda: results(Path(config.results)),
         "weights": lambda: weights(_each(config.matrix, config.words, "model") or [config.model]),
         "data": lambda: data(
@@ -97,10 +98,9 @@ def run_check(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding
     return found
 
 
-def matrix(config: Config) -> Iterator[Finding]:
-    """Whether the settings name cells; missing weights are the subject of another line."""
-    count = len(build_cells(config, []))
-    yield Finding("matrix", OK, f"{count} cell{'s' * (count != 1)}")
+def matrix(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """That the settings name cells; missing weights are the subject of another line."""
+    yield Finding("matrix", OK, f"{len(cells)} cell{'s' * (len(cells) != 1)}")
 
 
 def python() -> Iterator[Finding]:

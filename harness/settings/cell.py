@@ -234,7 +234,7 @@ def settle_method(
     except UserError as error:
         if problems is None:
             raise
-        problems.append(str(error))
+        problems += [] if str(error) in problems else [str(error)]
         return method
 
 

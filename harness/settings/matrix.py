@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
-from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
+from harness.settings.groups import Config, ContextConfig, ModelConfig, TaskConfig, VideoConfig
 from harness.settings.rules import CHOICES, Axes, MatrixConfig, Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
@@ -61,7 +61,9 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in composed:
                 composed[names] = again.under(**choice) if choice else config
-            for cell in _cells_of(composed[names], composed[names].matrix.parts[i], problems):
+            own = composed[names]
+            groups = (own.model, own.method, own.video, own.context.tokens, own.task)
+            for cell in _cells_of(groups, own.matrix.parts[i], own.words, problems):
                 cells.setdefault(cell.id, cell)
     for word in config.words if cells else ():
         switch = word.partition("=")[0]
@@ -96,21 +98,25 @@ def as_groups(cells: Iterable[Cell]) -> list[Group]:
     return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
-def _cells_of(config: Config, matrix: MatrixConfig, problems: list[str] | None) -> Iterator[Cell]:
-    """The cells of one model, method and task under axes without rows; `problems` as for `build_cells`."""
-    model, video, task = config.model, config.video, config.task
-    method: Method = config.method
+def _cells_of(
+    groups: tuple[ModelConfig, Method, VideoConfig, int | None, TaskConfig],
+    matrix: MatrixConfig,
+    words: Sequence[str],
+    problems: list[str] | None,
+) -> Iterator[Cell]:
+    """The cells of one model, method and task under axes without rows; `words`, `problems` as for `build_cells`."""
+    model, method, video, context, task = groups
     try:
         weights = weights_identity(find_weights(model.path, model.fetch).resolve())
     except UserError as error:
         if problems is None:
             raise
-        problems.append(str(error))
+        problems += [] if str(error) in problems else [str(error)]
         weights = "unknown"
     model = dataclasses.replace(model, dtype=resolve_dtype(model.dtype, model.device))
     versions = declared_versions(model, method, task)
     own: dict[str, list[Any]] = {
-        "frames": [video.max_frames], "fps": [video.fps], "context": [config.context.tokens], "subset": [task.subset],
+        "frames": [video.max_frames], "fps": [video.fps], "context": [context], "subset": [task.subset],
         "replicate": [task.replicate], "semantics": [None], "variant": [None],
     }  # fmt: skip
     axes = (
@@ -125,7 +131,7 @@ def _cells_of(config: Config, matrix: MatrixConfig, problems: list[str] | None) 
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
         if replicate and "seed" in vars(method):
             changes |= {"seed": vars(method)["seed"] + replicate}
-        settled = settle_method(dataclasses.replace(method, **changes), task, weights, config.words, problems)
+        settled = settle_method(dataclasses.replace(method, **changes), task, weights, words, problems)
         seen = dataclasses.replace(video, max_frames=frames, fps=fps)
         asked = dataclasses.replace(task, subset=subset or task.subset, replicate=replicate)
         yield Cell(model, settled, seen, None if method.name == "none" else tokens, asked, weights, versions)

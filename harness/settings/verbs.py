@@ -1,4 +1,4 @@
-"""The verbs of the command line. Each is declared in the ``verbs.py`` of its room, with the settings of its own."""
+"""The verbs of the command line. Each is declared in the ``__init__.py`` of its room, with the settings of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from harness.settings.rules import rule_of
 
 ROOMS = ("plan", "fetch", "run", "lmms", "report", "gate", "tools", "tools.show", "tools.analysis")
-"""Packages with a ``verbs.py``, in the order of use."""
+"""Packages with verbs, in the order of use."""
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class Verb:
 @cache
 def all_verbs() -> dict[str, Verb]:
     """Every verb by name, in the order of use."""
-    found = [verb for room in ROOMS for verb in importlib.import_module(f"harness.{room}.verbs").VERBS]
+    found = [verb for room in ROOMS for verb in importlib.import_module(f"harness.{room}").VERBS]
     return {verb.name: verb for verb in found}

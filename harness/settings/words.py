@@ -90,6 +90,8 @@ def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> Matr
         elif getattr(own, axis) is not None:
             won[axis] = getattr(own, axis)
     given_axes = {axis for axis, settings in AXES.items() if given.keys() & {*settings, f"matrix.{axis}"}}
+    if any(key.startswith("method.") for key in given):  # an option of the configured method: no row has another
+        given_axes.add("method")
     rows = matrix.rows if own.rows is None or "matrix.rows" in given else own.rows
 
     def exceptions(group: str) -> dict[str, Axes]:

@@ -35,7 +35,7 @@ from harness.settings.cell import key_differences
 from harness.settings.groups import Config
 from harness.settings.matrix import ids_under
 from harness.store import Answer, write_atomic
-from harness.tools.verbs import CompareConfig
+from harness.tools import CompareConfig
 from harness.verdicts.context import Context
 
 SAME, DIFFERS = 0, 1

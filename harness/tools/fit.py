@@ -19,7 +19,7 @@ from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.cell import Cell
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells
-from harness.tools.verbs import FitConfig
+from harness.tools import FitConfig
 
 EXAMPLE = '{"video": "FILE", "question": "What happens?"}'
 

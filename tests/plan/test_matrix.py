@@ -39,13 +39,13 @@ def test_ablation_is_table_b_in_groups_of_four_siblings(model):
 
 
 def test_axes_are_lists_on_the_command_line(model):
-    config = compose_config(["matrix.context=[64,128,256]", "matrix.frames=[64,128]", "matrix.task=[lvbench]", model])
+    config = compose_config(["context=[64,128,256]", "frames=[64,128]", "task=[lvbench]", "method=adaretake", model])
     groups = as_groups(build_cells(config))
     assert [len(g.cells) for g in groups] == [3, 3]
 
 
 def test_overrides_of_a_group_reach_every_option_of_an_axis(model):
-    cells = build_cells(compose_config(["task.subset=ci", model]))
+    cells = build_cells(compose_config(["task.subset=ci", "matrix.rows=[]", model]))
     assert len(cells) == 4
     assert {c.task.subset for c in cells} == {"ci"}
 
@@ -198,7 +198,7 @@ def test_stock_tasks_take_the_frames_of_lmms_eval():
     assert found.video == stock
     (other,) = build_cells(compose_config([*words[:1], "matrix.task=[mlvu_stock]", "video=release"]), [])
     assert other.video.sampler == "release"
-    (toy,) = build_cells(compose_config(["profile=toy", "matrix.task=[mlvu_stock]"]), [])
+    (toy,) = build_cells(compose_config(["profile=toy", "task=mlvu_stock", "method=adaretake"]), [])
     assert toy.video.sampler == "release"
 
 

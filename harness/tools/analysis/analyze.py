@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.fetch.prepare import prepare_embedded
 from harness.settings.groups import Config
 from harness.settings.matrix import build_cells
-from harness.tools.analysis.verbs import AnalyzeConfig
+from harness.tools.analysis import AnalyzeConfig
 
 ANALYSES = {"heavy_hitters": "harness.tools.analysis.heavy_study", "bound": "harness.tools.analysis.bound_study"}
 """Name -> module whose ``study(cell, data_root, folder, settings) -> int`` carries it out."""

@@ -25,10 +25,9 @@ from harness.models.features import VideoFeatures
 from harness.records import made_folder
 from harness.run.answer import load_model
 from harness.settings.cell import Cell
-from harness.tools.analysis import figures
+from harness.tools.analysis import AnalyzeConfig, figures
 from harness.tools.analysis.figures import GUARANTEE, write_figure
 from harness.tools.analysis.heavy_study import chosen
-from harness.tools.analysis.verbs import AnalyzeConfig
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from harness.errors import QuestionError, UserError, VideoError
 from harness.records import made_folder
 from harness.run.answer import load_model, open_sampled
 from harness.run.environment import device_peak
-from harness.tools.analysis import figures
+from harness.tools.analysis import AnalyzeConfig, figures
 from harness.tools.analysis.figures import write_figure
-from harness.tools.analysis.verbs import AnalyzeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,12 +16,12 @@ from harness.plan import plan as planning
 from harness.settings.cell import Cell
 from harness.settings.compose import Recomposed
 from harness.settings.groups import Config
+from harness.tools import BridgeConfig
 from harness.tools.bridge.chain import Bridge, Chain, build_bridge, make_chains
 from harness.tools.bridge.ends import Ends, find_ends, inherited
 from harness.tools.bridge.factors import ChangeCell, Factor
 from harness.tools.bridge.measure import StoredCells, agreement, measure_chain, needed_cells
 from harness.tools.bridge.page import bridge_folder, print_bridge, write_bridge
-from harness.tools.verbs import BridgeConfig
 
 AnswerCells = Callable[[list[Cell]], int]
 """Answers cells; returns the status of `run`, and raises Interrupted after Ctrl-C."""

@@ -15,9 +15,9 @@ from harness.evidence.loading import is_stored
 from harness.models.families import find_adapter
 from harness.settings.cell import Cell
 from harness.settings.weights import find_weights
+from harness.tools import DENOMINATORS, BridgeConfig
 from harness.tools.bridge.ends import End, weights_of
 from harness.tools.bridge.factors import ChangeCell, Factor, candidate_factors, declared_cell, factors_between
-from harness.tools.verbs import DENOMINATORS, BridgeConfig
 from harness.video.container import reader_class
 
 

@@ -23,7 +23,7 @@ from harness.tools.exchange.rows import Exported
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
-    from harness.tools.verbs import ExportConfig
+    from harness.tools import ExportConfig
 
 Writer = Callable[[CellResult, Sequence[Exported]], Mapping[str, bytes]]
 """From a cell and its answers to files: name below the cell's folder -> content."""

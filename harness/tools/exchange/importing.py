@@ -28,7 +28,7 @@ from harness.tools.exchange.rows import ImportedFile, ImportedRow, damaged
 
 if TYPE_CHECKING:
     from harness.settings.groups import Config
-    from harness.tools.verbs import ImportConfig
+    from harness.tools import ImportConfig
 
 READERS: dict[str, ModuleType] = {
     "lmms_eval": lmms_eval, "openvlm": openvlm, "release": release, "inspect": inspect, "official": official,

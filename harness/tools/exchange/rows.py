@@ -58,7 +58,7 @@ class ImportedFile:
     """The content of a file of another code base.
 
     Attributes:
-        format: one of `harness.tools.verbs.FORMATS`.
+        format: one of `harness.tools.FORMATS`.
         paths: the files read; the first is the file of answers.
         task: the file's name of its task; may be empty.
         rows: in the file's order.

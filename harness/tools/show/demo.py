@@ -24,9 +24,9 @@ from harness.records import made_folder
 from harness.run.answer import Session, load_model, open_sampled
 from harness.settings.groups import Config, TaskConfig
 from harness.settings.matrix import build_cells
+from harness.tools.show import DemoConfig
 from harness.tools.show.figure import draw
 from harness.tools.show.kept import HeldFrames, Timeline, chunk_ends, kept_of, video_clock
-from harness.tools.show.verbs import DemoConfig
 
 if TYPE_CHECKING:
     from harness.compress.trace import Trace

@@ -24,11 +24,11 @@ from harness.report.style import BESIDE, picture, words_of
 from harness.settings.cell import Cell
 from harness.settings.groups import Config, once_per_task
 from harness.settings.matrix import build_cells, ids_under
+from harness.tools.show import ShowConfig
 from harness.tools.show.again import PLACES, Again, Ask, answer_again, stored_cell
 from harness.tools.show.demo import NOT_RECORDED
 from harness.tools.show.figure import budget, draw, layers, one_line, tile_of
 from harness.tools.show.kept import choose_grids, video_clock
-from harness.tools.show.verbs import ShowConfig
 
 COLUMNS = 6
 """Frames."""

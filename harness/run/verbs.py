@@ -1,8 +1,0 @@
-"""The verbs of answering."""
-
-from harness.settings.verbs import Verb
-
-VERBS = [
-    Verb("doctor", "harness.run.doctor", "check environment, accelerator, versions, disk, data and weights"),
-    Verb("run", "harness.run.run", "answer every question of a matrix, or those that are missing", "run"),
-]
