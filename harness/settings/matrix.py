@@ -57,7 +57,7 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
     composed: dict[tuple[str | None, ...], Config] = {}
     for i, part in enumerate(matrix.parts):
         chosen = (part.task, part.model, part.method)  # in the order of CHOICES
-        for names in itertools.product(*(names or [None] for names in chosen)):
+        for names in itertools.product(*([*axis] if axis else [None] for axis in chosen)):
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in composed:
                 composed[names] = again.under(**choice) if choice else config
@@ -66,8 +66,8 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
     for word in config.words if cells else ():
         axis = word.partition("=")[0]
         if axis in SWITCHES and not any(SWITCHES[axis] <= vars(cell.method).keys() for cell in cells.values()):
-            names = ", ".join(dict.fromkeys(cell.method.name for cell in cells.values()))
-            raise UserError(f"{word}: {names} has no {axis}; leave it out, or set method=adaretake")
+            methods = ", ".join(dict.fromkeys(cell.method.name for cell in cells.values()))
+            raise UserError(f"{word}: {methods} has no {axis}; leave it out, or set method=adaretake")
     return list(cells.values())
 
 
