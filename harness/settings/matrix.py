@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import UserError
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
@@ -15,9 +15,6 @@ from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConf
 from harness.settings.rules import CHOICES, Axes, MatrixConfig, Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
-
-if TYPE_CHECKING:
-    from harness.compress.method import Method
 
 SWITCHES = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
 """Axis -> the options of a method that it sets; methods without them are not spread over it."""
@@ -61,7 +58,9 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             choice = {group: name for group, name in zip(CHOICES, names, strict=True) if name is not None}
             if names not in composed:
                 composed[names] = again.under(**choice) if choice else config
-            for cell in _cells_of(composed[names], composed[names].matrix.parts[i], problems):
+            own = composed[names]
+            base = Cell(own.model, own.method, own.video, own.context.tokens, own.task, "unknown", {})
+            for cell in _cells_of(base, own.matrix.parts[i], own.words, problems):
                 cells.setdefault(cell.id, cell)
     for word in config.words if cells else ():
         axis = word.partition("=")[0]
@@ -96,21 +95,19 @@ def as_groups(cells: Iterable[Cell]) -> list[Group]:
     return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
-def _cells_of(config: Config, matrix: MatrixConfig, problems: list[str] | None) -> Iterator[Cell]:
-    """The cells of one model, method and task under axes without rows; `problems` as for `build_cells`."""
-    model, video, task = config.model, config.video, config.task
-    method: Method = config.method
+def _cells_of(base: Cell, matrix: MatrixConfig, words: Sequence[str], problems: list[str] | None) -> Iterator[Cell]:
+    """The cells of a base's model, method and task under axes without rows; `problems` as for `build_cells`."""
+    model, method, video, task, weights = base.model, base.method, base.video, base.task, base.weights
     try:
         weights = weights_identity(find_weights(model.path, model.fetch).resolve())
     except UserError as error:
         if problems is None:
             raise
         problems.append(str(error))
-        weights = "unknown"
     model = dataclasses.replace(model, dtype=resolve_dtype(model.dtype, model.device))
     versions = declared_versions(model, method, task)
     own: dict[str, list[Any]] = {
-        "frames": [video.max_frames], "fps": [video.fps], "context": [config.context.tokens], "subset": [task.subset],
+        "frames": [video.max_frames], "fps": [video.fps], "context": [base.context], "subset": [task.subset],
         "replicate": [task.replicate], "semantics": [None], "variant": [None],
     }  # fmt: skip
     axes = (
@@ -125,7 +122,7 @@ def _cells_of(config: Config, matrix: MatrixConfig, problems: list[str] | None) 
             changes |= dict(zip(("temporal", "layers"), VARIANTS[variant], strict=True))
         if replicate and "seed" in vars(method):
             changes |= {"seed": vars(method)["seed"] + replicate}
-        settled = settle_method(dataclasses.replace(method, **changes), task, weights, config.words, problems)
+        settled = settle_method(dataclasses.replace(method, **changes), task, weights, words, problems)
         seen = dataclasses.replace(video, max_frames=frames, fps=fps)
         asked = dataclasses.replace(task, subset=subset or task.subset, replicate=replicate)
         yield Cell(model, settled, seen, None if method.name == "none" else tokens, asked, weights, versions)
