@@ -15,8 +15,6 @@ MODULES = sorted(path.relative_to(REPO) for path in (REPO / "harness").rglob("*.
 LEAF = re.compile(
     r"harness\.(settings\.(rules|groups|verbs)|plan|fetch|run|lmms|report|gate|tools(\.(show|analysis))?)"
 )
-    r"harness\.(settings\.(rules|groups|verbs)|plan|fetch|run|lmms|report|gate|tools(\.(show|analysis))?)"
-)
 """Declarations of settings, which every room may read."""
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
 

@@ -36,12 +36,7 @@ def load_cells(results: Path | str, references: Sequence[str] = (), ids_under: I
 
 
 def cell_names(results: Path | str, references: Sequence[str] = (), ids_under: Ids | None = None) -> list[str]:
-    """Ids of the cells below ``results/runs``, sorted; no file is read. Raises as `find_names`.
-
-    Args:
-        references: see :func:`matching`; empty for all.
-        ids_under: what a setting in brackets means.
-    """
+    """Ids of the cells below ``results/runs``, sorted; no file is read. Arguments and errors as of `find_names`."""
     names = stored_names(Path(results) / "runs")
     matched = {name for text in references for name in find_names(text, names, f"{results}/runs", ids_under)}
     return [name for name in names if name in matched or not references]
@@ -185,10 +180,7 @@ def choose(
 ) -> Chosen:
     """The cells that a command asks for. Raises UserError where the matrix cannot be built or a cell cannot be read.
 
-    Args:
-        references: those of ``report.cells``, see :func:`matching`.
-        matrix: makes the cells of the configured matrix, and notes missing weights in its argument.
-        ids_under: what a setting in brackets means.
+    `references` are ``report.cells``. `matrix` makes the configured cells, and notes missing weights in its argument.
     """
     return Chosen(load_cells(results, references, ids_under), *wanted(references, matrix))
 

@@ -26,8 +26,7 @@ from lmms_eval.api.model import lmms
 from harness.benchmarks.questions import Question
 from harness.errors import UserError
 from harness.lmms.task import GREEDY
-from harness.plan.feature_size import check_feature_memory, read_header, video_tokens
-from harness.plan.plan import cell_folder, check_videos
+from harness.plan.plan import cell_folder, check_feature_memory, check_videos, read_header, video_tokens
 from harness.run.run import Execution, carry_out
 from harness.run.work import find_work, open_folder
 from harness.settings.cell import Cell

@@ -244,10 +244,8 @@ def _option(conf: Path, group: str, name: str) -> tuple[dict[str, Any], dict[str
     if not file.is_file():
         raise UserError(_no_option(group, name))
     content = _yaml(file)
-    choices: dict[str, str] = {}
-    for entry in content.pop("defaults", []):
-        ((key, option),) = entry.items()
-        choices[key.removeprefix("override /").partition("@")[0]] = option
+    entries = [entry for listed in content.pop("defaults", []) for entry in listed.items()]
+    choices = {key.removeprefix("override /").partition("@")[0]: option for key, option in entries}
     whole = file.read_text(encoding="utf-8").startswith("# @package _global_")
     return (content if whole else {group: content}), choices
 
@@ -351,11 +349,9 @@ def _typed(schema: type[T], values: Any, place: str) -> T:
 
 def _explained(error: BaseException, root: type[Config]) -> str:
     """An error of Hydra or OmegaConf as one message with the place, the value and what is allowed."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
-        cause = cause.__cause__
     text = "\n".join(dict.fromkeys(line for e in chain for line in str(e).strip().splitlines() if line.strip()))
     text = re.sub(r"\n?\s*(object_type|reference_type)=.*", "", text)
     text = re.sub(r"\n(You may|To append to your config|See https|Set the environment variable).*", "", text)

@@ -6,18 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import UserError
 from harness.settings.cell import VARIANTS, Cell, declared_versions, settle_method
 from harness.settings.compose import Recomposed, options
-from harness.settings.groups import Config, ContextConfig, ModelConfig, TaskConfig, VideoConfig
+from harness.settings.groups import Config, ContextConfig, TaskConfig, VideoConfig
 from harness.settings.rules import CHOICES, Axes, MatrixConfig, Rule, check_value, rule_of
 from harness.settings.weights import find_weights, resolve_dtype, weights_identity
 from harness.settings.words import AXES
-
-if TYPE_CHECKING:
-    from harness.compress.method import Method
 
 SWITCHES = {"semantics": {"semantics"}, "variant": {"temporal", "layers"}}
 """Axis -> the options of a method that it sets; methods without them are not spread over it."""
@@ -62,14 +59,14 @@ def build_cells(config: Config, problems: list[str] | None = None) -> list[Cell]
             if names not in composed:
                 composed[names] = again.under(**choice) if choice else config
             own = composed[names]
-            groups = (own.model, own.method, own.video, own.context.tokens, own.task)
-            for cell in _cells_of(groups, own.matrix.parts[i], own.words, problems):
+            base = Cell(own.model, own.method, own.video, own.context.tokens, own.task, "unknown", {})
+            for cell in _cells_of(base, own.matrix.parts[i], own.words, problems):
                 cells.setdefault(cell.id, cell)
     for word in config.words if cells else ():
-        switch = word.partition("=")[0]
-        if switch in SWITCHES and not any(SWITCHES[switch] <= vars(cell.method).keys() for cell in cells.values()):
+        axis = word.partition("=")[0]
+        if axis in SWITCHES and not any(SWITCHES[axis] <= vars(cell.method).keys() for cell in cells.values()):
             methods = ", ".join(dict.fromkeys(cell.method.name for cell in cells.values()))
-            raise UserError(f"{word}: {methods} has no {switch}; leave it out, or set method=adaretake")
+            raise UserError(f"{word}: {methods} has no {axis}; leave it out, or set method=adaretake")
     return list(cells.values())
 
 
@@ -98,25 +95,19 @@ def as_groups(cells: Iterable[Cell]) -> list[Group]:
     return [Group(tuple(siblings)) for siblings in groups.values()]
 
 
-def _cells_of(
-    groups: tuple[ModelConfig, Method, VideoConfig, int | None, TaskConfig],
-    matrix: MatrixConfig,
-    words: Sequence[str],
-    problems: list[str] | None,
-) -> Iterator[Cell]:
-    """The cells of one model, method and task under axes without rows; `words`, `problems` as for `build_cells`."""
-    model, method, video, context, task = groups
+def _cells_of(base: Cell, matrix: MatrixConfig, words: Sequence[str], problems: list[str] | None) -> Iterator[Cell]:
+    """The cells of a base's model, method and task under axes without rows; `problems` as for `build_cells`."""
+    model, method, video, task, weights = base.model, base.method, base.video, base.task, base.weights
     try:
         weights = weights_identity(find_weights(model.path, model.fetch).resolve())
     except UserError as error:
         if problems is None:
             raise
         problems += [] if str(error) in problems else [str(error)]
-        weights = "unknown"
     model = dataclasses.replace(model, dtype=resolve_dtype(model.dtype, model.device))
     versions = declared_versions(model, method, task)
     own: dict[str, list[Any]] = {
-        "frames": [video.max_frames], "fps": [video.fps], "context": [context], "subset": [task.subset],
+        "frames": [video.max_frames], "fps": [video.fps], "context": [base.context], "subset": [task.subset],
         "replicate": [task.replicate], "semantics": [None], "variant": [None],
     }  # fmt: skip
     axes = (

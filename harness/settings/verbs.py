@@ -16,18 +16,17 @@ ROOMS = ("plan", "fetch", "run", "lmms", "report", "gate", "tools", "tools.show"
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: a module whose ``main`` carries it out.
+    """One verb.
 
-    Attributes:
-        name: the word of the command line.
-        module: where ``main(config)`` is, or ``main(config, own)`` for a verb with settings of its own.
-        help: what the verb does, in one line.
-        section: the group with the settings that concern this verb most; they may be written without the name of the
-            group (``cell=...`` for ``show.cell=...``) where no group has that name.
-        schema: the dataclass of a section that no other verb reads; None for a section that every verb takes.
-        reads: groups that it obeys besides its section, profile, results and data. None: all groups, so that every
-            step of a reproduction takes the same settings.
-        single: axes of which it takes one value: ``task=[a,b]`` is refused.
+    name: the word of the command line.
+    module: where ``main(config)`` is, or ``main(config, own)`` for a verb with settings of its own.
+    help: what the verb does, in one line.
+    section: the group with the settings that concern this verb most; they may be written without the name of the group
+    (``cell=...`` for ``show.cell=...``) where no group has that name.
+    schema: the dataclass of a section that no other verb reads; None for a section that every verb takes.
+    reads: groups that it obeys besides its section, profile, results and data. None means all groups, so that every
+    step of a reproduction takes the same settings.
+    single: axes of which it takes one value: ``task=[a,b]`` is refused.
     """
 
     name: str
@@ -56,5 +55,4 @@ class Verb:
 @cache
 def all_verbs() -> dict[str, Verb]:
     """Every verb by name, in the order of use."""
-    found = [verb for room in ROOMS for verb in importlib.import_module(f"harness.{room}").VERBS]
-    return {verb.name: verb for verb in found}
+    return {verb.name: verb for room in ROOMS for verb in importlib.import_module(f"harness.{room}").VERBS}

@@ -10,23 +10,15 @@ from harness.errors import UserError
 from harness.settings.groups import SCHEMAS
 from harness.settings.rules import AXIS_NAMES, CHOICES, Axes, MatrixConfig, ProfileAxes, rule_of, unset
 
-OF_METHOD = {"semantics": ("method.semantics",), "variant": ("method.temporal", "method.layers")}
-
-
-def _settings_of(axis: str) -> tuple[str, ...]:
-    if axis in CHOICES:
-        return (axis,)
-    if axis in OF_METHOD:
-        return OF_METHOD[axis]
-    for group, schema in SCHEMAS.items():
-        for field in dataclasses.fields(schema) if schema is not None else ():
-            if rule_of(field).axis == axis:
-                # An option of the task leaves subset and replicate alone; an option of another group sets its fields.
-                return (f"{group}.{field.name}",) if group in CHOICES else (f"{group}.{field.name}", group)
-    raise AssertionError(axis)
-
-
-AXES: dict[str, tuple[str, ...]] = {axis: _settings_of(axis) for axis in (*CHOICES, *AXIS_NAMES)}
+_STANDS_FOR: dict[str, tuple[str, ...]] = {
+    # An option of the task leaves subset and replicate alone; an option of another group sets its fields.
+    rule_of(field).axis: (f"{group}.{field.name}", *(() if group in CHOICES else (group,)))
+    for group, schema in SCHEMAS.items()
+    for field in (dataclasses.fields(schema) if schema is not None else ())
+}
+_STANDS_FOR |= {axis: (axis,) for axis in CHOICES}
+_STANDS_FOR |= {"semantics": ("method.semantics",), "variant": ("method.temporal", "method.layers")}
+AXES = {axis: _STANDS_FOR[axis] for axis in (*CHOICES, *AXIS_NAMES)}
 """Axis -> the settings that it stands for. One of these on the command line replaces the axis."""
 
 
@@ -103,5 +95,5 @@ def settle(matrix: MatrixConfig, profile: str, overrides: Iterable[str]) -> Matr
             kept = {**kept, name: unset(axes, {axis for axis in won if not whole and f"{place}.{axis}" not in given})}
         return kept
 
-    changes: dict[str, Any] = {"by_profile": {}, "by_model": exceptions("by_model"), "by_task": exceptions("by_task")}
-    return dataclasses.replace(matrix, **won, rows=[unset(row, given_axes) for row in rows], **changes)
+    won |= {"by_profile": {}, "by_model": exceptions("by_model"), "by_task": exceptions("by_task")}
+    return dataclasses.replace(matrix, **won, rows=[unset(row, given_axes) for row in rows])

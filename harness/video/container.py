@@ -111,7 +111,6 @@ BACKENDS = {
     "pyav": "harness.video.read_pyav:PyavReader",
     "torchcodec": "harness.video.read_torchcodec:TorchcodecReader",
 }
-PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 # Codecs that a backend's own libraries do not know. decord 0.6 ships ffmpeg 4.1, which is older than AV1 decoding.
 UNKNOWN_CODECS = {"decord": {"av1", "vvc"}}
 
@@ -125,9 +124,10 @@ def reader_class(backend: str) -> type[FrameReader]:
         return cast(type[FrameReader], getattr(importlib.import_module(module), name))
     except (ImportError, OSError, RuntimeError) as error:  # torchcodec raises RuntimeError if it finds no ffmpeg
         why = str(error).strip().splitlines()[0]
+        package = "av" if backend == "pyav" else backend
         others = " or ".join(f"video.backend={other}" for other in BACKENDS if other != backend)
         raise UserError(
-            f"video.backend={backend} does not work here ({why}); install it with `{install(PACKAGES[backend])}`"
+            f"video.backend={backend} does not work here ({why}); install it with `{install(package)}`"
             f"{' and ffmpeg with `apt-get install ffmpeg`' * (backend == 'torchcodec')}, or set {others}"
         ) from error
 

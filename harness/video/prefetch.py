@@ -119,8 +119,6 @@ class Prefetch:
             else:
                 raise RuntimeError("the prefetch was closed while its videos were read")
 
-    # The consumer's side.
-
     def _take(self, slot: _Slot) -> Frame | None:
         """The next window; None after the last."""
         with self._changed:
@@ -151,9 +149,8 @@ class Prefetch:
         slot.windows.clear()
         self._changed.notify_all()
 
-    # The decoding thread's side.
-
     def _decode_all(self) -> None:
+        """All that the decoding thread does; the methods above are the consumer's."""
         for position, slot in enumerate(self._slots):
             with self._changed:
                 self._changed.wait_for(partial(self._due, position))

@@ -20,14 +20,10 @@ MAX_ASPECT = 200  # of a picture's sides; the processors of the Qwen families re
 
 @dataclass(frozen=True)
 class SamplingPolicy:
-    """How many frames, from which grid, at which size.
+    """How many frames, from which grid, at which size: settings of `VideoConfig`.
 
-    fps: frames wanted per second of video, as long as `max_frames` is not reached
-    max_frames: cap per video
-    even: round the number of frames down to a multiple of 2 (Qwen2-VL merges two frames into one temporal grid)
-    grid_fps: rate of the time grid the frames are picked from
-    long_side: frames with a longer side are scaled down to it, smaller ones are left alone; None = never scaled
-    resample: interpolation of that scaling; the release uses PIL's nearest neighbour
+    An even number suits Qwen2-VL, which merges two frames into one temporal grid. Frames with a side longer than
+    `long_side` are scaled down to it by nearest neighbour, as PIL does for the release; None = never scaled.
     """
 
     fps: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.plan.feature_size import Header, bytes_per_token, read_header, video_tokens
+from harness.plan.plan import Header, bytes_per_token, read_header, video_tokens
 from harness.settings.compose import compose_config
 from harness.settings.matrix import build_cells
 

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.plan import plan as planning
-from harness.plan.feature_size import Header
-from harness.plan.plan import print_plan
+from harness.plan.plan import Header, print_plan
 from harness.settings.compose import REPO, compose_config
 from harness.settings.matrix import build_cells
 from harness.store import Answer, AnswerLog, FrameRecords, Manifest, SeenFrames, write_manifest

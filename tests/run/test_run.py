@@ -17,7 +17,7 @@ import pytest
 
 from harness.benchmarks.questions import load_questions
 from harness.errors import UserError
-from harness.plan.feature_size import read_header, video_tokens
+from harness.plan.plan import read_header, video_tokens
 from harness.run.run import main
 from harness.settings.compose import compose_config
 from harness.settings.groups import DEFAULT_READER
