@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from harness.compress.cache import Kept
 from harness.compress.evict import Counts
 from harness.compress.method import Method
-from harness.compress.methods.adaretake import AdaReTaKe, Paper, Release2025, Release2026
-from harness.compress.methods.adaretake.release import SEMANTICS
+from harness.compress.methods.adaretake import SEMANTICS, AdaReTaKe, Options, Paper, Release2025, Release2026
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.late import torch
@@ -38,7 +37,7 @@ class Random(AdaReTaKe):
         return not self.sees_question
 
     @classmethod
-    def implementations(cls) -> Mapping[str, type[AdaReTaKe]]:
+    def implementations(cls) -> Mapping[str, type[Options]]:
         return dict(zip(SEMANTICS, (RandomPaper, RandomRelease2025, RandomRelease2026), strict=True))
 
     def for_family(self, family: str) -> Method:

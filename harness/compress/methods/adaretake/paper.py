@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.compress.allocation import by_distance, pooled, pooled_margin
 from harness.compress.evict import Counts, video_budget
 from harness.compress.method import Method, checked_quirks
-from harness.compress.methods.adaretake.release import AdaReTaKe
+from harness.compress.methods.adaretake.release import Options
 from harness.compress.prefill import Prefill
 from harness.compress.prompt import Segment
 from harness.errors import UserError
@@ -16,7 +16,7 @@ from harness.late import torch
 
 
 @dataclass(frozen=True)
-class Paper(AdaReTaKe):
+class Paper(Options):
     """`temporal` (eq. 8, 9) and `layers` (eq. 11-16) allocation, each on or off."""
 
     def for_family(self, family: str) -> Method:

@@ -27,8 +27,8 @@ SEMANTICS = ("paper", "release_2025", "release_2026")
 
 
 @dataclass(frozen=True)
-class AdaReTaKe(ChunkEvictor):
-    """What a configuration says; `for_family` gives the implementation of the semantics.
+class Options(ChunkEvictor):
+    """What a configuration says, whatever the semantics.
 
     Attributes:
         semantics: one of `SEMANTICS`.
@@ -50,26 +50,6 @@ class AdaReTaKe(ChunkEvictor):
         if self.semantics not in SEMANTICS:
             allowed = ", ".join(SEMANTICS)
             raise UserError(f"unknown semantics {self.semantics!r}: allowed are {allowed}; set method.semantics=paper")
-
-    @property
-    def position_rule(self) -> str:
-        return self.positions or self.implementations()[self.semantics].default_positions
-
-    @classmethod
-    def implementations(cls) -> Mapping[str, type[AdaReTaKe]]:
-        """The class of each semantics."""
-        from harness.compress.methods.adaretake import Paper, Release2025, Release2026
-
-        return dict(zip(SEMANTICS, (Paper, Release2025, Release2026), strict=True))
-
-    def for_family(self, family: str) -> Method:
-        """The implementation of the semantics.
-
-        Raises:
-            UserError: the semantics does not exist for the family, or does not know a quirk or reforge.
-        """
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(AdaReTaKe)}
-        return self.implementations()[self.semantics](**values).for_family(family)
 
 
 FLOOR = 0.01  # least share of a chunk that a layer keeps
@@ -104,7 +84,7 @@ TEXT_SCORE = 1000.0  # what a release gives every token of a text segment
 
 
 @dataclass(frozen=True)
-class Release(ReforgingEvictor, AdaReTaKe):
+class Release(ReforgingEvictor, Options):
     """The stages in which both releases agree; a release adds its own quirks.
 
     `Prefill.state` holds the chunks' shares [K].
