@@ -192,7 +192,8 @@ def answer(question: Any, row: dict[str, Any], facts: dict[str, Any], number: in
     from harness.store import Answer
 
     return Answer(
-        question.question_id, question.video_id, "ok", prompt_digest=question.digest, text=row["text"], n_prompt=row["prompt"],
+        question.question_id, question.video_id, "ok", prompt_digest=question.digest, text=row["text"],
+        n_prompt=row["prompt"],
         n_encoded=row["video"], n_video=row["video"], cache_length=[row["kept"]] * 4,
         chunk_budget=[round(row["kept"] / 8)] * 8, kept_digest=row["indices"], kept_margin=row["margin"],
         next_position=row["next"], backend="decord", **facts,

@@ -5,7 +5,7 @@ import io
 import pandas as pd
 import pytest
 
-from harness.console import open_console
+from harness.advice import open_console
 from harness.evidence.section import Section
 
 CELL = "longvideobench_nosub.ci-qwen2_5_vl_7b-adaretake-release_2026-no_temporal-f2048-fps2-c16384-0123456789ab"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.advice import harness
-from harness.console import open_console
+from harness.advice import harness, open_console
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import choose, newest
 from harness.gate.baseline import load_baselines

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.console import open_console
+from harness.advice import open_console
 from harness.errors import UserError
 from harness.evidence.cells import CellResult
 from harness.evidence.loading import Ids, key_of, load_cells, newest, stored_names

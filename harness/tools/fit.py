@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.advice import aside
-from harness.compress.methods.fitprune import FitPrune
-from harness.compress.recipe import fit_recipe
-from harness.console import open_console
+from harness.advice import aside, open_console
+from harness.compress.methods.fitprune import FitPrune, fit_recipe
 from harness.errors import UserError
 from harness.models.adapter import Adapter
 from harness.models.features import VideoFeatures

@@ -21,9 +21,8 @@ from rich.progress import MofNCompleteColumn, Progress
 from harness.benchmarks.subtitles import choice_prompt
 from harness.store import write_atomic
 from harness.toy import MANIFEST, questions, read_build, render
-from harness.toy.layout import Layout, Made, ToyItem, Wanted
 from harness.toy.layouts import LAYOUTS
-from harness.toy.questions import KINDS, LETTERS, options_for, pick
+from harness.toy.questions import KINDS, LETTERS, Layout, Made, ToyItem, Wanted, options_for, pick
 from harness.toy.render import Frames, draw
 from harness.toy.world import FPS, Storyboard, compose
 

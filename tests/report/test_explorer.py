@@ -16,7 +16,7 @@ from cell_folders import LETTERS, rewrite, write_cell
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
 from harness.evidence.loading import load_cells
-from harness.report.explorer import data, page
+from harness.report.explorer import page
 from harness.report.style import picture
 from harness.store import QuestionRecord
 
@@ -161,15 +161,15 @@ def fragment(cell, question):
 
 def test_pieces_hold_every_answer_as_it_is_stored(store):
     held = load_cells(store / "results")
-    rows = data.Answers.of(held)
-    pieces = [row for piece in data.chunks(rows) for row in piece]
+    rows = page.Answers.of(held)
+    pieces = [row for piece in page.chunks(rows) for row in piece]
     assert len(pieces) == len(rows.rows) == 45
     seen = Counter()
     for row, listed in zip(rows.rows, pieces, strict=True):
         for number, letters, frames, text, error, *rest in listed:
             answer = held[number].answers[row.question.question_id]
-            kept = dict(zip(data.FIELDS, (text, error, *rest), strict=True))
-            assert all(kept[name] == getattr(answer, name) for name in data.FIELDS) and frames in (3, None)
+            kept = dict(zip(page.FIELDS, (text, error, *rest), strict=True))
+            assert all(kept[name] == getattr(answer, name) for name in page.FIELDS) and frames in (3, None)
             place = [q.question_id for q in held[number].questions].index(row.question.question_id)
             assert letters[0] == held[number].letters()[place] and len(letters) == 1 + len(held[number].other_parsers)
             seen[number] += 1
@@ -177,7 +177,7 @@ def test_pieces_hold_every_answer_as_it_is_stored(store):
 
 
 def test_states_count_what_the_report_counts(store, cells):
-    listed = {cell["id"]: cell for cell in data.index(data.Answers.of(load_cells(store / "results")), store)["cells"]}
+    listed = {cell["id"]: cell for cell in page.index(page.Answers.of(load_cells(store / "results")), store)["cells"]}
     for cell in cells.values():
         counted = Counter(listed[cell.id]["states"])
         assert (counted["f"], counted["m"], counted["u"]) == (cell.failed, cell.missing, cell.unparsed) == (1, 1, 2)
@@ -189,7 +189,7 @@ def test_a_question_that_differs_is_another_one(tmp_path):
     changed = [QuestionRecord("q", "v", {"A": "x", "B": "y"}, "B", {"question_type": "ego"})]
     for digest, of in (("1" * 8, asked), ("2" * 8, asked), ("3" * 8, changed)):
         write_cell(tmp_path, of, [True], task="mlvu", digest=digest)
-    rows = data.Answers.of(load_cells(tmp_path)).rows
+    rows = page.Answers.of(load_cells(tmp_path)).rows
     assert sorted(len(row.answers) for row in rows) == [1, 2]
 
 
@@ -202,21 +202,21 @@ def test_columns_of_one_benchmark_have_names_of_their_own(tmp_path):
         "4" * 8: {"context": 9},
     }.items():
         write_cell(tmp_path, asked, [True], task="mlvu", digest=digest, **changes)
-    names = data.labels(load_cells(tmp_path))
+    names = page.labels(load_cells(tmp_path))
     assert len(set(names)) == 4 and sum("positions float" in name for name in names) == 1
 
 
 def test_words_of_a_question_are_taken_where_it_is_the_one_that_was_asked(store):
-    rows = data.Answers.of(load_cells(store / "results")).rows
-    known, remarks = data.question_texts(rows, store / "data")
+    rows = page.Answers.of(load_cells(store / "results")).rows
+    known, remarks = page.question_texts(rows, store / "data")
     assert known["lvbench", "test", "1-0"] == f"What is {HOSTILE} 1?" and len(known) == 40
     assert len(remarks) == 1 and "MLVU" in remarks[0]
-    other = [data.AnswerRow(r.group, r.source, QuestionRecord(r.question.question_id, "other video")) for r in rows]
-    assert not data.question_texts(other, store / "data")[0]
+    other = [page.AnswerRow(r.group, r.source, QuestionRecord(r.question.question_id, "other video")) for r in rows]
+    assert not page.question_texts(other, store / "data")[0]
 
 
 def test_data_cannot_leave_their_script():
-    made = data.script("x", {"text": HOSTILE, "kept": [1.5, None]})
+    made = page.script("x", {"text": HOSTILE, "kept": [1.5, None]})
     assert "<" not in made and made.isascii() and "\n" not in made.rstrip("\n")
     assert json.loads(made[2:].rstrip(";\n"))["text"] == HOSTILE
 
@@ -256,7 +256,7 @@ def test_filters_find_what_the_cells_say(wide, look, cells):
     )
     assert choose(wide, duration="up to 1 min") == 45 and choose(wide, duration="over 1 h") == 0
     for outcome, letter in {"right": "r", "wrong": "w", "unparsed": "u", "failed": "f", "missing": "m"}.items():
-        wanted = data.states(one).count(letter)
+        wanted = page.states(one).count(letter)
         assert choose(wide, group="LVBench", a=names[one], outcome=outcome) == wanted > 0
     only = sum((a == 1) & (b == 0)), sum((a == 0) & (b == 1))
     both = {"group": "LVBench", "a": names[one], "b": names[two]}

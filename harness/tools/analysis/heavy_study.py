@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.console import open_console
+from harness.advice import open_console
 from harness.errors import QuestionError, UserError, VideoError
 from harness.records import made_folder
 from harness.run.answer import load_model, open_sampled

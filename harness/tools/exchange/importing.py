@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from harness.advice import harness
+from harness.advice import harness, open_console
 from harness.benchmarks.benchmark import Benchmark, benchmark, benchmark_names
 from harness.benchmarks.files import Folder
-from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.evidence.imported import NOT_SAID, ImportedCell, Said, import_folder, load_imported, write_imported
 from harness.evidence.loading import stored_names

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.advice import open_console
 from harness.benchmarks.parse import parse_letter
 from harness.benchmarks.subtitles import choice_prompt, lettered
-from harness.console import open_console
 from harness.errors import UserError, printable
 from harness.records import made_folder
 from harness.run.answer import Session, load_model, open_sampled

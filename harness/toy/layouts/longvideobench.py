@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.toy.layout import Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock, write_json
+from harness.toy.questions import Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock, write_json
 
 CATEGORIES = {
     "colour": ("S2A", "L1-Perception"),

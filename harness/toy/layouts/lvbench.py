@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.toy.layout import Layout, Made, Wanted, mixed, times, toy_clock
-from harness.toy.questions import LETTERS
+from harness.toy.questions import LETTERS, Layout, Made, Wanted, mixed, times, toy_clock
 from harness.toy.world import FPS
 
 TYPES = {

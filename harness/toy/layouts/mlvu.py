@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.toy.layout import Layout, Made, Wanted, times, write_json
+from harness.toy.questions import Layout, Made, Wanted, times, write_json
 
 TASKS = {
     "1_plotQA": ("plotQA", "colour"),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.toy.layout import Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock
-from harness.toy.questions import LETTERS
+from harness.toy.questions import LETTERS, Layout, Made, Wanted, mixed, subtitle_lines, times, toy_clock
 
 TASKS = {
     "colour": "Attribute Perception",

@@ -17,7 +17,15 @@ from harness.cli import main
 from harness.compress.allocation import allocate
 from harness.compress.generate import generate
 from harness.compress.method import build_method
-from harness.compress.recipe import TARGETS, Recipe, RecipeRow, fit_command, fit_recipe, read_recipe, removed_at
+from harness.compress.methods.fitprune import (
+    TARGETS,
+    Recipe,
+    RecipeRow,
+    fit_command,
+    fit_recipe,
+    read_recipe,
+    removed_at,
+)
 from harness.errors import UserError
 from harness.models.families import open_model
 from harness.settings.compose import compose_config
