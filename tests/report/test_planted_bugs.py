@@ -27,8 +27,8 @@ from harness.toy.benchmarks import build
 
 WORDS = [
     "matrix=main_results", "matrix.frames=[64]", "matrix.subset=null", "matrix.context=[100]", "model.device=cpu",
-    "engine.threads=1", "video.backend=pyav", 
-    "matrix.rows=[{task:[longvideobench]},{task:[longvideobench],method:[random]},{task:[videomme_long]}]",
+    "engine.threads=1", "video.backend=pyav", "method.chunk_frames=8", "matrix.method=[adaretake,random]",
+    "matrix.rows=[{task:[longvideobench]},{task:[videomme_long]}]",
 ]  # fmt: skip
 UPDATE = "check.update_baseline=true"
 
