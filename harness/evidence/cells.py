@@ -178,6 +178,15 @@ class CellResult(Once):
         return self.cell["model"]["name"] == "toy" or self.manifest.runtime.get("profile") == "toy"
 
     @property
+    def part(self) -> str:
+        """How much of the published benchmark was asked, where no subset was asked for; empty where it is all."""
+        task = self.cell["task"]
+        whole = benchmark(self.benchmark).counts.get(task["split"], {}).get("questions")
+        if self.toy or task.get("subset") or not whole or self.n >= whole:
+            return ""
+        return f"only {self.n:,} of {whole:,} questions of the published benchmark"
+
+    @property
     def mismatch(self) -> str:
         """How the weights differ from what the model's name promises; empty where no difference is known."""
         return mismatch(self.cell) or ""

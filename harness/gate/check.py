@@ -84,6 +84,9 @@ def main(config: Config, check: CheckConfig) -> int:
     write_atomic(folder / "check.json", json.dumps(record, indent=1) + "\n")
     write_atomic(folder / "check.xml", junit(path.stem, checks))
     print(plain(_text(path, checks, verdict, mode)))
+    for cell in cells:
+        if cell.part:
+            print(f"note: {cell.id}: {cell.part}")
     print(f"{folder}/check.json, {folder}/check.xml")
     return EXIT[verdict]
 

@@ -44,7 +44,8 @@ def main(config: Config) -> int:
     with lmms_eval() as scorer:
         for cell in each_cell(config.results, names):
             record, fresh = score_cell(cell, scorer)
-            print(f"{cell.id}: {_line(cell, record)}{'' if fresh else ' (unchanged)'}", flush=True)
+            part = f"; {cell.part}" if cell.part else ""
+            print(f"{cell.id}: {_line(cell, record)}{part}{'' if fresh else ' (unchanged)'}", flush=True)
     return 0
 
 

@@ -435,3 +435,10 @@ def test_committed_baselines_are_those_that_were_measured():
     paths = sorted((REPO / "results" / "baselines").glob("*.json"))
     assert {path.stem: json.loads(path.read_text())["seal"] for path in paths} == SEALS
     assert all(read_baseline(path).exact for path in paths)
+
+
+def test_a_part_of_a_benchmark_that_nobody_asked_for_is_said(tmp_path, capsys):
+    for name in ("results", "now"):
+        write_cell(tmp_path / name, ASKED, list(RIGHT), variant="full", digest="full")
+    assert check(tmp_path, "results", UPDATE) == 0 and check(tmp_path, "now") == 0
+    assert "only 120 of 1,549 questions of the published benchmark" in capsys.readouterr().out
