@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.advice import removal
 from harness.benchmarks.benchmark import benchmark
 from harness.errors import UserError
@@ -56,6 +59,23 @@ class ImportedCell(CellResult):
     def matching(self) -> dict[str, Any]:
         """How rows were matched to questions, and which were not."""
         return dict(self.record["matching"])
+
+    @cached_property
+    def verdicts(self) -> NDArray[np.float64]:
+        """The file's own verdicts of the questions: right (1), wrong (0); NaN where it has none."""
+        said = (self.said.get(question.question_id, Said()).correct for question in self.questions)
+        return np.array([np.nan if verdict is None else float(verdict) for verdict in said])
+
+    @property
+    def own_score(self) -> str:
+        """The file's own score next to ours, over the questions that both judge; empty where they agree."""
+        right = self.correct()
+        both = ~np.isnan(self.verdicts) & ~np.isnan(right)
+        if not both.any() or (self.verdicts == right)[both].all():
+            return ""
+        theirs, ours = 100 * self.verdicts[both].mean(), 100 * right[both].mean()
+        count = f"{int(both.sum())} questions"
+        return f"the file itself scores {theirs:.2f} % of {count}, our parser {self.parser} {ours:.2f} %"
 
     @property
     def parser(self) -> str:

@@ -116,3 +116,9 @@ def test_predictions_as_json_are_read_in_both_forms(tmp_path):
         found.append(by_question(cell))
     assert found[0] == found[1] and list(found[0].values()) == ["A", "B.", ""]
     assert cell.setting["frames"] == 64 and cell.declared["subtitles"]
+
+
+def test_the_file_s_own_score_stands_next_to_ours_where_they_differ(read):
+    assert not read(CASES / "one_rank_samples_mlvu_dev.jsonl").own_score
+    thinks = read(CASES / "think_samples_mlvu_dev.jsonl")  # lmms-eval took "<" for the letter of each
+    assert thinks.own_score.startswith("the file itself scores 0.00 % of 6 questions, our parser")

@@ -11,6 +11,7 @@ from typing import Any
 from harness.benchmarks.benchmark import benchmark
 from harness.benchmarks.questions import SIZES
 from harness.errors import UserError
+from harness.evidence.imported import ImportedCell
 from harness.evidence.loading import is_stored
 from harness.models.families import find_adapter
 from harness.settings.cell import Cell
@@ -150,6 +151,9 @@ def build_bridge(a: End, b: End, settings: BridgeConfig, results: Path, words: S
     for name, (old, new) in (("parser", parsers), ("denominator", denominators)):
         factors += [Factor(name, old, new, {name: new})] if old != new else []
     order = [name for names in settings.order for name in names.split(",")]
+    for name, side in (("A", a), ("B", b)):
+        if isinstance(side.result, ImportedCell) and side.result.own_score:
+            notes.append(f"{name}: {side.result.own_score}")
     return Bridge(a, b, start, end, tuple(ordered(factors, order)), tuple(notes))
 
 

@@ -207,8 +207,7 @@ def print_import(cell: ImportedCell, console: Console) -> None:
 def _scores(cell: ImportedCell) -> list[str]:
     if not cell.scores():
         return ["  no question has a right answer here"]
-    verdicts = [cell.said.get(question.question_id, Said()).correct for question in cell.questions]
-    said = np.array([np.nan if verdict is None else float(verdict) for verdict in verdicts])
+    said = cell.verdicts
     known, lines = ~np.isnan(said), []
     if known.any():
         lines.append(f"  the file's own verdicts: {100 * said[known].mean():.2f} % of {int(known.sum())} right")
