@@ -141,3 +141,14 @@ def test_greedy_tokens_are_near_the_best_product_of_kept_mass(seed: int) -> None
 
     best = max(mass(c) for c in itertools.product(range(6), repeat=2) if sum(c) == total)
     assert mass(tuple(pooled(scores, total // 2))) >= (1 - 1 / torch.e) * best
+
+
+def test_each_layer_keeps_the_count_that_its_own_scores_give_it(run) -> None:
+    """Counts of a whole answer against the allocator on the recorded scores, layer by layer."""
+    answer = run(Sample(grids=8), 30, temporal=False)
+    recording, unequal = answer.trace.recording, 0
+    for scores, budget, kept in zip(recording.scores, answer.trace.chunk_budget, answer.trace.kept, strict=True):
+        wanted = pooled(scores, budget)
+        assert kept == wanted
+        unequal += wanted != wanted[::-1]
+    assert unequal, "no chunk could tell layers apart"

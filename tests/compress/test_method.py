@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiny_models import Sample
 
 from harness.compress.method import build_method, method_class, method_names
 from harness.errors import UserError
@@ -62,3 +63,8 @@ def test_positions_default_to_those_of_the_semantics() -> None:
 def test_a_method_for_a_family_stays_itself(name: str) -> None:
     once = build_method(name, semantics="release_2025", reforge=True).for_family("qwen2_vl")
     assert once.for_family("qwen2_vl") == once and once.quirks["decoded_rows_move_together"]
+
+
+def test_the_seed_of_random_decides_what_it_keeps(run) -> None:
+    kept = [run(Sample(grids=8), 30, name="random", seed=seed).trace.kept_digest for seed in (0, 0, 1)]
+    assert kept[0] == kept[1] != kept[2]

@@ -206,3 +206,16 @@ def test_layers_may_be_spread_by_a_device_map(adapter: QwenVL) -> None:
     context = len(prompt.input_ids) - 20
     one, many = (a.answer(features, QUESTION, method, context, max_new_tokens=2) for a in (adapter, spread))
     assert one.tokens == many.tokens and one.trace.kept == many.trace.kept
+
+
+def test_the_penalty_of_the_checkpoint_changes_what_is_answered(adapter) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (8, 56, 84, 3), dtype=np.uint8)
+    video, method = adapter.encode(frames, second_per_grid=1.0), build_method("none")
+
+    def answered(penalty: float | None) -> list[int]:
+        lengths = {"max_new_tokens": 60, "min_new_tokens": 60}
+        return adapter.answer(video, "What?", method, repetition_penalty=penalty, **lengths).tokens
+
+    free, strong = answered(1.0), answered(1e6)
+    assert len({*free}) < len(free), "without a penalty nothing comes twice, so none can be seen"
+    assert answered(None) == answered(1.05) and len({*strong}) == len(strong)
